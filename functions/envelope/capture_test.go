@@ -1,0 +1,136 @@
+package envelope
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"errors"
+	"io"
+	"net/http"
+	"net/url"
+	"strings"
+	"testing"
+)
+
+var roomy = Limits{Body: 1 << 20, Header: 64 << 10}
+
+func read(t *testing.T, raw string) *http.Request {
+	t.Helper()
+	r, err := http.ReadRequest(bufio.NewReader(strings.NewReader(raw)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return r
+}
+
+func TestCaptureLimits(t *testing.T) {
+	t.Parallel()
+	const head = "POST / HTTP/1.1\r\nHost: h\r\n"
+	limits := Limits{Body: 8, Header: 1024}
+	for _, row := range []struct {
+		name, raw string
+		want      error
+	}{
+		{"body at the limit", head + "Content-Length: 8\r\n\r\n12345678", nil},
+		{"chunked body at the limit", head + "Transfer-Encoding: chunked\r\n\r\n8\r\n12345678\r\n0\r\n\r\n", nil},
+		{"stated length over the limit", head + "Content-Length: 9\r\n\r\n123456789", ErrBodyTooLarge},
+		{"chunked body over the limit", head + "Transfer-Encoding: chunked\r\n\r\n9\r\n123456789\r\n0\r\n\r\n", ErrBodyTooLarge},
+		{"body ends early", head + "Content-Length: 8\r\n\r\n123", ErrUnreadable},
+		{"chunk ends early", head + "Transfer-Encoding: chunked\r\n\r\n8\r\n123", ErrUnreadable},
+		{"broken chunk", head + "Transfer-Encoding: chunked\r\n\r\nzz\r\n123\r\n0\r\n\r\n", ErrUnreadable},
+		{"headers over the limit", head + "X: " + strings.Repeat("x", 1024) + "\r\n\r\n", ErrHeaderTooLarge},
+	} {
+		t.Run(row.name, func(t *testing.T) {
+			t.Parallel()
+			got, err := Capture(read(t, row.raw), "/", limits)
+			if !errors.Is(err, row.want) {
+				t.Fatalf("got %v, want %v", err, row.want)
+			}
+			if err == nil && string(got.Body) != "12345678" {
+				t.Errorf("body is %q", got.Body)
+			}
+		})
+	}
+}
+
+// TestReplayTarget holds that the bytes of a target reach the request line unchanged, behind any base.
+func TestReplayTarget(t *testing.T) {
+	t.Parallel()
+	for _, row := range []struct{ base, target, want string }{
+		{"http://p", "/", "/"},
+		{"http://p/", "/a/b", "/a/b"},
+		{"http://p/v2/", "/a?x=1", "/v2/a?x=1"},
+		{"http://p/a%2Fb", "/c", "/a%2Fb/c"},
+		{"http://p", "/a%2Fb/%E2%82%AC/..%2f/;v=1/~x", "/a%2Fb/%E2%82%AC/..%2f/;v=1/~x"},
+		{"http://p", "/a/../b/./c//d", "/a/../b/./c//d"},
+		{"http://p", "//c//d", "//c//d"},
+		{"http://p/v2", "//c", "/v2//c"},
+		{"http://p", "/?", "/?"},
+		{"http://p", "/?a=1&&b=&=c&d=%20+&f;g?h", "/?a=1&&b=&=c&d=%20+&f;g?h"},
+		{"http://p", "/caf\xe9?\xe9", "/caf\xe9?\xe9"},
+		{"http://p", `/a"b^c|d`, `/a"b^c|d`},
+		{"http://p", "/:", "/:"},
+	} {
+		base, err := url.Parse(row.base)
+		if err != nil {
+			t.Fatal(err)
+		}
+		r := &Request{Method: "POST", Target: row.target, Body: []byte("x")}
+		out, err := r.HTTP(context.Background(), base)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var wire bytes.Buffer
+		if err := out.Write(&wire); err != nil {
+			t.Fatal(err)
+		}
+		line, _, _ := strings.Cut(wire.String(), "\r\n")
+		if want := "POST " + row.want + " HTTP/1.1"; line != want {
+			t.Errorf("%s + %s: got %q, want %q", row.base, row.target, line, want)
+		}
+	}
+}
+
+// TestRoundTrip takes a request through all four: what is sent in the end is what came, but for the headers that belong
+// to one connection.
+func TestRoundTrip(t *testing.T) {
+	t.Parallel()
+	in := read(t, "PATCH /orders/42?x=1 HTTP/1.1\r\nHost: api.example.com\r\nConnection: close, X-Hop\r\nX-Hop: gone\r\n"+
+		"Transfer-Encoding: chunked\r\nTrailer: X-Sum\r\nX-Tag: a\r\nX-Tag: \r\nX-Tag: caf\xe9\r\n\r\n3\r\nabc\r\n0\r\nX-Sum: 9\r\n\r\n")
+	captured, err := Capture(in, in.RequestURI, roomy)
+	if err != nil {
+		t.Fatal(err)
+	}
+	decoded, err := Decode(captured.ID, captured.Metadata(), captured.Body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	base, _ := url.Parse("http://primary:8080")
+	out, err := decoded.HTTP(context.Background(), base)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var wire bytes.Buffer
+	if err := out.Write(&wire); err != nil {
+		t.Fatal(err)
+	}
+	got := read(t, wire.String())
+	body, err := io.ReadAll(got.Body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got.Method != "PATCH" || got.RequestURI != "/orders/42?x=1" || got.Host != "primary:8080" || string(body) != "abc" {
+		t.Errorf("got %s %s %s %q", got.Method, got.RequestURI, got.Host, body)
+	}
+	if want := []string{"a", "", "caf\xe9"}; strings.Join(got.Header["X-Tag"], "|") != strings.Join(want, "|") {
+		t.Errorf("X-Tag: got %q, want %q", got.Header["X-Tag"], want)
+	}
+	if got.Trailer.Get("X-Sum") != "9" {
+		t.Errorf("trailer: got %v", got.Trailer)
+	}
+	for _, name := range []string{"X-Hop", "Connection", "User-Agent"} {
+		if v, ok := got.Header[name]; ok {
+			t.Errorf("%s: got %q, want none", name, v)
+		}
+	}
+}

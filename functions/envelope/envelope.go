@@ -1,0 +1,130 @@
+// Package envelope is a captured HTTP request: what came in at the door, what travels in the message, what goes out in
+// the replay.
+//
+// [Capture] takes everything that an HTTP request carries, or fails: nothing is ever cut. [Request.Metadata] and
+// [Decode] are the codec of what travels beside the body, and [Request.HTTP] turns a captured request back into one that
+// can be sent. Capture, Metadata, Decode and HTTP in a row give the request that came in: the same method, target,
+// values of every header in their order, trailers and body bytes.
+package envelope
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"io"
+	"net/http"
+	"net/url"
+	"strings"
+	"time"
+)
+
+// Request is one captured HTTP request.
+type Request struct {
+	// ID is a UUIDv7: the message id, the answer's id and the Fallback-Id header. It is the same for every attempt to
+	// store or to replay this request.
+	ID string
+	// Method is as it came.
+	Method string
+	// Target is the path and query in origin form (RFC 9112, 3.2.1) with the door's prefix taken off: "/orders/42?x=1".
+	Target string
+	// Host is what the client asked for; it is empty when the client sent none (HTTP/1.0).
+	Host string
+	// Scheme is "http" or "https", as the door was reached.
+	Scheme string
+	// Proto is the protocol of the request line: "HTTP/1.1".
+	Proto string
+	// Remote is the address that the request came from, as the platform knows it.
+	Remote string
+	// ReceivedAt is when the headers had been read, in UTC.
+	ReceivedAt time.Time
+	// Header has every value of every header; the order of the values of one name is kept, the order of names is not
+	// (RFC 9110, 5.3: it has no meaning).
+	Header http.Header
+	// Trailer has the fields that followed a chunked body, nil if there were none.
+	Trailer http.Header
+	// Body is the body as it came, without transfer coding. Content codings (gzip) are the client's and stay.
+	Body []byte
+
+	// metadata is what Capture encoded, to see whether it fits; a captured request is not changed any more.
+	metadata []byte
+}
+
+// Bodyless says that there is nothing in the body.
+func (r *Request) Bodyless() bool { return len(r.Body) == 0 }
+
+// HTTP returns the request as it is to be sent to base, for example "https://api.example.com/v2": base's path comes
+// before the target, and the target's bytes stay as they are, odd escapes, empty segments and all.
+//
+// Headers that belong to one connection only (RFC 9110, 7.6.1) are left out, and Content-Length is made anew from the
+// body. The Host is that of base.
+func (r *Request) HTTP(ctx context.Context, base *url.URL) (*http.Request, error) {
+	target, err := targetURL(base, r.Target)
+	if err != nil {
+		return nil, fmt.Errorf("request %s: %w", r.ID, err)
+	}
+	out := &http.Request{
+		Method: r.Method,
+		URL:    target,
+		Proto:  "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1,
+		Host:   base.Host,
+		Header: endToEnd(r.Header),
+	}
+	if _, ok := out.Header["User-Agent"]; !ok {
+		out.Header["User-Agent"] = nil // else net/http would add its own
+	}
+	if len(r.Body) > 0 || len(r.Trailer) > 0 {
+		out.ContentLength = int64(len(r.Body))
+		out.GetBody = func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(r.Body)), nil }
+		out.Body, _ = out.GetBody()
+	}
+	if len(r.Trailer) > 0 {
+		out.Trailer = r.Trailer.Clone()
+		out.ContentLength = -1 // trailers travel in chunked bodies only
+	}
+	return out.WithContext(ctx), nil
+}
+
+// targetURL puts target behind base's path so that net/http writes the very bytes of target on the request line.
+func targetURL(base *url.URL, target string) (*url.URL, error) {
+	path, query, hasQuery := strings.Cut(target, "?")
+	if !strings.HasPrefix(path, "/") {
+		return nil, fmt.Errorf("target %q is not in origin form", target)
+	}
+	path = strings.TrimSuffix(base.EscapedPath(), "/") + path
+	u := &url.URL{Scheme: base.Scheme, User: base.User, Host: base.Host, RawQuery: query, ForceQuery: hasQuery}
+	if !strings.HasPrefix(path, "//") {
+		u.Opaque = path // written as it stands
+		return u, nil
+	}
+	// url.URL takes an opaque part that begins with two slashes for a host, so such a path goes the ordinary way. It
+	// keeps its bytes too, unless it holds characters that no URI may hold: those are percent-encoded.
+	var err error
+	if u.Path, err = url.PathUnescape(path); err != nil {
+		return nil, fmt.Errorf("target %q: %w", target, err)
+	}
+	u.RawPath = path
+	return u, nil
+}
+
+// hopByHop are the headers that a proxy does not pass on (RFC 9110, 7.6.1), beside those that Connection names.
+// Content-Length is here because net/http writes it from the body.
+var hopByHop = []string{
+	"Connection", "Keep-Alive", "Proxy-Authenticate", "Proxy-Authorization", "Proxy-Connection",
+	"Te", "Trailer", "Transfer-Encoding", "Upgrade", "Content-Length", "Host",
+}
+
+func endToEnd(h http.Header) http.Header {
+	out := h.Clone()
+	if out == nil {
+		out = http.Header{}
+	}
+	for _, line := range h["Connection"] {
+		for name := range strings.SplitSeq(line, ",") {
+			out.Del(strings.TrimSpace(name))
+		}
+	}
+	for _, name := range hopByHop {
+		out.Del(name)
+	}
+	return out
+}

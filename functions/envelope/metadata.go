@@ -1,0 +1,235 @@
+package envelope
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/http"
+	"time"
+	"unicode/utf8"
+)
+
+// Version is the form of the metadata that this package writes. It changes when a reader of the old form would
+// misunderstand the new one.
+const Version = 1
+
+// latin1 marks metadata in which each string stands for bytes, one code point (U+0000 to U+00FF) a byte. JSON strings
+// are Unicode, header values and targets are bytes: where one of them is not UTF-8, all are written this way, so that
+// none is altered.
+const latin1 = "latin1"
+
+// metadata is the JSON form of everything but the body, in the message's `fallback` header. Readers in any language
+// need these names and nothing else.
+type metadata struct {
+	Version    int                 `json:"v"`
+	Method     string              `json:"method"`
+	Target     string              `json:"target"`
+	Host       string              `json:"host"`
+	Scheme     string              `json:"scheme"`
+	Proto      string              `json:"proto"`
+	Remote     string              `json:"remote"`
+	ReceivedAt time.Time           `json:"received_at"`
+	Header     map[string][]string `json:"header"`
+	Trailer    map[string][]string `json:"trailer,omitempty"`
+	// Bodyless tells a message body that stands for an empty request body from one that was sent.
+	Bodyless bool   `json:"bodyless"`
+	Charset  string `json:"charset,omitempty"`
+}
+
+// Metadata returns everything but the body as JSON: v, method, target, host, scheme, proto, remote, received_at
+// (RFC 3339, nanoseconds), header, bodyless, and where needed trailer and charset ("latin1": every string is bytes, one
+// code point a byte).
+func (r *Request) Metadata() []byte {
+	if r.metadata != nil {
+		return r.metadata
+	}
+	return r.encode()
+}
+
+// encode writes the JSON by hand because it is on the way of every request; see BenchmarkMetadata for what encoding/json
+// would take.
+func (r *Request) encode() []byte {
+	w := writer{bytewise: !r.isUTF8()}
+	w.buf = make([]byte, 0, r.sizeHint())
+	w.raw(`{"v":1,"method":`).str(r.Method)
+	w.raw(`,"target":`).str(r.Target)
+	w.raw(`,"host":`).str(r.Host)
+	w.raw(`,"scheme":`).str(r.Scheme)
+	w.raw(`,"proto":`).str(r.Proto)
+	w.raw(`,"remote":`).str(r.Remote)
+	w.raw(`,"received_at":"`)
+	w.buf = r.ReceivedAt.UTC().AppendFormat(w.buf, time.RFC3339Nano)
+	w.raw(`","header":`).fields(r.Header)
+	if len(r.Trailer) > 0 {
+		w.raw(`,"trailer":`).fields(r.Trailer)
+	}
+	if r.Bodyless() {
+		w.raw(`,"bodyless":true`)
+	} else {
+		w.raw(`,"bodyless":false`)
+	}
+	if w.bytewise {
+		w.raw(`,"charset":"latin1"`)
+	}
+	return w.raw(`}`).buf
+}
+
+// Decode is the way back from Metadata: a Request with the given message id and body. The message body of a bodyless
+// request is not a request body and is dropped.
+func Decode(id string, meta, body []byte) (*Request, error) {
+	var m metadata
+	if err := json.Unmarshal(meta, &m); err != nil {
+		return nil, fmt.Errorf("metadata of %s: %w", id, err)
+	}
+	if m.Version != Version {
+		return nil, fmt.Errorf("metadata of %s has version %d, this program reads %d", id, m.Version, Version)
+	}
+	if m.Bodyless {
+		body = nil
+	}
+	r := &Request{
+		ID: id, Method: m.Method, Target: m.Target, Host: m.Host, Scheme: m.Scheme, Proto: m.Proto, Remote: m.Remote,
+		ReceivedAt: m.ReceivedAt, Header: m.Header, Trailer: m.Trailer, Body: body,
+	}
+	switch m.Charset {
+	case "":
+		return r, nil
+	case latin1:
+		if err := r.fromLatin1(); err != nil {
+			return nil, fmt.Errorf("metadata of %s: %w", id, err)
+		}
+		return r, nil
+	default:
+		return nil, fmt.Errorf("metadata of %s has charset %q, this program reads %q", id, m.Charset, latin1)
+	}
+}
+
+func (r *Request) isUTF8() bool {
+	for _, s := range []string{r.Method, r.Target, r.Host, r.Scheme, r.Proto, r.Remote} {
+		if !utf8.ValidString(s) {
+			return false
+		}
+	}
+	return isUTF8(r.Header) && isUTF8(r.Trailer)
+}
+
+func isUTF8(h http.Header) bool {
+	for name, values := range h {
+		if !utf8.ValidString(name) {
+			return false
+		}
+		for _, v := range values {
+			if !utf8.ValidString(v) {
+				return false
+			}
+		}
+	}
+	return true
+}
+
+// sizeHint is about what the metadata takes when nothing needs escaping.
+func (r *Request) sizeHint() int {
+	n := 256 + len(r.Target) + len(r.Host)
+	for name, values := range r.Header {
+		n += len(name) + 6
+		for _, v := range values {
+			n += len(v) + 3
+		}
+	}
+	return n
+}
+
+var errNotLatin1 = errors.New("a string marked as latin1 has a character above U+00FF")
+
+// fromLatin1 turns the code points of every string back into the bytes that they stand for.
+func (r *Request) fromLatin1() error {
+	var err error
+	back := func(s string) string {
+		b := make([]byte, 0, len(s))
+		for _, c := range s {
+			if c > 0xff {
+				err = errNotLatin1
+			}
+			b = append(b, byte(c))
+		}
+		return string(b)
+	}
+	for _, s := range []*string{&r.Method, &r.Target, &r.Host, &r.Scheme, &r.Proto, &r.Remote} {
+		*s = back(*s)
+	}
+	fields := func(h http.Header) http.Header {
+		if h == nil {
+			return nil
+		}
+		out := make(http.Header, len(h))
+		for name, values := range h {
+			bytes := make([]string, len(values))
+			for i, v := range values {
+				bytes[i] = back(v)
+			}
+			out[back(name)] = bytes
+		}
+		return out
+	}
+	r.Header, r.Trailer = fields(r.Header), fields(r.Trailer)
+	return err
+}
+
+// writer appends JSON.
+type writer struct {
+	buf      []byte
+	bytewise bool // each byte is a code point
+}
+
+func (w *writer) raw(s string) *writer {
+	w.buf = append(w.buf, s...)
+	return w
+}
+
+// fields writes {"Name":["value",...],...}.
+func (w *writer) fields(h http.Header) *writer {
+	w.buf = append(w.buf, '{')
+	first := true
+	for name, values := range h {
+		if !first {
+			w.buf = append(w.buf, ',')
+		}
+		first = false
+		w.str(name)
+		w.buf = append(w.buf, ':', '[')
+		for i, v := range values {
+			if i > 0 {
+				w.buf = append(w.buf, ',')
+			}
+			w.str(v)
+		}
+		w.buf = append(w.buf, ']')
+	}
+	w.buf = append(w.buf, '}')
+	return w
+}
+
+// str writes a JSON string (RFC 8259, 7): only quotes, backslashes and control characters must be escaped.
+func (w *writer) str(s string) {
+	const hex = "0123456789abcdef"
+	w.buf = append(w.buf, '"')
+	plain := 0 // s[plain:i] needs no change and has not been written
+	for i := 0; i < len(s); i++ {
+		c := s[i]
+		if c >= 0x20 && c != '"' && c != '\\' && (c < utf8.RuneSelf || !w.bytewise) {
+			continue
+		}
+		w.buf = append(w.buf, s[plain:i]...)
+		plain = i + 1
+		switch {
+		case c >= utf8.RuneSelf:
+			w.buf = utf8.AppendRune(w.buf, rune(c))
+		case c == '"' || c == '\\':
+			w.buf = append(w.buf, '\\', c)
+		default:
+			w.buf = append(w.buf, '\\', 'u', '0', '0', hex[c>>4], hex[c&0xf])
+		}
+	}
+	w.buf = append(w.buf, s[plain:]...)
+	w.buf = append(w.buf, '"')
+}

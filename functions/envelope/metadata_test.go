@@ -1,0 +1,126 @@
+package envelope
+
+import (
+	"encoding/json"
+	"net/http"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
+)
+
+// FuzzMetadata holds the promise of the codec: whatever bytes a request is made of, they come back.
+func FuzzMetadata(f *testing.F) {
+	f.Add("POST", "/orders/42?x=1", "api.example.com", "203.0.113.7:5000", "X-Tag", "a", "b", "", []byte("{}"))
+	f.Add("PUT", "/caf\xe9", "", "", "X-Latin1", "caf\xe9", "caf\u00e9", "x", []byte{0, 255})
+	f.Add("PATCH", "/\"\\\n\x7f\u2028", "h", "r", "K", "\x00\x1f", "<&>", "\"", []byte(nil))
+	f.Add("POST", "/", "h", "r", "K", "\xed\xa0\x80", "\xf4\x90\x80\x80", "\ufffd", []byte("x"))
+	f.Fuzz(func(t *testing.T, method, target, host, remote, name, v1, v2, trailer string, body []byte) {
+		want := &Request{
+			ID: "0190", Method: method, Target: target, Host: host, Scheme: "https", Proto: "HTTP/1.1", Remote: remote,
+			ReceivedAt: time.Unix(1_700_000_000, 123_456_789).UTC(),
+			Header:     http.Header{name: {v1, v2}, name + "2": {v2, v1, v1}},
+			Body:       body,
+		}
+		if trailer != "" {
+			want.Trailer = http.Header{"T": {trailer}}
+		}
+		meta := want.Metadata()
+		if !json.Valid(meta) {
+			t.Fatalf("not JSON: %q", meta)
+		}
+		got, err := Decode("0190", meta, body)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if diff := cmp.Diff(want, got, cmpopts.IgnoreUnexported(Request{}), cmpopts.EquateEmpty()); diff != "" {
+			t.Errorf("changed on the way (-sent +read):\n%s", diff)
+		}
+	})
+}
+
+// FuzzDecode holds that metadata from outside is refused or read, and what is read can be written and read again.
+func FuzzDecode(f *testing.F) {
+	f.Add([]byte(`{"v":1,"method":"POST","target":"/","header":{"A":["b"]},"charset":"latin1","received_at":"2026-01-02T03:04:05.6Z"}`))
+	f.Add([]byte(`{"v":1,"charset":"latin1","method":"€"}`))
+	f.Add([]byte(`{"v":2}`))
+	f.Fuzz(func(t *testing.T, meta []byte) {
+		first, err := Decode("id", meta, nil)
+		if err != nil {
+			return
+		}
+		second, err := Decode("id", first.Metadata(), nil)
+		if err != nil {
+			t.Fatalf("own metadata refused: %v", err)
+		}
+		if diff := cmp.Diff(first, second, cmpopts.IgnoreUnexported(Request{}), cmpopts.EquateEmpty()); diff != "" {
+			t.Errorf("changed on the way (-first +second):\n%s", diff)
+		}
+	})
+}
+
+func TestDecodeRefuses(t *testing.T) {
+	t.Parallel()
+	for _, row := range []struct{ name, meta, want string }{
+		{"no JSON", `{`, "metadata of id"},
+		{"newer version", `{"v":2}`, "version 2"},
+		{"no version", `{}`, "version 0"},
+		{"unknown charset", `{"v":1,"charset":"ebcdic"}`, `charset "ebcdic"`},
+		{"not latin1", `{"v":1,"charset":"latin1","target":"/€"}`, "above U+00FF"},
+	} {
+		t.Run(row.name, func(t *testing.T) {
+			t.Parallel()
+			_, err := Decode("id", []byte(row.meta), nil)
+			if err == nil || !strings.Contains(err.Error(), row.want) {
+				t.Errorf("got %v, want an error with %q", err, row.want)
+			}
+		})
+	}
+}
+
+// TestMetadataForm pins the names that readers in other languages rely on.
+func TestMetadataForm(t *testing.T) {
+	t.Parallel()
+	r := &Request{
+		ID: "id", Method: "POST", Target: "/a?b=<c>", Host: "h", Scheme: "http", Proto: "HTTP/1.1", Remote: "r",
+		ReceivedAt: time.Date(2026, 1, 2, 3, 4, 5, 678_900_000, time.FixedZone("", 3600)),
+		Header:     http.Header{"X-Tag": {"1", "2"}},
+	}
+	want := `{"v":1,"method":"POST","target":"/a?b=<c>","host":"h","scheme":"http","proto":"HTTP/1.1","remote":"r",` +
+		`"received_at":"2026-01-02T02:04:05.6789Z","header":{"X-Tag":["1","2"]},"bodyless":true}`
+	if got := string(r.Metadata()); got != want {
+		t.Errorf("got  %s\nwant %s", got, want)
+	}
+}
+
+func benchmarkRequest() *Request {
+	return &Request{
+		Method: "POST", Target: "/orders/42?x=1", Host: "api.example.com", Scheme: "https", Proto: "HTTP/1.1",
+		Remote: "203.0.113.7:51234", ReceivedAt: time.Now().UTC(), Body: make([]byte, 256),
+		Header: http.Header{
+			"Accept": {"*/*"}, "Accept-Encoding": {"gzip"}, "Content-Type": {"application/json"}, "Content-Length": {"256"},
+			"User-Agent": {"Go-http-client/1.1"}, "X-Request-Id": {"7f3c1d7e-6d4b-4a55-a6b8-1f2f0f8f6f10"},
+		},
+	}
+}
+
+func BenchmarkMetadata(b *testing.B) {
+	r := benchmarkRequest()
+	b.Run("ours", func(b *testing.B) {
+		b.ReportAllocs()
+		for b.Loop() {
+			_ = r.encode()
+		}
+	})
+	b.Run("encoding/json", func(b *testing.B) {
+		b.ReportAllocs()
+		for b.Loop() {
+			_, _ = json.Marshal(metadata{
+				Version: 1, Method: r.Method, Target: r.Target, Host: r.Host, Scheme: r.Scheme, Proto: r.Proto,
+				Remote: r.Remote, ReceivedAt: r.ReceivedAt, Header: r.Header,
+			})
+		}
+	})
+}
