@@ -1,0 +1,35 @@
+// Package rabbit speaks AMQP 0-9-1 to RabbitMQ: it stores captured requests, reads them back, and looks at queues.
+//
+// # The promise of Publish
+//
+// [Publisher.Publish] returns nil after the broker has confirmed the message and not before: persistent, mandatory, on
+// a quorum queue, so that a majority of the broker's nodes has it on disk. Every other outcome is an error, and every
+// wait ends with the context. The rules that this rests on:
+//
+//   - A confirm alone is not enough. The broker acks a message that it could route nowhere; because the message is
+//     mandatory, a basic.return comes before that ack. The client puts the return into a buffered channel before it
+//     resolves the confirm, so a publish looks for its own return after the confirm and before it answers. The buffer
+//     holds as many returns as there can be publishes in flight, so none is ever dropped.
+//   - A false confirm is "refused or unknown": a nack when the channel is still open (the queue is full), unknown when
+//     it is not. A publish whose outcome is unknown because the connection broke is tried once more on the next
+//     connection, under the same message id. So a message may be stored twice; it is never answered for without being
+//     stored once.
+//   - Connections are disposable. On any doubt (a late confirm, a closed channel, nothing heard for two heartbeats) a
+//     [Publisher] takes a new one, and gives those in flight on the old one until their own deadlines. There is no end
+//     to redialling; the wait between tries grows to a second, with jitter. While there is no connection, a publish
+//     waits for the try that is under way and otherwise fails at once.
+//   - The client library's own recovery is off: with it, a confirm that was pending when the connection broke is held
+//     back through the whole recovery (26 s were measured), and it is marked experimental.
+//   - Every write is bounded. A broker under a memory or disk alarm stops reading; the library's Publish and Close then
+//     hang in a write without end. The connection below it therefore queues writes in memory up to a bound, writes them
+//     in batches with a deadline each, and closes itself when one is missed.
+//   - connection.blocked is heard: while it lasts, Publish fails at once with [ErrBlocked].
+//   - The queue is expected to be there. When a publish is returned, the publisher looks for it and, if it is gone, tries
+//     once to declare it, durable and quorum, which an administrator may; the publisher's own user may not, and the answer stays [ErrUnroutable].
+//
+// # Who closes what
+//
+// A Publisher owns its connections; [Publisher.Close] ends them, bounded by a second each, and returns when the last
+// goroutine has. Channels are never closed on their own: they go with their connection. Questions about queues go over
+// throw-away channels, because the broker's answer to a bad question is to close the channel.
+package rabbit

@@ -1,0 +1,32 @@
+package rabbit
+
+// Failure is why a request was not stored, or is not known to be. Errors of [Publisher.Publish] and [Publisher.Ready]
+// wrap exactly one of them, with the cause; errors.Is tells which.
+type Failure struct{ code, text string }
+
+func (f *Failure) Error() string { return f.text }
+
+// Code is a stable name for programs: lower-case words and hyphens.
+func (f *Failure) Code() string { return f.code }
+
+var (
+	// ErrUnavailable: there is no connection to the broker. Nothing was sent.
+	ErrUnavailable = &Failure{"broker-unavailable", "no connection to the broker"}
+	// ErrBlocked: the broker takes no messages, for want of memory or disk. Nothing was sent.
+	ErrBlocked = &Failure{"broker-blocked", "the broker takes no messages: memory or disk alarm"}
+	// ErrRefused: the broker would not have the message (basic.nack): the queue is full. It was not stored.
+	ErrRefused = &Failure{"queue-full", "the broker refused the message: the queue is full"}
+	// ErrUnroutable: there is no such queue (basic.return). It was not stored.
+	ErrUnroutable = &Failure{"queue-missing", "the queue does not exist"}
+	// ErrUnconfirmed: sent, and no confirm in time. It may have been stored or not.
+	ErrUnconfirmed = &Failure{"not-confirmed", "the broker did not confirm in time"}
+	// ErrOverloaded: as many publishes are in flight as may be. Nothing was sent.
+	ErrOverloaded = &Failure{"overloaded", "too many publishes in flight"}
+	// ErrClosed: the publisher is shutting down. Nothing was sent.
+	ErrClosed = &Failure{"shutting-down", "shutting down"}
+	// ErrNotQuorum: the queue is of a type that does not sync to disk before it confirms. Publishing works, the promise
+	// does not hold. Ready only.
+	ErrNotQuorum = &Failure{"queue-not-quorum", "the queue is not a quorum queue: a confirm does not mean that a message is on disk"}
+	// ErrNotAllowed: the broker's user lacks a permission. Count only.
+	ErrNotAllowed = &Failure{"not-allowed", "the user lacks the permission"}
+)

@@ -1,0 +1,231 @@
+package rabbit
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"net"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	amqp "github.com/rabbitmq/amqp091-go"
+)
+
+const (
+	// dialTimeout bounds everything up to a usable connection: at most 8 round trips, and short enough that a broker
+	// that comes back while a try hangs is found again within five seconds.
+	dialTimeout = 3 * time.Second
+	// writeTimeout bounds one write to the broker.
+	writeTimeout = 3 * time.Second
+	// closeTimeout bounds the good-bye.
+	closeTimeout = time.Second
+	// heartbeat is asked for; the broker may want a shorter one.
+	heartbeat = 10 * time.Second
+)
+
+// connect dials and opens an AMQP connection. It returns within dialTimeout, or as soon as ctx ends.
+func connect(ctx context.Context, url, name string) (*amqp.Connection, *wire, error) {
+	ctx, cancel := context.WithTimeout(ctx, dialTimeout)
+	defer cancel()
+	var w *wire
+	config := amqp.Config{
+		Heartbeat:  heartbeat,
+		Properties: amqp.Table{"product": "fallback", "connection_name": name},
+		Dial: func(network, addr string) (net.Conn, error) {
+			conn, err := (&net.Dialer{}).DialContext(ctx, network, addr)
+			if err != nil {
+				return nil, err
+			}
+			w = newWire(conn, writeTimeout)
+			return w, w.SetDeadline(deadline(ctx))
+		},
+		TLSClientConfig: &tls.Config{MinVersion: tls.VersionTLS12},
+	}
+	conn, err := amqp.DialConfig(url, config)
+	if err != nil {
+		if w != nil {
+			_ = w.Close()
+		}
+		return nil, nil, err
+	}
+	return conn, w, nil
+}
+
+func deadline(ctx context.Context) time.Time {
+	t, _ := ctx.Deadline()
+	return t
+}
+
+// closeConnection says good-bye to the broker, and does not insist.
+func closeConnection(conn *amqp.Connection) {
+	_ = conn.CloseDeadline(time.Now().Add(closeTimeout)) // it is closed afterwards whatever this says
+}
+
+// errLost: the connection or channel went away before the outcome was known.
+var errLost = errors.New("the connection was lost before the confirm")
+
+// session is one connection with its confirm channels. It is used until the first doubt and then replaced.
+type session struct {
+	conn     *amqp.Connection
+	wire     *wire
+	channels []*channel
+	next     atomic.Uint32
+
+	blocked atomic.Bool   // between connection.blocked and connection.unblocked
+	late    atomic.Bool   // a confirm was late: when the block ends, the session does
+	retired chan struct{} // closed when no new publish may use the session
+	once    sync.Once
+	watched chan struct{} // closed when watch has returned
+}
+
+// channel is an AMQP channel in confirm mode.
+type channel struct {
+	*amqp.Channel
+	returns chan amqp.Return
+
+	mu       sync.Mutex // guards returned, and is held while returns is emptied into it
+	returned map[string]amqp.Return
+}
+
+// openSession connects and opens channels, each ready for inFlight publishes at once.
+func openSession(ctx context.Context, url string, channels, inFlight int) (*session, error) {
+	conn, w, err := connect(ctx, url, "fallback publisher")
+	if err != nil {
+		return nil, err
+	}
+	// The library's calls take no context. Closing the socket under them ends them.
+	ctx, cancel := context.WithTimeout(ctx, dialTimeout)
+	defer cancel()
+	stop := context.AfterFunc(ctx, func() { _ = w.Conn.Close() })
+	defer stop()
+
+	s := &session{conn: conn, wire: w, retired: make(chan struct{}), watched: make(chan struct{})}
+	for range channels {
+		ch, err := openChannel(conn, inFlight)
+		if err != nil {
+			closeConnection(conn)
+			return nil, err
+		}
+		s.channels = append(s.channels, ch)
+	}
+	return s, nil
+}
+
+func openChannel(conn *amqp.Connection, inFlight int) (*channel, error) {
+	ch, err := conn.Channel()
+	if err != nil {
+		return nil, fmt.Errorf("open a channel: %w", err)
+	}
+	if err := ch.Confirm(false); err != nil {
+		return nil, fmt.Errorf("turn on confirms: %w", err)
+	}
+	return &channel{
+		Channel:  ch,
+		returns:  ch.NotifyReturn(make(chan amqp.Return, inFlight)),
+		returned: map[string]amqp.Return{},
+	}, nil
+}
+
+// watch follows the connection's state until it is lost, and returns why; nil after an orderly close.
+func (s *session) watch(onBlock func(reason string), onUnblock func()) error {
+	defer close(s.watched)
+	defer s.retire()
+	closes := s.conn.NotifyClose(make(chan *amqp.Error, 1))
+	blocks := s.conn.NotifyBlocked(make(chan amqp.Blocking, 16))
+	for {
+		select {
+		case err := <-closes:
+			if err == nil {
+				return nil
+			}
+			return err
+		case b, open := <-blocks:
+			switch {
+			case !open:
+				blocks = nil
+			case b.Active:
+				s.blocked.Store(true)
+				onBlock(b.Reason)
+			default:
+				s.blocked.Store(false)
+				onUnblock()
+				if s.late.Load() {
+					s.retire()
+				}
+			}
+		}
+	}
+}
+
+// retire keeps new publishes away; those in flight go on.
+func (s *session) retire() { s.once.Do(func() { close(s.retired) }) }
+
+// usable says whether a new publish may go this way. A broker sends something at least every half heartbeat: when two
+// heartbeats have passed in silence, the connection is dead or the process was frozen for as long, and it is not tried.
+func (s *session) usable() bool {
+	select {
+	case <-s.retired:
+		return false
+	default:
+	}
+	interval := s.conn.Config.Heartbeat
+	return !s.conn.IsClosed() && (interval <= 0 || s.wire.silence() < 2*interval)
+}
+
+// publish sends one message to the queue and waits for what the broker makes of it. A nil error means stored.
+func (s *session) publish(ctx context.Context, queue string, m amqp.Publishing) error {
+	if s.blocked.Load() {
+		return ErrBlocked
+	}
+	ch := s.channels[s.next.Add(1)%uint32(len(s.channels))]
+	confirm, err := ch.PublishWithDeferredConfirm("", queue, true, false, m)
+	if err != nil {
+		return fmt.Errorf("%w: %w", errLost, err)
+	}
+	select {
+	case <-confirm.Done():
+	case <-ctx.Done():
+		s.tooLate()
+		return ErrUnconfirmed
+	}
+	switch {
+	case !confirm.Acked() && ch.IsClosed():
+		return errLost
+	case !confirm.Acked():
+		return ErrRefused
+	case ch.wasReturned(m.MessageId):
+		return ErrUnroutable
+	}
+	return nil
+}
+
+// tooLate takes the session out of use: nobody waits for that confirm, nor for a return that may come with it, any
+// more, and the buffer for returns has room for those only that somebody waits for. A blocked session is out of use
+// anyway; it goes when the block ends.
+func (s *session) tooLate() {
+	s.late.Store(true)
+	if !s.blocked.Load() {
+		s.retire()
+	}
+}
+
+// wasReturned says whether the broker gave the message back. It is right only after the message's confirm: by then the
+// library has put the return, which the broker sends first, into ch.returns.
+func (ch *channel) wasReturned(id string) bool {
+	ch.mu.Lock()
+	defer ch.mu.Unlock()
+	for {
+		select {
+		case r := <-ch.returns:
+			ch.returned[r.MessageId] = r
+			continue
+		default:
+		}
+		break
+	}
+	_, found := ch.returned[id]
+	delete(ch.returned, id)
+	return found
+}

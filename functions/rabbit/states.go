@@ -1,0 +1,30 @@
+package rabbit
+
+import (
+	"context"
+	"log/slog"
+	"sync"
+)
+
+// states logs what changes, and keeps quiet while it stays the same: a broker that is away for an hour is two lines.
+type states struct {
+	log *slog.Logger
+
+	mu   sync.Mutex // guards last
+	last map[string]string
+}
+
+// change logs the message when topic is not in this state already. A topic's first state is news only when it is bad.
+func (s *states) change(topic, state string, level slog.Level, message string, args ...any) {
+	s.mu.Lock()
+	last, known := s.last[topic]
+	if s.last == nil {
+		s.last = map[string]string{}
+	}
+	s.last[topic] = state
+	s.mu.Unlock()
+	if last == state && (known || state == "") {
+		return
+	}
+	s.log.Log(context.Background(), level, message, args...)
+}

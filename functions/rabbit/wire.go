@@ -1,0 +1,127 @@
+package rabbit
+
+import (
+	"net"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+const (
+	// wirePending bounds the bytes that wait to be written, so that a broker that stops reading costs bounded memory.
+	wirePending = 1 << 20
+	// wireKept bounds the buffers that are kept from batch to batch.
+	wireKept = 256 << 10
+	// closeFlush bounds how long Close waits for what is still to be written.
+	closeFlush = 500 * time.Millisecond
+)
+
+// wire is the socket below an AMQP connection. Writes return as soon as they are queued, and one goroutine writes all
+// that has queued up meanwhile in one call: a lone write goes out at once, many become one segment and one system call,
+// for the broker too. Each of these calls has a deadline; when it is missed, the wire closes, and with it everything
+// that waits on it.
+type wire struct {
+	net.Conn
+	timeout time.Duration // of one write
+	heard   atomic.Int64  // when something was last read, Unix nanoseconds, wall clock: it goes on while a process is frozen
+
+	mu      sync.Mutex // guards pending, err
+	room    *sync.Cond // signals that pending has shrunk or err is set
+	pending []byte
+	err     error // once set, nothing more is taken
+
+	wake chan struct{} // holds one token while there may be something pending
+	done chan struct{} // closed when the goroutine has ended and the socket is closed
+}
+
+func newWire(conn net.Conn, timeout time.Duration) *wire {
+	w := &wire{Conn: conn, timeout: timeout, wake: make(chan struct{}, 1), done: make(chan struct{})}
+	w.room = sync.NewCond(&w.mu)
+	w.heard.Store(time.Now().UnixNano())
+	go w.writeBatches()
+	return w
+}
+
+func (w *wire) Read(p []byte) (int, error) {
+	n, err := w.Conn.Read(p)
+	if n > 0 {
+		w.heard.Store(time.Now().UnixNano())
+	}
+	return n, err
+}
+
+// silence is for how long nothing has been read.
+func (w *wire) silence() time.Duration {
+	return time.Duration(time.Now().UnixNano() - w.heard.Load())
+}
+
+// Write queues p. It blocks only while more than wirePending bytes wait, which is as long as one write may take.
+func (w *wire) Write(p []byte) (int, error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for len(w.pending) > wirePending && w.err == nil {
+		w.room.Wait()
+	}
+	if w.err != nil {
+		return 0, w.err
+	}
+	w.pending = append(w.pending, p...)
+	w.signal()
+	return len(p), nil
+}
+
+func (w *wire) signal() {
+	select {
+	case w.wake <- struct{}{}:
+	default:
+	}
+}
+
+func (w *wire) writeBatches() {
+	defer close(w.done)
+	defer w.Conn.Close()
+	var batch []byte
+	for range w.wake {
+		w.mu.Lock()
+		batch, w.pending = w.pending, batch[:0]
+		closing := w.err != nil
+		w.room.Broadcast()
+		w.mu.Unlock()
+		if len(batch) > 0 {
+			timeout := w.timeout
+			if closing {
+				timeout = closeFlush
+			}
+			_ = w.Conn.SetWriteDeadline(time.Now().Add(timeout))
+			if _, err := w.Conn.Write(batch); err != nil {
+				w.fail(err)
+				return
+			}
+		}
+		if closing {
+			return
+		}
+		if cap(batch) > wireKept {
+			batch = nil
+		}
+	}
+}
+
+// fail makes err the answer to every Write from now on; the first one stays.
+func (w *wire) fail(err error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.err == nil {
+		w.err = err
+	}
+	w.room.Broadcast()
+}
+
+// Close writes what is pending, within closeFlush, and closes the socket.
+func (w *wire) Close() error {
+	w.fail(net.ErrClosed)
+	_ = w.Conn.SetWriteDeadline(time.Now().Add(closeFlush)) // for the write that may be under way
+	w.signal()
+	<-w.done
+	return nil
+}
