@@ -1,0 +1,28 @@
+package httpapi
+
+import (
+	"context"
+	"net/http"
+)
+
+// livez is about the process: it answers, so it lives.
+func (d *Door) livez(w http.ResponseWriter) { healthy(w, "live") }
+
+// readyz is about the broker: connected, not blocked, the queue there and of the right type. It says nothing of the
+// primary, whose failure is what this is for.
+func (d *Door) readyz(w http.ResponseWriter, r *http.Request) {
+	ctx, cancel := context.WithTimeout(r.Context(), d.options.Timeout)
+	defer cancel()
+	if err := d.store.Ready(ctx); err != nil {
+		unavailable(err, "Not ready").write(w)
+		return
+	}
+	healthy(w, "ready")
+}
+
+func healthy(w http.ResponseWriter, status string) {
+	h := w.Header()
+	h["Content-Type"] = contentTypeJSON
+	h.Set("Cache-Control", "no-store")
+	_, _ = w.Write([]byte(`{"status":"` + status + `"}` + "\n"))
+}

@@ -1,0 +1,111 @@
+package httpapi
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/http"
+	"strconv"
+)
+
+// problem is an RFC 9457 error answer. Type is stable and made for programs, Detail is for people.
+type problem struct {
+	Type     string `json:"type"`
+	Title    string `json:"title"`
+	Status   int    `json:"status"`
+	Detail   string `json:"detail,omitempty"`
+	Instance string `json:"instance,omitempty"`
+
+	retryAfter int    // seconds; 0 for none
+	challenge  string // WWW-Authenticate
+}
+
+// Retry-After in seconds: soon for what passes by itself, later for what needs the primary back.
+const (
+	retrySoon  = 5
+	retryLater = 30
+)
+
+func newProblem(status int, name, detail string) problem {
+	return problem{Type: "urn:fallback:problem:" + name, Title: http.StatusText(status), Status: status, Detail: detail}
+}
+
+func (p problem) after(seconds int) problem {
+	p.retryAfter = seconds
+	return p
+}
+
+var (
+	methodNotQueued = newProblem(http.StatusServiceUnavailable, "method-not-queued",
+		"Requests of this method are not queued, because their clients need the answer of the API itself.").after(retryLater)
+	unreadableBody = newProblem(http.StatusBadRequest, "unreadable", "The body could not be read to its end.")
+	bodyTooSlow    = newProblem(http.StatusRequestTimeout, "body-too-slow", "The body did not come in time.")
+	rateLimited    = newProblem(http.StatusTooManyRequests, "rate-limited", "Too many requests.").after(1)
+	overloaded     = newProblem(http.StatusServiceUnavailable, "overloaded", "Too many requests at the same time.").after(retrySoon)
+	internal       = newProblem(http.StatusInternalServerError, "internal", "Something is wrong here; the request was not accepted.")
+	unauthorized   = problem{
+		Type: "urn:fallback:problem:unauthorized", Title: "Unauthorized", Status: http.StatusUnauthorized,
+		Detail:    "A token in Fallback-Authorization or a webhook signature is needed.",
+		challenge: `Bearer realm="fallback"`,
+	}
+)
+
+// Unconfigured answers for a door that has no settings to work with.
+var Unconfigured http.Handler = http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+	newProblem(http.StatusServiceUnavailable, "not-configured",
+		"The request is not accepted: settings are missing or wrong; the log says which.").after(retryLater).write(w)
+})
+
+func notFound(prefix string) *problem {
+	p := newProblem(http.StatusNotFound, "not-found", "Requests are taken at "+prefix+" and below.")
+	return &p
+}
+
+func bodyTooLarge(limit int64) *problem {
+	p := newProblem(http.StatusRequestEntityTooLarge, "body-too-large", fmt.Sprintf("The body may have %d bytes.", limit))
+	return &p
+}
+
+func headerTooLarge(limit int) *problem {
+	p := newProblem(http.StatusRequestHeaderFieldsTooLarge, "headers-too-large",
+		fmt.Sprintf("The request line and headers may take %d bytes.", limit))
+	return &p
+}
+
+// coded is an error that has a name for programs and a text without secrets.
+type coded interface {
+	error
+	Code() string
+}
+
+// notStored is the answer when the store did not confirm: always one that the client tries again.
+func notStored(err error, id string) *problem {
+	p := unavailable(err, "The request is not accepted")
+	p.Instance = "urn:uuid:" + id
+	return p
+}
+
+// unavailable is a 503 that begins with what, and goes on with what err has for people.
+func unavailable(err error, what string) *problem {
+	code, detail := "not-stored", what+"."
+	if c := coded(nil); errors.As(err, &c) {
+		code, detail = c.Code(), what+": "+c.Error()+"."
+	}
+	p := newProblem(http.StatusServiceUnavailable, code, detail).after(retrySoon)
+	return &p
+}
+
+func (p problem) write(w http.ResponseWriter) {
+	h := w.Header()
+	h.Set("Content-Type", "application/problem+json")
+	h.Set("Cache-Control", "no-store")
+	if p.retryAfter > 0 {
+		h.Set("Retry-After", strconv.Itoa(p.retryAfter))
+	}
+	if p.challenge != "" {
+		h.Set("WWW-Authenticate", p.challenge)
+	}
+	body, _ := json.Marshal(p) // strings and a number
+	w.WriteHeader(p.Status)
+	_, _ = w.Write(append(body, '\n'))
+}
