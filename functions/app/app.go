@@ -1,0 +1,113 @@
+// Package app wires the rooms together: settings in, something that runs out.
+package app
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"sync"
+
+	"fallback/functions/config"
+	"fallback/functions/envelope"
+	"fallback/functions/httpapi"
+	"fallback/functions/rabbit"
+	"fallback/functions/telemetry"
+	"fallback/functions/topology"
+)
+
+// publisherChannels is how many channels a server spreads its publishes over. With one publish on each of many, it
+// measured half the throughput of a few pipelined ones.
+const publisherChannels = 4
+
+// Server is `fallback serve`: the door, its listener and the publisher behind it.
+type Server struct {
+	config    config.Config
+	log       *slog.Logger
+	publisher *rabbit.Publisher
+	server    *httpapi.Server
+	listener  net.Listener
+}
+
+// NewServer listens at once, so that the address is known and taken, and answers from Run on.
+func NewServer(c config.Config, log *slog.Logger) (*Server, error) {
+	options := publisherOptions(c, log)
+	options.Channels = publisherChannels
+	if c.Management != nil {
+		management := rabbit.NewManagement(c.Management)
+		options.QueueType = func(ctx context.Context, queue string) (string, error) {
+			return management.QueueType(ctx, topology.VHost, queue)
+		}
+	}
+	publisher := rabbit.NewPublisher(options)
+	door, err := httpapi.New(doorOptions(c, log), publisher)
+	if err != nil {
+		return nil, err
+	}
+	listener, err := net.Listen("tcp", c.Addr)
+	if err != nil {
+		return nil, fmt.Errorf("FALLBACK_ADDR: %w", err)
+	}
+	return &Server{c, log, publisher, httpapi.NewServer(door), listener}, nil
+}
+
+// Addr is where the server listens.
+func (s *Server) Addr() net.Addr { return s.listener.Addr() }
+
+// Run serves until ctx ends, then stops in order: no new connections, the requests in hand, AMQP.
+func (s *Server) Run(ctx context.Context) error {
+	s.log.Info("listening", "addr", s.Addr().String(), "prefix", s.config.PathPrefix, "queue", s.config.Queue)
+	connected, disconnect := context.WithCancel(context.WithoutCancel(ctx))
+	var work sync.WaitGroup
+	work.Go(func() { s.publisher.Run(connected) })
+
+	err := s.server.Serve(ctx, s.listener)
+	s.log.Info("stopping", "cause", context.Cause(ctx))
+	disconnect()
+	work.Wait()
+	s.publisher.Close()
+	return err
+}
+
+// Function is the door for a platform that calls it once a request: every path is captured, since the function's own
+// route is the prefix, and nothing is dialled before the first request. Settings that cannot be read do not end the
+// process, which the platform would answer for with a 400: every request gets a 503, and the log says why.
+func Function(lookup config.Lookup, logs io.Writer) http.Handler {
+	c, err := config.Load(lookup, "AMQP_SERVER_URL")
+	log := telemetry.Logger(logs, "json", c.LogLevel)
+	if err == nil {
+		c.PathPrefix = "/"
+		var door *httpapi.Door
+		if door, err = httpapi.New(doorOptions(c, log), rabbit.NewPublisher(publisherOptions(c, log))); err == nil {
+			return door
+		}
+	}
+	log.Error("cannot serve", "error", err)
+	return httpapi.Unconfigured
+}
+
+func publisherOptions(c config.Config, log *slog.Logger) rabbit.Options {
+	return rabbit.Options{
+		URL: c.AMQPServerURL.Reveal(), Queue: c.Queue, Text: c.Message,
+		Channels: 1, InFlight: c.MaxInFlight, Grace: c.Timeout, Log: log,
+	}
+}
+
+func doorOptions(c config.Config, log *slog.Logger) httpapi.Options {
+	return httpapi.Options{
+		Prefix: c.PathPrefix, Methods: c.Methods, Queue: c.Queue,
+		Limits:  envelope.Limits{Body: c.MaxBodyBytes, Header: c.MaxHeaderBytes},
+		Timeout: c.Timeout, InFlight: c.MaxInFlight, BytesInHand: c.MaxBytesInHand, Rate: c.RateLimit,
+		Tokens: reveal(c.Tokens), WebhookSecrets: reveal(c.WebhookSecrets), Log: log,
+	}
+}
+
+func reveal(secrets []config.Secret) []string {
+	var out []string
+	for _, s := range secrets {
+		out = append(out, s.Reveal())
+	}
+	return out
+}

@@ -1,0 +1,86 @@
+// Command fallback is the second door of an API: it takes requests while the API is away and keeps them on a durable
+// RabbitMQ queue.
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"syscall"
+
+	"github.com/spf13/cobra"
+
+	"fallback/functions/config"
+
+	_ "golang.org/x/crypto/x509roots/fallback" // the image has no roots
+)
+
+// Exit codes: 0 is fine, 1 is a failure, 2 is a command line that is not understood.
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
+	code := run(ctx, os.Args[1:], os.LookupEnv, os.Stdout, os.Stderr)
+	stop()
+	os.Exit(code)
+}
+
+// world is what a command may touch.
+type world struct {
+	lookup         config.Lookup
+	stdout, stderr io.Writer
+}
+
+// run is the program, with its world as arguments.
+func run(ctx context.Context, args []string, lookup config.Lookup, stdout, stderr io.Writer) int {
+	root := rootCommand(world{lookup, stdout, stderr})
+	root.SetArgs(args)
+	root.SetOut(stdout)
+	root.SetErr(stderr)
+	err := root.ExecuteContext(ctx)
+	var usage usageError
+	switch {
+	case err == nil:
+		return 0
+	case errors.As(err, &usage):
+		fmt.Fprintf(stderr, "fallback: %v\nTry: fallback --help\n", err)
+		return 2
+	default:
+		fmt.Fprintf(stderr, "fallback: %v\n", err)
+		return 1
+	}
+}
+
+// usageError is the caller's mistake.
+type usageError struct{ error }
+
+func rootCommand(w world) *cobra.Command {
+	root := &cobra.Command{
+		Use:   "fallback",
+		Short: "The second door of an API: requests wait on a durable queue until it is back",
+		Long: `Fallback takes requests while an API is away (POST /fallback), puts each on a durable RabbitMQ queue, and
+answers 202 when the queue has it on disk. Settings come from the environment; see: fallback settings`,
+		SilenceUsage:      true,
+		SilenceErrors:     true,
+		CompletionOptions: cobra.CompletionOptions{HiddenDefaultCmd: true},
+		Args: func(_ *cobra.Command, args []string) error {
+			if len(args) > 0 {
+				return usageError{fmt.Errorf("unknown command %q", args[0])}
+			}
+			return nil
+		},
+		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
+	}
+	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError{err} })
+	root.AddCommand(serveCommand(w), healthCommand(w), queuesCommand(w), definitionsCommand(w), settingsCommand(w))
+	return root
+}
+
+// noArguments is cobra.NoArgs as the caller's mistake.
+func noArguments(cmd *cobra.Command, args []string) error {
+	if len(args) > 0 {
+		return usageError{fmt.Errorf("%s takes no arguments, got %q", cmd.CommandPath(), args[0])}
+	}
+	return nil
+}

@@ -1,0 +1,174 @@
+// Package config is the settings: read once from the environment, with all faults reported together.
+package config
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/url"
+	"reflect"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/sethvargo/go-envconfig"
+
+	"fallback/functions/topology"
+)
+
+// Config is every setting. The tags are the one place where a setting's name, default and meaning stand: the program
+// reads them, and the table in the README is made from them.
+type Config struct {
+	AMQPServerURL Secret `env:"AMQP_SERVER_URL" about:"The broker, with user and password: amqp://user:password@host:5672/ or amqps://. Percent-encode what is special in a URL."`
+	ManagementURL Secret `env:"RABBITMQ_MANAGEMENT_URL" about:"The broker's management API with the monitor's password: http://user:password@host:15672. With it, /readyz can tell a classic queue from a quorum queue."`
+	Queue         string `env:"FALLBACK_QUEUE, default=FallbackAPIQueue" about:"The queue. The parked and retry queues, policies and permissions take their names from it."`
+	Message       string `env:"FALLBACK_MESSAGE, default=A request has been sent via fallback API" about:"The message body for a request that has none."`
+
+	Addr           string        `env:"FALLBACK_ADDR, default=:8080" about:"Where the server listens: host:port."`
+	PathPrefix     string        `env:"FALLBACK_PATH_PREFIX, default=/fallback" about:"What is taken off the path before it is stored; / captures every path. A function's own route is its prefix, so this is for the server."`
+	Methods        []string      `env:"FALLBACK_METHODS, default=POST,PUT,PATCH,DELETE" about:"The methods that are queued, separated by commas. Others get a 503: their clients need the primary's answer."`
+	MaxBodyBytes   int64         `env:"FALLBACK_MAX_BODY_BYTES, default=1048576" about:"Bytes a body may have, at most 16777216 (RabbitMQ's own limit)."`
+	MaxHeaderBytes int           `env:"FALLBACK_MAX_HEADER_BYTES, default=65536" about:"Bytes that the request line and headers may take in the message, at most 122880 (they must fit into one AMQP frame)."`
+	Timeout        time.Duration `env:"FALLBACK_TIMEOUT, default=5s" about:"The longest that a request waits for its answer."`
+	MaxInFlight    int           `env:"FALLBACK_MAX_IN_FLIGHT, default=1024" about:"Requests in hand at the same time; more get a 503 at once."`
+	MaxBytesInHand int64         `env:"FALLBACK_MAX_BYTES_IN_HAND, default=67108864" about:"Bytes of bodies in hand at the same time; more get a 503 at once."`
+	RateLimit      float64       `env:"FALLBACK_RATE_LIMIT, default=0" about:"Requests a second that are taken, in bursts of as many; more get a 429. 0 is no limit."`
+
+	Tokens         []Secret `env:"FALLBACK_TOKENS" about:"Tokens, separated by commas. If set, a request needs one of them: Fallback-Authorization: Bearer TOKEN. That header is never stored."`
+	WebhookSecrets []Secret `env:"FALLBACK_WEBHOOK_SECRETS" about:"Secrets of Standard Webhooks (whsec_...), separated by commas. If set, a request signed with one of them is let in."`
+
+	LogLevel  slog.Level `env:"LOG_LEVEL, default=info" about:"debug, info, warn or error."`
+	LogFormat string     `env:"LOG_FORMAT, default=auto" about:"json, text, or auto: text on a terminal, else JSON."`
+
+	// Topology follows from Queue, and Management is ManagementURL parsed, nil if it is not set.
+	Topology   topology.Topology
+	Management *url.URL
+}
+
+// Secret is a value that no log, error or print shows.
+type Secret string
+
+// Reveal is the value itself.
+func (s Secret) Reveal() string { return string(s) }
+
+func (s Secret) String() string { return "(hidden)" }
+
+// GoString keeps %#v from showing it.
+func (s Secret) GoString() string { return s.String() }
+
+// LogValue keeps slog from showing it.
+func (s Secret) LogValue() slog.Value { return slog.StringValue(s.String()) }
+
+// MarshalText keeps encoders from showing it.
+func (s Secret) MarshalText() ([]byte, error) { return []byte(s.String()), nil }
+
+// Lookup finds a variable: os.LookupEnv, or a map in a test.
+type Lookup func(name string) (string, bool)
+
+// Load reads all settings. A variable that is set to nothing counts as not set. The error names every fault at once, and
+// no value of a secret; needs are the variables that must be set.
+func Load(lookup Lookup, needs ...string) (Config, error) {
+	var c Config
+	var faults []error
+	for _, name := range needs {
+		if v, _ := lookup(name); v == "" {
+			faults = append(faults, fmt.Errorf("%s: not set; for example %s", name, examples[name]))
+		}
+	}
+	v := reflect.ValueOf(&c).Elem()
+	for i := range v.NumField() {
+		if field := v.Type().Field(i); field.Tag.Get("env") != "" {
+			if err := process(lookup, field, v.Field(i)); err != nil {
+				faults = append(faults, err)
+			}
+		}
+	}
+	faults = append(faults, c.check()...)
+	if len(faults) > 0 {
+		return Config{}, fmt.Errorf("settings:\n%w", errors.Join(faults...))
+	}
+	return c, nil
+}
+
+var examples = map[string]string{"AMQP_SERVER_URL": "amqp://user:password@localhost:5672/"}
+
+// process reads one setting, so that one fault does not hide the next.
+func process(lookup Lookup, field reflect.StructField, into reflect.Value) error {
+	name, _, _ := strings.Cut(field.Tag.Get("env"), ",")
+	one := reflect.New(reflect.StructOf([]reflect.StructField{field}))
+	err := envconfig.ProcessWith(context.Background(), &envconfig.Config{
+		Target:   one.Interface(),
+		Lookuper: lookuper(lookup),
+	})
+	if err != nil {
+		value, _ := lookup(name)
+		return fmt.Errorf("%s: cannot read %q as %s", name, value, kind(field.Type))
+	}
+	into.Set(one.Elem().Field(0))
+	return nil
+}
+
+// lookuper is a Lookup in the library's form, in which nothing is the same as not set.
+type lookuper Lookup
+
+func (l lookuper) Lookup(name string) (string, bool) {
+	v, _ := l(name)
+	return v, v != ""
+}
+
+// check finds the faults that single types do not, and fills in what is derived.
+func (c *Config) check() []error {
+	var faults []error
+	fault := func(format string, args ...any) { faults = append(faults, fmt.Errorf(format, args...)) }
+
+	if c.AMQPServerURL != "" {
+		if u, err := url.Parse(c.AMQPServerURL.Reveal()); err != nil || (u.Scheme != "amqp" && u.Scheme != "amqps") || u.Host == "" {
+			fault("AMQP_SERVER_URL: not an AMQP URL; want amqp://user:password@host:5672/, with special characters of the password percent-encoded")
+		}
+	}
+	if c.ManagementURL != "" {
+		u, err := url.Parse(c.ManagementURL.Reveal())
+		if err != nil || (u.Scheme != "http" && u.Scheme != "https") || u.Host == "" {
+			fault("RABBITMQ_MANAGEMENT_URL: not an HTTP URL; want http://user:password@host:15672")
+		}
+		c.Management = u
+	}
+	var err error
+	if c.Topology, err = topology.Of(c.Queue); err != nil {
+		fault("FALLBACK_QUEUE: %w", err)
+	}
+	if !strings.HasPrefix(c.PathPrefix, "/") || strings.ContainsAny(c.PathPrefix, "?# ") {
+		fault("FALLBACK_PATH_PREFIX: %q is not a path that begins with /", c.PathPrefix)
+	}
+	if c.PathPrefix != "/" {
+		c.PathPrefix = strings.TrimRight(c.PathPrefix, "/")
+	}
+	for i, m := range c.Methods {
+		if c.Methods[i] = strings.ToUpper(strings.TrimSpace(m)); c.Methods[i] == "" {
+			fault("FALLBACK_METHODS: a method is empty")
+		}
+	}
+	between := func(name string, got, least, most int64) {
+		if got < least || got > most {
+			fault("%s: %d is not between %d and %d", name, got, least, most)
+		}
+	}
+	between("FALLBACK_MAX_BODY_BYTES", c.MaxBodyBytes, 1, 16<<20)
+	between("FALLBACK_MAX_HEADER_BYTES", int64(c.MaxHeaderBytes), 1<<10, 120<<10)
+	between("FALLBACK_MAX_IN_FLIGHT", int64(c.MaxInFlight), 1, 1<<16)
+	between("FALLBACK_MAX_BYTES_IN_HAND", c.MaxBytesInHand, c.MaxBodyBytes, 1<<40)
+	if c.Timeout < 100*time.Millisecond || c.Timeout > 10*time.Minute {
+		fault("FALLBACK_TIMEOUT: %s is not between 100ms and 10m", c.Timeout)
+	}
+	if c.RateLimit < 0 {
+		fault("FALLBACK_RATE_LIMIT: %v is less than 0", c.RateLimit)
+	}
+	if slices.Contains(c.Tokens, "") {
+		fault("FALLBACK_TOKENS: a token is empty")
+	}
+	if !slices.Contains([]string{"auto", "json", "text"}, c.LogFormat) {
+		fault("LOG_FORMAT: %q is not one of auto, json, text", c.LogFormat)
+	}
+	return faults
+}
