@@ -15,7 +15,6 @@ import (
 	"fallback/functions/httpapi"
 	"fallback/functions/rabbit"
 	"fallback/functions/telemetry"
-	"fallback/functions/topology"
 )
 
 // publisherChannels is how many channels a server spreads its publishes over. With one publish on each of many, it
@@ -38,7 +37,7 @@ func NewServer(c config.Config, log *slog.Logger) (*Server, error) {
 	if c.Management != nil {
 		management := rabbit.NewManagement(c.Management)
 		options.QueueType = func(ctx context.Context, queue string) (string, error) {
-			return management.QueueType(ctx, topology.VHost, queue)
+			return management.QueueType(ctx, c.VHost, queue)
 		}
 	}
 	publisher := rabbit.NewPublisher(options)

@@ -41,8 +41,9 @@ type Config struct {
 	LogLevel  slog.Level `env:"LOG_LEVEL, default=info" about:"debug, info, warn or error."`
 	LogFormat string     `env:"LOG_FORMAT, default=auto" about:"json, text, or auto: text on a terminal, else JSON."`
 
-	// Topology follows from Queue, and Management is ManagementURL parsed, nil if it is not set.
+	// Topology follows from Queue, VHost from AMQPServerURL, and Management is ManagementURL parsed, nil if it is not set.
 	Topology   topology.Topology
+	VHost      string
 	Management *url.URL
 }
 
@@ -123,8 +124,11 @@ func (c *Config) check() []error {
 	fault := func(format string, args ...any) { faults = append(faults, fmt.Errorf(format, args...)) }
 
 	if c.AMQPServerURL != "" {
-		if u, err := url.Parse(c.AMQPServerURL.Reveal()); err != nil || (u.Scheme != "amqp" && u.Scheme != "amqps") || u.Host == "" {
+		u, err := url.Parse(c.AMQPServerURL.Reveal())
+		if err != nil || (u.Scheme != "amqp" && u.Scheme != "amqps") || u.Host == "" {
 			fault("AMQP_SERVER_URL: not an AMQP URL; want amqp://user:password@host:5672/, with special characters of the password percent-encoded")
+		} else if c.VHost = strings.TrimPrefix(u.Path, "/"); c.VHost == "" {
+			c.VHost = topology.VHost
 		}
 	}
 	if c.ManagementURL != "" {

@@ -80,7 +80,7 @@ func All() []Request {
 	}
 	all := make([]Request, 0, len(entries)+1)
 	add := func(name string, raw []byte) {
-		r, err := parse(name, raw)
+		r, err := Parse(name, raw)
 		if err != nil {
 			panic(fmt.Sprintf("corpus: %s: %v", name, err))
 		}
@@ -132,10 +132,10 @@ func oneMebibyte() []byte {
 	return raw
 }
 
-// parse reads raw as exactly one HTTP/1.1 request in origin form. It is strict:
+// Parse reads raw as exactly one HTTP/1.1 request in origin form. It is strict:
 // what a lenient server might let pass (bare line feeds, folded lines, white
 // space before a colon, both framings at once, bytes after the end) is an error.
-func parse(name string, raw []byte) (Request, error) {
+func Parse(name string, raw []byte) (Request, error) {
 	r := Request{Name: name, Raw: raw}
 	line, rest, err := cutLine(raw)
 	if err != nil {

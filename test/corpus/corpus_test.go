@@ -63,7 +63,7 @@ func TestFilesParse(t *testing.T) {
 			t.Fatal(err)
 		}
 		total += len(raw)
-		if _, err := parse(e.Name(), raw); err != nil {
+		if _, err := Parse(e.Name(), raw); err != nil {
 			t.Errorf("%s: %v", e.Name(), err)
 		}
 	}
@@ -415,14 +415,14 @@ func TestParseIsStrict(t *testing.T) {
 		"PUT / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\nz\r\n\r\n",           // no size
 		"PUT / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\nx",          // bytes after the end
 	} {
-		if r, err := parse("strict", []byte(raw)); err == nil {
+		if r, err := Parse("strict", []byte(raw)); err == nil {
 			t.Errorf("%q parses as %+v", raw, r)
 		}
 	}
 }
 
 func TestValues(t *testing.T) {
-	r, err := parse("values", []byte("GET / HTTP/1.1\r\nA:1\r\na: \t2 \t\r\nB: 3\r\nA:\r\n\r\n"))
+	r, err := Parse("values", []byte("GET / HTTP/1.1\r\nA:1\r\na: \t2 \t\r\nB: 3\r\nA:\r\n\r\n"))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -1,0 +1,234 @@
+// Package harness gives tests the real parts: a RabbitMQ in a container from the repository's own conf and definitions,
+// the server as a value in the test's process, and a reader that takes messages off the queue.
+package harness
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/url"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/ory/dockertest/v3"
+	"github.com/ory/dockertest/v3/docker"
+	amqp "github.com/rabbitmq/amqp091-go"
+
+	"fallback/functions/topology"
+)
+
+// VersionVariable names the RabbitMQ that the tests run on: "4.3" if it is not set, 4.0 and 3.10 in the matrix.
+const VersionVariable = "FALLBACK_TEST_RABBITMQ"
+
+// Version is the RabbitMQ that the tests run on.
+func Version() string {
+	if v := os.Getenv(VersionVariable); v != "" {
+		return v
+	}
+	return "4.3"
+}
+
+// Broker is a RabbitMQ in a container. Its ports stay the same when it is stopped and started again.
+type Broker struct {
+	// AMQP and Management are host:port.
+	AMQP, Management string
+
+	pool     *dockertest.Pool
+	resource *dockertest.Resource
+	release  io.Closer // what keeps the watchdog from removing the container
+}
+
+// BrokerOptions change what a broker is made from.
+type BrokerOptions struct {
+	// Bare leaves conf and definitions out: the broker as a package manager installs it.
+	Bare bool
+	// Ports are further ports of the container to publish, for example "8080/tcp".
+	Ports []string
+}
+
+// Root is the repository's root.
+func Root() string {
+	_, file, _, _ := runtime.Caller(0)
+	return filepath.Dir(filepath.Dir(filepath.Dir(file)))
+}
+
+// StartBroker starts a broker and waits until it takes connections from the definitions' users. Close removes it; so
+// does the end of this process, whatever the way it ends.
+func StartBroker(o BrokerOptions) (*Broker, error) {
+	pool, err := dockertest.NewPool("")
+	if err != nil {
+		return nil, err
+	}
+	pool.MaxWait = 2 * time.Minute
+	if err := pool.Client.Ping(); err != nil {
+		return nil, fmt.Errorf("no Docker engine (`make test` sets one up): %w", err)
+	}
+	image := "rabbitmq:" + Version() + "-management"
+	if _, err := pool.Client.InspectImage(image); err != nil {
+		return nil, fmt.Errorf("image %s is not here (`make test` gets it): %w", image, err)
+	}
+	b := &Broker{pool: pool}
+	if b.resource, err = pool.RunWithOptions(b.runOptions(o), func(h *docker.HostConfig) {
+		h.AutoRemove = false // it must survive a restart; the watchdog removes it
+		h.Memory = 1 << 30
+	}); err != nil {
+		return nil, err
+	}
+	if b.release, err = watch(b.resource.Container.ID); err != nil {
+		return nil, errors.Join(err, pool.Purge(b.resource))
+	}
+	if o.Bare {
+		return b, nil
+	}
+	if err := b.WaitReady(); err != nil {
+		logs, _ := exec.Command("docker", "logs", "--tail", "40", b.ID()).CombinedOutput()
+		return nil, errors.Join(fmt.Errorf("RabbitMQ did not come up: %w\n%s", err, logs), b.Close())
+	}
+	return b, nil
+}
+
+func (b *Broker) runOptions(o BrokerOptions) *dockertest.RunOptions {
+	b.AMQP, b.Management = freeAddress(), freeAddress()
+	options := &dockertest.RunOptions{
+		Repository: "rabbitmq", Tag: Version() + "-management", Hostname: "rabbitmq",
+		Labels: map[string]string{"fallback.test": "yes"},
+		PortBindings: map[docker.Port][]docker.PortBinding{
+			"5672/tcp":  {binding(b.AMQP)},
+			"15672/tcp": {binding(b.Management)},
+		},
+	}
+	for _, port := range o.Ports {
+		options.PortBindings[docker.Port(port)] = []docker.PortBinding{binding(freeAddress())}
+		options.ExposedPorts = append(options.ExposedPorts, port)
+	}
+	if !o.Bare {
+		for _, file := range []string{"rabbitmq.conf", "enabled_plugins", "definitions.json"} {
+			options.Mounts = append(options.Mounts, filepath.Join(Root(), "rabbitmq", file)+":/etc/rabbitmq/"+file+":ro")
+		}
+	}
+	return options
+}
+
+// freeAddress is a loopback address that was free a moment ago. A port that the engine picks would be another after
+// each restart of the container.
+func freeAddress() string {
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		panic(err)
+	}
+	defer ln.Close()
+	return ln.Addr().String()
+}
+
+func binding(address string) docker.PortBinding {
+	host, port, _ := net.SplitHostPort(address)
+	return docker.PortBinding{HostIP: host, HostPort: port}
+}
+
+// watch starts a process that removes the container when this process has ended or the result is closed. A panic in a
+// test runs no clean-up, and dockertest's Expire stops the container at once.
+func watch(id string) (io.Closer, error) {
+	cmd := exec.Command("sh", "-c", "cat >/dev/null; exec docker rm -f -v "+id+" >/dev/null 2>&1")
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true} // an interrupt from the keyboard is not for it
+	in, err := cmd.StdinPipe()
+	if err != nil {
+		return nil, err
+	}
+	return in, cmd.Start()
+}
+
+// ID is the container's.
+func (b *Broker) ID() string { return b.resource.Container.ID }
+
+// Close removes the container.
+func (b *Broker) Close() error {
+	err := b.pool.Purge(b.resource)
+	return errors.Join(err, b.release.Close())
+}
+
+// Port is the loopback address of a published port.
+func (b *Broker) Port(port string) string { return b.resource.GetHostPort(port) }
+
+// WaitReady waits until the publisher's user can connect and the management API answers.
+func (b *Broker) WaitReady() error {
+	return b.pool.Retry(func() error {
+		conn, err := amqp.Dial(b.URL(topology.Publisher, topology.VHost))
+		if err != nil {
+			return err
+		}
+		defer conn.Close()
+		return b.Call(http.MethodGet, "/api/overview", nil, nil)
+	})
+}
+
+// URL is the AMQP URL of one of the definitions' users.
+func (b *Broker) URL(user, vhost string) string {
+	u := url.URL{Scheme: "amqp", Host: b.AMQP, User: url.UserPassword(user, topology.Demonstration(user).Plain)}
+	return u.String() + "/" + url.PathEscape(vhost)
+}
+
+// ManagementURL is the management API's URL with one of the definitions' users.
+func (b *Broker) ManagementURL(user string) string {
+	u := url.URL{Scheme: "http", Host: b.Management, User: url.UserPassword(user, topology.Demonstration(user).Plain)}
+	return u.String()
+}
+
+// Call calls the management API as the admin. in and out are JSON, or nil.
+func (b *Broker) Call(method, path string, in, out any) error {
+	var body bytes.Buffer
+	if in != nil {
+		if err := json.NewEncoder(&body).Encode(in); err != nil {
+			return err
+		}
+	}
+	request, err := http.NewRequest(method, b.ManagementURL(topology.Admin)+path, &body)
+	if err != nil {
+		return err
+	}
+	request.Header.Set("Content-Type", "application/json")
+	response, err := (&http.Client{Timeout: 30 * time.Second}).Do(request)
+	if err != nil {
+		return err
+	}
+	defer response.Body.Close()
+	answer, err := io.ReadAll(response.Body)
+	if err != nil {
+		return err
+	}
+	if response.StatusCode >= 300 {
+		return fmt.Errorf("%s %s: %s: %s", method, path, response.Status, answer)
+	}
+	if out == nil {
+		return nil
+	}
+	return json.Unmarshal(answer, out)
+}
+
+// Exec runs a command in the container and returns what it prints.
+func (b *Broker) Exec(ctx context.Context, command ...string) (string, error) {
+	cmd := exec.CommandContext(ctx, "docker", append([]string{"exec", b.ID()}, command...)...)
+	out, err := cmd.CombinedOutput()
+	if err != nil {
+		err = fmt.Errorf("%s: %w\n%s", strings.Join(command, " "), err, out)
+	}
+	return string(out), err
+}
+
+// Docker runs a docker command on the container: "stop", "start", "kill", "pause", "unpause".
+func (b *Broker) Docker(t testing.TB, command ...string) {
+	t.Helper()
+	if out, err := exec.Command("docker", append(command, b.ID())...).CombinedOutput(); err != nil {
+		t.Fatalf("docker %s: %v\n%s", strings.Join(command, " "), err, out)
+	}
+}
