@@ -16,7 +16,8 @@ type QueueCount struct {
 	Err       error
 }
 
-// Count asks the broker for the counts of queues, over a connection of its own. The error wraps [ErrUnavailable]; what
+// Count asks the broker for the counts of queues, over a connection of its own, until one is refused: the queues that
+// most users may see come first, and each refusal is an error in the broker's log. The error wraps [ErrUnavailable]; what
 // the broker says of one queue is in its row.
 func Count(ctx context.Context, url string, queues []string) ([]QueueCount, error) {
 	conn, w, err := connect(ctx, url, "fallback queues")
@@ -29,8 +30,14 @@ func Count(ctx context.Context, url string, queues []string) ([]QueueCount, erro
 	defer context.AfterFunc(ctx, func() { _ = w.Conn.Close() })()
 
 	counts := make([]QueueCount, 0, len(queues))
+	refused := false
 	for _, queue := range queues {
 		count := QueueCount{Queue: queue}
+		if refused {
+			count.Err = ErrNotAllowed
+			counts = append(counts, count)
+			continue
+		}
 		count.Err = ask(conn, func(ch *amqp.Channel) error {
 			q, err := ch.QueueDeclarePassive(queue, true, false, false, false, nil)
 			count.Ready, count.Consumers = q.Messages, q.Consumers
@@ -40,7 +47,7 @@ func Count(ctx context.Context, url string, queues []string) ([]QueueCount, erro
 		case amqp.NotFound:
 			count.Err = ErrUnroutable
 		case amqp.AccessRefused:
-			count.Err = ErrNotAllowed
+			count.Err, refused = ErrNotAllowed, true
 		}
 		counts = append(counts, count)
 	}

@@ -1,0 +1,99 @@
+# `make` lists the targets. The two for a fresh machine are `make up` and `make test`: both set up what they need.
+
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+MAKEFLAGS += --no-print-directory
+
+# ENV_FILE=private/fallback.env takes the passwords that `fallback definitions --private private` made.
+COMPOSE := docker compose $(if $(ENV_FILE),--env-file $(ENV_FILE))
+GO_BUILD := CGO_ENABLED=0 go build -trimpath -ldflags='-s -w'
+E2E := go test -tags e2e -count=1 -timeout 20m
+
+.PHONY: help
+help: ## list the targets
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1|\2/p' $(MAKEFILE_LIST) | while IFS='|' read -r name about; do printf '  make %-12s %s\n' "$$name" "$$about"; done
+
+##### run
+
+.PHONY: up
+up: docker compose rabbitmq image ## broker and server up, one request sent and seen on the queue
+	@command -v curl >/dev/null || .ci/host.sh install curl
+	@$(COMPOSE) up --detach --wait --wait-timeout 180 --no-build
+	@url=http://$$($(COMPOSE) port server 8080)/fallback; \
+	echo; echo "\$$ curl -d '{\"order\":42}' $$url/orders"; \
+	curl --fail-with-body --silent --show-error --max-time 10 -d '{"order":42}' "$$url/orders"; \
+	echo; echo "\$$ docker compose exec server /fallback queues"; \
+	$(COMPOSE) exec -T server /fallback queues 2>&1 | grep -v 'not visible'; \
+	echo; echo "Send requests to  $$url"; \
+	echo "Look at queues    http://$$($(COMPOSE) port rabbitmq 15672)  (user admin$(if $(ENV_FILE),, password demonstration-admin))"; \
+	echo "Stop              make down    (make down VOLUMES=1 forgets what is queued, too)"
+
+.PHONY: down
+down: ## stop; VOLUMES=1 forgets what is queued, too
+	@$(COMPOSE) down $(if $(VOLUMES),--volumes)
+
+.PHONY: deploy
+deploy: ## deploy the DigitalOcean Function (doctl serverless deploy)
+	@command -v doctl >/dev/null || { echo "doctl is missing: https://docs.digitalocean.com/reference/doctl/how-to/install/, then doctl auth init, doctl serverless install, doctl serverless connect" >&2; exit 1; }
+	@test -f .env || { echo ".env is missing: cp .env.example .env, and set AMQP_SERVER_URL in it" >&2; exit 1; }
+	doctl serverless deploy .
+
+##### test
+
+.PHONY: test
+test: docker compose rabbitmq image function ## every test, the end-to-end ones on real containers too
+	@command -v curl >/dev/null || .ci/host.sh install curl
+	go vet ./... && go vet -tags e2e ./test/...
+	go test ./...
+	$(E2E) ./test/...
+
+.PHONY: test-quick
+test-quick: ## the tests that need no Docker
+	go vet ./... && go test ./...
+
+.PHONY: test-matrix
+test-matrix: docker compose image function ## the end-to-end tests on RabbitMQ 4.3, 4.0 and 3.10
+	@for version in 4.3 4.0 3.10; do \
+	  rabbitmq/image.sh "$$version"; \
+	  echo "RabbitMQ $$version"; FALLBACK_TEST_RABBITMQ=$$version $(E2E) ./test/...; \
+	done
+
+##### build
+
+.PHONY: build
+build: ## dist/fallback, the program
+	@$(GO_BUILD) -o dist/fallback ./functions/cmd/fallback
+
+.PHONY: function
+function: ## packages/fallback/*/exec, the DigitalOcean Functions
+	@for build in packages/fallback/*/build.sh; do "$$build"; done
+
+# With Go on the host the binary is compiled there, which needs no image registry; else inside a Go image.
+.PHONY: image
+image: docker ## the server's image
+	@mkdir -p dist
+	@docker buildx version >/dev/null 2>&1 || export DOCKER_BUILDKIT=0; \
+	if command -v go >/dev/null; then $(MAKE) build; set -- --target prebuilt; else set --; fi; \
+	docker build --quiet --tag fallback "$$@" . >/dev/null 2>dist/image.log || { cat dist/image.log >&2; exit 1; }
+
+.PHONY: generate
+generate: ## rabbitmq/definitions.json and the README's table of settings
+	go run ./functions/cmd/fallback definitions > rabbitmq/definitions.json
+	go test ./functions/config -run TestREADME -update
+
+.PHONY: verify
+verify: ## fail when a generated file or go.mod is stale, or a file is not formatted
+	go mod tidy -diff
+	go test ./functions/cmd/fallback ./functions/config
+	@unformatted=$$(gofmt -l functions packages test); test -z "$$unformatted" || { echo "gofmt: $$unformatted" >&2; exit 1; }
+
+##### set-up: each looks first and changes nothing that is there
+
+.PHONY: docker compose rabbitmq
+docker:
+	@.ci/host.sh docker
+compose: docker
+	@.ci/host.sh compose
+rabbitmq: docker
+	@rabbitmq/image.sh
