@@ -168,6 +168,7 @@ func (w *recorder) Write(p []byte) (int, error) {
 // response is the answer as the platform takes it. Bodies are JSON objects here, which the platform cannot take for
 // base64 as it does with other strings under a JSON type.
 func (w *recorder) response() Response {
+	w.WriteHeader(http.StatusOK) // if the handler wrote nothing
 	headers := make(map[string]string, len(w.header))
 	for name, values := range w.header {
 		headers[name] = strings.Join(values, ", ")

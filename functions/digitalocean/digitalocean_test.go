@@ -1,0 +1,112 @@
+package digitalocean
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"io"
+	"net/http"
+	"strings"
+	"testing"
+	"time"
+)
+
+// drive runs the loop over lines of input and returns the lines of output and one stream's log.
+func drive(t *testing.T, main Main, lines ...string) (out []string, log string) {
+	t.Helper()
+	var answers, stdout bytes.Buffer
+	loop := actionLoop{main: main, in: strings.NewReader(strings.Join(lines, "\n") + "\n"), out: &answers, logs: []io.Writer{&stdout}}
+	if err := loop.run(); err != nil {
+		t.Fatal(err)
+	}
+	return strings.Split(strings.TrimSuffix(answers.String(), "\n"), "\n"), stdout.String()
+}
+
+func TestActionLoop(t *testing.T) {
+	t.Parallel()
+	echo := func(ctx context.Context, e Event) Response {
+		if e.HTTP != nil && e.HTTP.Path == "/panic" {
+			panic("boom")
+		}
+		deadline, _ := ctx.Deadline()
+		body := ctx.Value("activation_id").(string) + " " + deadline.UTC().Format(time.RFC3339)
+		if e.Fault != nil {
+			body = "fault"
+		}
+		return Response{StatusCode: 200, Body: body}
+	}
+	out, log := drive(t, echo,
+		`{"value":{"http":{"path":"/a"}},"activation_id":"one","deadline":"1795327982000"}`,
+		`{"value":{"http":{"path":"/panic"}}}`,
+		`not JSON`,
+		`{"value":7}`,
+		`{"activation_id":"`+strings.Repeat("x", 1<<20)+`"}`,
+	)
+	want := []string{
+		`{"ok":true}`,
+		`{"statusCode":200,"body":"one 2026-11-22T06:13:02Z"}`,
+		`"statusCode":500`,
+		`"body":"fault"`,
+		`"body":"fault"`,
+		`{"statusCode":200,"body":"xxx`,
+	}
+	if len(out) != len(want) {
+		t.Fatalf("got %d lines, want %d: %.300q", len(out), len(want), out)
+	}
+	for i := range want {
+		if !strings.Contains(out[i], want[i]) {
+			t.Errorf("line %d: got %.200s, want %s", i, out[i], want[i])
+		}
+		if strings.Contains(out[i], `"error"`) || strings.Contains(out[i], "boom") {
+			t.Errorf("line %d would be a 400, or shows the panic: %.200s", i, out[i])
+		}
+	}
+	if n := strings.Count(log, sentinel+"\n"); n != len(want)-1 {
+		t.Errorf("%d sentinels for %d invocations", n, len(want)-1)
+	}
+}
+
+func TestHandleJoinsHeaders(t *testing.T) {
+	t.Parallel()
+	h := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Add("X-Tag", "a")
+		w.Header().Add("X-Tag", "b")
+		w.WriteHeader(http.StatusTeapot)
+		w.WriteHeader(http.StatusOK) // too late
+		_, _ = io.WriteString(w, r.RemoteAddr+" "+r.Host+" "+r.RequestURI)
+	})
+	got := Handle(context.Background(), h, Event{HTTP: &HTTP{
+		Method: "post", Path: "/a%2Fb", QueryString: "x=1",
+		Headers: map[string]string{"host": "api.example.com", "x-forwarded-for": "203.0.113.7, 10.0.0.1"},
+	}})
+	if got.StatusCode != http.StatusTeapot || got.Headers["X-Tag"] != "a, b" || got.Body != "203.0.113.7 api.example.com /a%2Fb?x=1" {
+		t.Errorf("got %+v", got)
+	}
+}
+
+// FuzzEvent holds that no event makes the function fail towards the platform.
+func FuzzEvent(f *testing.F) {
+	f.Add([]byte(`{"http":{"method":"POST","path":"/a","queryString":"b","headers":{"c":"d"},"body":"e","isBase64Encoded":false}}`))
+	f.Add([]byte(`{"http":{"body":"%%%","isBase64Encoded":true}}`))
+	f.Add([]byte(`{"http":[]}`))
+	f.Add([]byte(`[`))
+	h := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if !strings.HasPrefix(r.RequestURI, "/") || strings.ContainsAny(r.RequestURI, " \r\n") {
+			panic("a request line could not hold " + r.RequestURI)
+		}
+		_, _ = io.Copy(w, r.Body)
+	})
+	f.Fuzz(func(t *testing.T, data []byte) {
+		var e Event
+		if err := e.UnmarshalJSON(data); err != nil {
+			t.Fatal(err)
+		}
+		got := Handle(context.Background(), h, e)
+		if got.StatusCode < 200 {
+			t.Errorf("status %d", got.StatusCode)
+		}
+		if _, err := json.Marshal(got); err != nil {
+			t.Error(err)
+		}
+	})
+}
