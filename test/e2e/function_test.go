@@ -43,7 +43,7 @@ type gateway struct {
 	url string // of the function's route
 }
 
-// deployEnqueue deploys the function with the settings of the repository's project.yml, on the virtual host.
+// deployEnqueue deploys the function, with a limit on bodies that leaves the platform's own as the one that is met.
 func deployEnqueue(t *testing.T, amqpURL string, config deploy.Config) *gateway {
 	t.Helper()
 	program, err := buildEnqueue()
