@@ -34,8 +34,11 @@ type Server struct {
 func NewServer(c config.Config, log *slog.Logger) (*Server, error) {
 	options := publisherOptions(c, log)
 	options.Channels = publisherChannels
-	if c.Management != nil {
-		management := rabbit.NewManagement(c.Management)
+	if c.ManagementURL != "" {
+		management, err := rabbit.NewManagement(c.ManagementURL.Reveal())
+		if err != nil {
+			return nil, err
+		}
 		options.QueueType = func(ctx context.Context, queue string) (string, error) {
 			return management.QueueType(ctx, c.VHost, queue)
 		}

@@ -41,10 +41,9 @@ type Config struct {
 	LogLevel  slog.Level `env:"LOG_LEVEL, default=info" about:"debug, info, warn or error."`
 	LogFormat string     `env:"LOG_FORMAT, default=auto" about:"json, text, or auto: text on a terminal, else JSON."`
 
-	// Topology follows from Queue, VHost from AMQPServerURL, and Management is ManagementURL parsed, nil if it is not set.
-	Topology   topology.Topology
-	VHost      string
-	Management *url.URL
+	// Topology follows from Queue, VHost from AMQPServerURL.
+	Topology topology.Topology
+	VHost    string
 }
 
 // Secret is a value that no log, error or print shows.
@@ -136,7 +135,6 @@ func (c *Config) check() []error {
 		if err != nil || (u.Scheme != "http" && u.Scheme != "https") || u.Host == "" {
 			fault("RABBITMQ_MANAGEMENT_URL: not an HTTP URL; want http://user:password@host:15672")
 		}
-		c.Management = u
 	}
 	var err error
 	if c.Topology, err = topology.Of(c.Queue); err != nil {

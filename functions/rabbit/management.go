@@ -12,13 +12,17 @@ import (
 
 // Management asks RabbitMQ's management API what AMQP does not tell a user with few permissions.
 type Management struct {
-	base   *url.URL
+	base   *url.URL // with the password: never printed
 	client *http.Client
 }
 
 // NewManagement takes the base URL with the user and password, for example http://monitor:password@localhost:15672.
-func NewManagement(base *url.URL) *Management {
-	return &Management{base: base, client: &http.Client{Timeout: 3 * time.Second}}
+func NewManagement(base string) (*Management, error) {
+	u, err := url.Parse(base)
+	if err != nil {
+		return nil, errors.New("the management API's URL cannot be parsed") // err would show it
+	}
+	return &Management{base: u, client: &http.Client{Timeout: 3 * time.Second}}, nil
 }
 
 // QueueType is "quorum", "classic" or "stream".

@@ -99,7 +99,7 @@ func StartBroker(o BrokerOptions) (*Broker, error) {
 }
 
 func (b *Broker) runOptions(o BrokerOptions) *dockertest.RunOptions {
-	b.AMQP, b.Management = freeAddress(), freeAddress()
+	b.AMQP, b.Management = FreeAddress(), FreeAddress()
 	options := &dockertest.RunOptions{
 		Repository: "rabbitmq", Tag: Version() + "-management", Hostname: "rabbitmq",
 		Labels: map[string]string{"fallback.test": "yes"},
@@ -109,7 +109,7 @@ func (b *Broker) runOptions(o BrokerOptions) *dockertest.RunOptions {
 		},
 	}
 	for _, port := range o.Ports {
-		options.PortBindings[docker.Port(port)] = []docker.PortBinding{binding(freeAddress())}
+		options.PortBindings[docker.Port(port)] = []docker.PortBinding{binding(FreeAddress())}
 		options.ExposedPorts = append(options.ExposedPorts, port)
 	}
 	if !o.Bare {
@@ -120,9 +120,9 @@ func (b *Broker) runOptions(o BrokerOptions) *dockertest.RunOptions {
 	return options
 }
 
-// freeAddress is a loopback address that was free a moment ago. A port that the engine picks would be another after
+// FreeAddress is a loopback address that was free a moment ago. A port that the engine picks would be another after
 // each restart of the container.
-func freeAddress() string {
+func FreeAddress() string {
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		panic(err)
@@ -147,6 +147,9 @@ func watch(id string) (io.Closer, error) {
 	}
 	return in, cmd.Start()
 }
+
+// IP is the container's own address: without the process that published ports go through.
+func (b *Broker) IP() string { return b.resource.Container.NetworkSettings.IPAddress }
 
 // ID is the container's.
 func (b *Broker) ID() string { return b.resource.Container.ID }
