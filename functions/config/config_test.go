@@ -1,0 +1,317 @@
+package config
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+)
+
+// environment is a Lookup in a map.
+func environment(variables map[string]string) Lookup {
+	return func(name string) (string, bool) { v, ok := variables[name]; return v, ok }
+}
+
+func load(t *testing.T, variables map[string]string) Config {
+	t.Helper()
+	c, err := Load(environment(variables))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return c
+}
+
+func TestDefaults(t *testing.T) {
+	t.Parallel()
+	c := load(t, nil)
+	for _, row := range []struct {
+		name      string
+		got, want any
+	}{
+		{"AMQP_SERVER_URL", c.AMQPServerURL.Reveal(), ""},
+		{"RABBITMQ_MANAGEMENT_URL", c.ManagementURL.Reveal(), ""},
+		{"FALLBACK_QUEUE", c.Queue, "FallbackAPIQueue"},
+		{"FALLBACK_MESSAGE", c.Message, "A request has been sent via fallback API"},
+		{"FALLBACK_ADDR", c.Addr, ":8080"},
+		{"FALLBACK_PATH_PREFIX", c.PathPrefix, "/fallback"},
+		{"FALLBACK_METHODS", c.Methods, []string{"POST", "PUT", "PATCH", "DELETE"}},
+		{"FALLBACK_MAX_BODY_BYTES", c.MaxBodyBytes, int64(1 << 20)},
+		{"FALLBACK_MAX_HEADER_BYTES", c.MaxHeaderBytes, 64 << 10},
+		{"FALLBACK_TIMEOUT", c.Timeout, 5 * time.Second},
+		{"FALLBACK_MAX_IN_FLIGHT", c.MaxInFlight, 1024},
+		{"FALLBACK_MAX_BYTES_IN_HAND", c.MaxBytesInHand, int64(64 << 20)},
+		{"FALLBACK_RATE_LIMIT", c.RateLimit, 0.0},
+		{"FALLBACK_TOKENS", len(c.Tokens), 0},
+		{"FALLBACK_WEBHOOK_SECRETS", len(c.WebhookSecrets), 0},
+		{"LOG_LEVEL", c.LogLevel, slog.LevelInfo},
+		{"LOG_FORMAT", c.LogFormat, "auto"},
+		{"the topology's main queue", c.Topology.Main, "FallbackAPIQueue"},
+	} {
+		if diff := cmp.Diff(row.want, row.got); diff != "" {
+			t.Errorf("%s (-want +got):\n%s", row.name, diff)
+		}
+	}
+}
+
+func TestLoad(t *testing.T) {
+	t.Parallel()
+	c := load(t, map[string]string{
+		"AMQP_SERVER_URL":          "amqps://user:p%40ss@broker.example.com:5671/orders",
+		"RABBITMQ_MANAGEMENT_URL":  "https://monitor:secret@broker.example.com:15671",
+		"FALLBACK_QUEUE":           "orders",
+		"FALLBACK_PATH_PREFIX":     "/door/",
+		"FALLBACK_METHODS":         " post , Purge",
+		"FALLBACK_MAX_BODY_BYTES":  "16777216",
+		"FALLBACK_TIMEOUT":         "750ms",
+		"FALLBACK_RATE_LIMIT":      "2.5",
+		"FALLBACK_TOKENS":          "one,two",
+		"FALLBACK_WEBHOOK_SECRETS": "whsec_YQ==",
+		"LOG_LEVEL":                "debug",
+		"LOG_FORMAT":               "json",
+	})
+	for _, row := range []struct {
+		name      string
+		got, want any
+	}{
+		{"URL", c.AMQPServerURL.Reveal(), "amqps://user:p%40ss@broker.example.com:5671/orders"},
+		{"virtual host", c.VHost, "orders"},
+		{"parked queue", c.Topology.Parked, "orders.parked"},
+		{"prefix without the slash at its end", c.PathPrefix, "/door"},
+		{"methods as HTTP writes them", c.Methods, []string{"POST", "PURGE"}},
+		{"body", c.MaxBodyBytes, int64(16 << 20)},
+		{"timeout", c.Timeout, 750 * time.Millisecond},
+		{"rate", c.RateLimit, 2.5},
+		{"tokens", []string{c.Tokens[0].Reveal(), c.Tokens[1].Reveal()}, []string{"one", "two"}},
+		{"webhook secret", c.WebhookSecrets[0].Reveal(), "whsec_YQ=="},
+		{"level", c.LogLevel, slog.LevelDebug},
+		{"format", c.LogFormat, "json"},
+	} {
+		if diff := cmp.Diff(row.want, row.got); diff != "" {
+			t.Errorf("%s (-want +got):\n%s", row.name, diff)
+		}
+	}
+}
+
+func TestVHost(t *testing.T) {
+	t.Parallel()
+	for _, row := range []struct{ url, want string }{
+		{"amqp://u:p@h", "/"},
+		{"amqp://u:p@h/", "/"},
+		{"amqp://u:p@h/%2F", "/"},
+		{"amqp://u:p@h/orders", "orders"},
+		{"amqp://u:p@h/a%2Fb", "a/b"},
+	} {
+		if got := load(t, map[string]string{"AMQP_SERVER_URL": row.url}).VHost; got != row.want {
+			t.Errorf("%s: got %q, want %q", row.url, got, row.want)
+		}
+	}
+}
+
+// TestEmptyIsUnset holds that a line "NAME=" in an env file is as good as none.
+func TestEmptyIsUnset(t *testing.T) {
+	t.Parallel()
+	empty := map[string]string{}
+	for _, s := range Settings() {
+		empty[s.Name] = ""
+	}
+	if len(empty) == 0 {
+		t.Fatal("there are no settings")
+	}
+	if diff := cmp.Diff(load(t, nil), load(t, empty)); diff != "" {
+		t.Errorf("-unset +empty:\n%s", diff)
+	}
+	if _, err := Load(environment(empty), "AMQP_SERVER_URL"); err == nil || !strings.Contains(err.Error(), "AMQP_SERVER_URL: not set") {
+		t.Errorf("a variable that is needed and empty: got %v", err)
+	}
+}
+
+// TestFaultsTogether holds that one start shows all that is to be mended, each fault with the variable's name.
+func TestFaultsTogether(t *testing.T) {
+	t.Parallel()
+	faults := map[string]string{
+		"RABBITMQ_MANAGEMENT_URL":    "amqp://h",
+		"FALLBACK_QUEUE":             "amq.mine",
+		"FALLBACK_PATH_PREFIX":       "fallback",
+		"FALLBACK_METHODS":           "POST,,PUT",
+		"FALLBACK_MAX_BODY_BYTES":    "a lot",
+		"FALLBACK_MAX_HEADER_BYTES":  "200000",
+		"FALLBACK_TIMEOUT":           "5",
+		"FALLBACK_MAX_IN_FLIGHT":     "0",
+		"FALLBACK_MAX_BYTES_IN_HAND": "-1",
+		"FALLBACK_RATE_LIMIT":        "-1",
+		"FALLBACK_TOKENS":            "a,,b",
+		"LOG_LEVEL":                  "loud",
+		"LOG_FORMAT":                 "xml",
+	}
+	_, err := Load(environment(faults), "AMQP_SERVER_URL")
+	if err == nil {
+		t.Fatal("no fault was found")
+	}
+	for name := range faults {
+		if !strings.Contains(err.Error(), "\n"+name+": ") {
+			t.Errorf("%s=%s: not among the faults", name, faults[name])
+		}
+	}
+	if !strings.Contains(err.Error(), "\nAMQP_SERVER_URL: not set") {
+		t.Error("AMQP_SERVER_URL: not among the faults")
+	}
+	if t.Failed() {
+		t.Logf("got:\n%v", err)
+	}
+}
+
+// TestFault holds each bound alone, at it and past it.
+func TestFault(t *testing.T) {
+	t.Parallel()
+	for _, row := range []struct {
+		name, value string
+		ok          bool
+	}{
+		{"AMQP_SERVER_URL", "amqps://h", true},
+		{"AMQP_SERVER_URL", "http://h", false},
+		{"AMQP_SERVER_URL", "amqp://", false},
+		{"AMQP_SERVER_URL", "localhost:5672", false},
+		{"RABBITMQ_MANAGEMENT_URL", "http://h:15672", true},
+		{"RABBITMQ_MANAGEMENT_URL", "h:15672", false},
+		{"FALLBACK_PATH_PREFIX", "/", true},
+		{"FALLBACK_PATH_PREFIX", "/a?b", false},
+		{"FALLBACK_MAX_BODY_BYTES", "0", false},
+		{"FALLBACK_MAX_BODY_BYTES", "1", true},
+		{"FALLBACK_MAX_BODY_BYTES", "16777217", false},
+		{"FALLBACK_MAX_HEADER_BYTES", "1023", false},
+		{"FALLBACK_MAX_HEADER_BYTES", "1024", true},
+		{"FALLBACK_MAX_HEADER_BYTES", "122880", true},
+		{"FALLBACK_MAX_HEADER_BYTES", "122881", false},
+		{"FALLBACK_MAX_IN_FLIGHT", "65536", true},
+		{"FALLBACK_MAX_IN_FLIGHT", "65537", false},
+		{"FALLBACK_MAX_BYTES_IN_HAND", "1048576", true},
+		{"FALLBACK_MAX_BYTES_IN_HAND", "1048575", false}, // no body of the largest size would ever be taken
+		{"FALLBACK_TIMEOUT", "99ms", false},
+		{"FALLBACK_TIMEOUT", "100ms", true},
+		{"FALLBACK_TIMEOUT", "10m", true},
+		{"FALLBACK_TIMEOUT", "10m1s", false},
+		{"FALLBACK_RATE_LIMIT", "0.1", true},
+		{"LOG_FORMAT", "text", true},
+		{"LOG_LEVEL", "WARN", true},
+	} {
+		_, err := Load(environment(map[string]string{row.name: row.value}))
+		if (err == nil) != row.ok {
+			t.Errorf("%s=%s: got %v, want ok %v", row.name, row.value, err, row.ok)
+		}
+		if err != nil && !strings.Contains(err.Error(), row.name) {
+			t.Errorf("%s=%s: the fault does not name it: %v", row.name, row.value, err)
+		}
+	}
+}
+
+// TestFaultShowsNoSecret holds that what is wrong with a secret can be told without it.
+func TestFaultShowsNoSecret(t *testing.T) {
+	t.Parallel()
+	const password = "hunter2"
+	for _, row := range []struct{ name, variable, value string }{
+		{"not a URL", "AMQP_SERVER_URL", "amqp://user:hunter2%zz@h/"},
+		{"another scheme", "AMQP_SERVER_URL", "http://user:hunter2@h/"},
+		{"a password that is not encoded", "AMQP_SERVER_URL", "amqp://user:hunter2#@h/"},
+		{"no host", "AMQP_SERVER_URL", "amqp://user:hunter2@/"},
+		{"a control character", "AMQP_SERVER_URL", "amqp://user:hunter2@h/\x7f"},
+		{"no URL of the management API", "RABBITMQ_MANAGEMENT_URL", "http://user:hunter2%zz@h"},
+		{"another scheme of the management API", "RABBITMQ_MANAGEMENT_URL", "amqp://user:hunter2@h"},
+		{"tokens with a gap", "FALLBACK_TOKENS", "hunter2,,x"},
+	} {
+		t.Run(row.name, func(t *testing.T) {
+			t.Parallel()
+			_, err := Load(environment(map[string]string{row.variable: row.value}))
+			if err == nil {
+				t.Fatal("no fault was found")
+			}
+			for e := err; e != nil; e = errors.Unwrap(e) {
+				if text := fmt.Sprintf("%v %+v %#v", e, e, e); strings.Contains(text, password) {
+					t.Errorf("the fault shows the password: %s", text)
+				}
+			}
+		})
+	}
+}
+
+// TestSecretsAreHidden holds that settings can be printed and logged in every way that Go has without showing a secret.
+func TestSecretsAreHidden(t *testing.T) {
+	t.Parallel()
+	const secret = "hunter2"
+	c := load(t, map[string]string{
+		"AMQP_SERVER_URL":          "amqp://user:" + secret + "@h/",
+		"RABBITMQ_MANAGEMENT_URL":  "http://monitor:" + secret + "@h:15672",
+		"FALLBACK_TOKENS":          secret + "," + secret,
+		"FALLBACK_WEBHOOK_SECRETS": secret,
+	})
+	for _, s := range slices.Concat([]Secret{c.AMQPServerURL, c.ManagementURL}, c.Tokens, c.WebhookSecrets) {
+		if !strings.Contains(s.Reveal(), secret) {
+			t.Fatal("a secret was not read") // else nothing here could fail
+		}
+	}
+	type row struct {
+		name string
+		show func(any) string
+	}
+	var rows []row
+	for _, verb := range []string{"%v", "%+v", "%#v", "%s", "%q"} {
+		rows = append(rows, row{verb, func(v any) string { return fmt.Sprintf(verb, v) }})
+	}
+	rows = append(rows,
+		row{"slog as JSON", func(v any) string {
+			var buf bytes.Buffer
+			slog.New(slog.NewJSONHandler(&buf, nil)).Info("m", "v", v)
+			return buf.String()
+		}},
+		row{"slog as text", func(v any) string {
+			var buf bytes.Buffer
+			slog.New(slog.NewTextHandler(&buf, nil)).Info("m", "v", v)
+			return buf.String()
+		}},
+		row{"JSON", func(v any) string {
+			b, err := json.Marshal(v)
+			if err != nil {
+				t.Error(err)
+			}
+			return string(b)
+		}},
+	)
+	for _, row := range rows {
+		for _, v := range []struct {
+			name  string
+			value any
+		}{{"a secret", c.AMQPServerURL}, {"secrets", c.Tokens}, {"the settings", c}, {"a pointer to them", &c}} {
+			t.Run(row.name+" of "+v.name, func(t *testing.T) {
+				t.Parallel()
+				if got := row.show(v.value); strings.Contains(got, secret) {
+					t.Errorf("shown: %s", got)
+				}
+			})
+		}
+	}
+}
+
+// TestSettingsTable holds that every setting has a row in the README's table, with what people need to know.
+func TestSettingsTable(t *testing.T) {
+	t.Parallel()
+	table := Markdown()
+	for _, s := range Settings() {
+		if s.About == "" || s.Kind == "" {
+			t.Errorf("%s: nothing is said of it", s.Name)
+		}
+		if !strings.Contains(table, "| `"+s.Name+"` |") {
+			t.Errorf("%s: not in the table", s.Name)
+		}
+		if s.Default != "" {
+			if _, err := Load(environment(map[string]string{s.Name: s.Default})); err != nil {
+				t.Errorf("%s: its own default is refused: %v", s.Name, err)
+			}
+		}
+	}
+}
