@@ -5,6 +5,8 @@
 //	DO event ---- digitalocean --+
 //	HTTP --------- httpapi ------+--> httpapi.Door --> envelope.Capture --> rabbit.Publisher ==> RabbitMQ
 //
+// The rooms on its way:
+//
 //   - envelope is a captured request: what is kept of it, how it is written down, how it is sent again.
 //   - topology is what exists in the broker: queues, policies, users; rabbitmq/definitions.json is made from it.
 //   - rabbit speaks AMQP; its package comment is the contract of a 202.
