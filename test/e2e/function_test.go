@@ -403,3 +403,37 @@ func TestFunctionWithoutBroker(t *testing.T) {
 		})
 	}
 }
+
+// TestFunctionRoundTrips counts the round trips to the broker that a client of the function waits for. Cold: TCP, the
+// protocol header, start-ok, open (with tune-ok before it), channel.open, confirm.select, and the
+// publish: seven, and one more over TLS. Warm: the publish.
+func TestFunctionRoundTrips(t *testing.T) {
+	t.Parallel()
+	vhost := broker.VHost(t)
+	far, err := harness.Far(broker.AMQP, 20*time.Millisecond)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(far.Close)
+	function := deployEnqueue(t, strings.Replace(vhost.URL(topology.Publisher), broker.AMQP, far.Addr, 1), deploy.Config{})
+	send := func() (trips int64, took time.Duration) {
+		t.Helper()
+		before, start := far.RoundTrips(), time.Now()
+		if status, answer := function.post(t, "", "text/plain", []byte("x")); status != http.StatusAccepted {
+			t.Fatalf("got %d %v", status, answer)
+		}
+		return far.RoundTrips() - before, time.Since(start)
+	}
+	trips, took := send()
+	t.Logf("cold: %d round trips of 20 ms, %s", trips, took)
+	if trips > 7 {
+		t.Errorf("a cold call waits for %d round trips, want at most 7", trips)
+	}
+	for range 3 {
+		trips, took = send()
+		t.Logf("warm: %d round trip, %s", trips, took)
+		if trips != 1 {
+			t.Errorf("a warm call waits for %d round trips, want 1", trips)
+		}
+	}
+}
