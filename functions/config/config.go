@@ -163,8 +163,8 @@ func (c *Config) check() []error {
 	if c.Timeout < 100*time.Millisecond || c.Timeout > 10*time.Minute {
 		fault("FALLBACK_TIMEOUT: %s is not between 100ms and 10m", c.Timeout)
 	}
-	if c.RateLimit < 0 {
-		fault("FALLBACK_RATE_LIMIT: %v is less than 0", c.RateLimit)
+	if !(c.RateLimit >= 0) { // NaN is neither
+		fault("FALLBACK_RATE_LIMIT: %v is not 0 or more", c.RateLimit)
 	}
 	if slices.Contains(c.Tokens, "") {
 		fault("FALLBACK_TOKENS: a token is empty")

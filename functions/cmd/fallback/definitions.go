@@ -51,9 +51,12 @@ DIR/fallback.env (for you alone) with the passwords, in the form that docker com
 // writePrivate makes a password for each user and writes the two files.
 func writePrivate(w world, t topology.Topology, dir string) error {
 	passwords := map[string]topology.Password{}
+	file := filepath.ToSlash(filepath.Join(dir, "definitions.json"))
+	if !filepath.IsAbs(dir) {
+		file = "./" + file // without a path, compose takes it for the name of a volume
+	}
 	var env strings.Builder
-	fmt.Fprintf(&env, "# Made by `fallback definitions --private`. Keep it to yourself.\nFALLBACK_DEFINITIONS=./%s\n",
-		filepath.ToSlash(filepath.Join(dir, "definitions.json")))
+	fmt.Fprintf(&env, "# Made by `fallback definitions --private`. Keep it to yourself.\nFALLBACK_DEFINITIONS=%s\n", file)
 	if t.Main != topology.DefaultQueue {
 		fmt.Fprintf(&env, "FALLBACK_QUEUE=%s\n", t.Main)
 	}
