@@ -27,7 +27,7 @@ func Count(ctx context.Context, url string, queues []string) ([]QueueCount, erro
 	defer closeConnection(conn)
 	ctx, cancel := context.WithTimeout(ctx, dialTimeout)
 	defer cancel()
-	defer context.AfterFunc(ctx, func() { _ = w.Conn.Close() })()
+	defer closeWith(ctx, w)()
 
 	counts := make([]QueueCount, 0, len(queues))
 	refused := false

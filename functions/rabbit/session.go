@@ -30,6 +30,7 @@ func connect(ctx context.Context, url, name string) (*amqp.Connection, *wire, er
 	ctx, cancel := context.WithTimeout(ctx, dialTimeout)
 	defer cancel()
 	var w *wire
+	stop := func() bool { return true }
 	config := amqp.Config{
 		Heartbeat:  heartbeat,
 		Properties: amqp.Table{"product": "fallback", "connection_name": name},
@@ -39,11 +40,15 @@ func connect(ctx context.Context, url, name string) (*amqp.Connection, *wire, er
 				return nil, err
 			}
 			w = newWire(conn, writeTimeout)
-			return w, w.SetDeadline(deadline(ctx))
+			stop = closeWith(ctx, w)
+			return w, nil
 		},
 		TLSClientConfig: &tls.Config{MinVersion: tls.VersionTLS12},
 	}
 	conn, err := amqp.DialConfig(url, config)
+	if err == nil && !stop() {
+		err = context.Cause(ctx)
+	}
 	if err != nil {
 		if w != nil {
 			_ = w.Close()
@@ -53,9 +58,10 @@ func connect(ctx context.Context, url, name string) (*amqp.Connection, *wire, er
 	return conn, w, nil
 }
 
-func deadline(ctx context.Context) time.Time {
-	t, _ := ctx.Deadline()
-	return t
+// closeWith closes the socket when ctx ends, unless stopped before: the library's calls take no context, and end with
+// their socket.
+func closeWith(ctx context.Context, w *wire) (stop func() bool) {
+	return context.AfterFunc(ctx, func() { _ = w.Conn.Close() })
 }
 
 // closeConnection says good-bye to the broker, and does not insist.
@@ -95,11 +101,9 @@ func openSession(ctx context.Context, url string, channels, inFlight int) (*sess
 	if err != nil {
 		return nil, err
 	}
-	// The library's calls take no context. Closing the socket under them ends them.
 	ctx, cancel := context.WithTimeout(ctx, dialTimeout)
 	defer cancel()
-	stop := context.AfterFunc(ctx, func() { _ = w.Conn.Close() })
-	defer stop()
+	defer closeWith(ctx, w)()
 
 	s := &session{conn: conn, wire: w, retired: make(chan struct{}), watched: make(chan struct{})}
 	for range channels {

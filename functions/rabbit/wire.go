@@ -82,17 +82,9 @@ func (w *wire) writeBatches() {
 	defer w.Conn.Close()
 	var batch []byte
 	for range w.wake {
-		w.mu.Lock()
-		batch, w.pending = w.pending, batch[:0]
-		closing := w.err != nil
-		w.room.Broadcast()
-		w.mu.Unlock()
+		var closing bool
+		batch, closing = w.take(batch)
 		if len(batch) > 0 {
-			timeout := w.timeout
-			if closing {
-				timeout = closeFlush
-			}
-			_ = w.Conn.SetWriteDeadline(time.Now().Add(timeout))
 			if _, err := w.Conn.Write(batch); err != nil {
 				w.fail(err)
 				return
@@ -105,6 +97,27 @@ func (w *wire) writeBatches() {
 			batch = nil
 		}
 	}
+}
+
+// take gives what is pending for the buffer of the last batch, with the deadline of its write set, and says whether
+// nothing more will come.
+func (w *wire) take(last []byte) (batch []byte, closing bool) {
+	w.mu.Lock()
+	batch, w.pending = w.pending, last[:0]
+	closing = w.err != nil
+	w.room.Broadcast()
+	w.mu.Unlock()
+	_ = w.Conn.SetWriteDeadline(time.Now().Add(w.timeout))
+	if w.failed() { // Close may have set its shorter deadline just before
+		_ = w.Conn.SetWriteDeadline(time.Now().Add(closeFlush))
+	}
+	return batch, closing
+}
+
+func (w *wire) failed() bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.err != nil
 }
 
 // fail makes err the answer to every Write from now on; the first one stays.

@@ -1,0 +1,390 @@
+package rabbit
+
+import (
+	"bytes"
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+)
+
+// TestWireOrder holds that what many write at the same time arrives whole: each write in one piece, those of one writer
+// in their order, and the last before Close returns.
+func TestWireOrder(t *testing.T) {
+	t.Parallel()
+	const writers, writes = 16, 400
+	near, far := loopback(t)
+	w := newWire(near, 10*time.Second)
+
+	read := make(chan error, 1)
+	go func() { read <- readRecords(far, writers, writes) }()
+	var work sync.WaitGroup
+	for writer := range writers {
+		work.Go(func() {
+			for i := range writes {
+				if _, err := w.Write(record(writer, i)); err != nil {
+					t.Errorf("write %d of writer %d: %v", i, writer, err)
+					return
+				}
+			}
+		})
+	}
+	work.Wait()
+	if err := w.Close(); err != nil {
+		t.Error(err)
+	}
+	if err := <-read; err != nil {
+		t.Error(err)
+	}
+}
+
+// record is length, writer, number, and a filling that belongs to both.
+func record(writer, number int) []byte {
+	filling := bytes.Repeat([]byte{byte(writer*31 + number)}, (writer*977+number*131)%3000)
+	b := binary.BigEndian.AppendUint32(nil, uint32(len(filling)))
+	b = binary.BigEndian.AppendUint32(b, uint32(writer))
+	b = binary.BigEndian.AppendUint32(b, uint32(number))
+	return append(b, filling...)
+}
+
+func readRecords(in io.Reader, writers, writes int) error {
+	next := make([]int, writers)
+	var header [12]byte
+	for {
+		if _, err := io.ReadFull(in, header[:]); errors.Is(err, io.EOF) {
+			break
+		} else if err != nil {
+			return err
+		}
+		filling := make([]byte, binary.BigEndian.Uint32(header[:]))
+		if _, err := io.ReadFull(in, filling); err != nil {
+			return err
+		}
+		writer, number := int(binary.BigEndian.Uint32(header[4:])), int(binary.BigEndian.Uint32(header[8:]))
+		if writer >= writers || number != next[writer] || !bytes.Equal(append(header[:], filling...), record(writer, number)) {
+			return fmt.Errorf("record %d of writer %d with %d bytes is not the next one", number, writer, len(filling))
+		}
+		next[writer]++
+	}
+	for writer, n := range next {
+		if n != writes {
+			return fmt.Errorf("%d records of writer %d arrived, want %d", n, writer, writes)
+		}
+	}
+	return nil
+}
+
+func loopback(t *testing.T) (near, far net.Conn) {
+	t.Helper()
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer ln.Close()
+	if near, err = net.Dial("tcp", ln.Addr().String()); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = near.Close() })
+	if far, err = ln.Accept(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = far.Close() })
+	return near, far
+}
+
+// socket is a net.Conn of which a test holds a step.
+type socket struct {
+	net.Conn
+	write            func([]byte) (int, error)
+	setWriteDeadline func(time.Time) error
+}
+
+func (s socket) Write(p []byte) (int, error) {
+	if s.write == nil {
+		return s.Conn.Write(p)
+	}
+	return s.write(p)
+}
+
+func (s socket) SetWriteDeadline(t time.Time) error {
+	if s.setWriteDeadline == nil {
+		return s.Conn.SetWriteDeadline(t)
+	}
+	return s.setWriteDeadline(t)
+}
+
+// TestWireCoalesces holds that writes which queue up behind one that is under way leave in a single one.
+func TestWireCoalesces(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		near, far := net.Pipe()
+		defer far.Close()
+		begun, goOn := make(chan struct{}, 100), make(chan struct{})
+		var calls [][]byte
+		w := newWire(socket{Conn: near, write: func(p []byte) (int, error) {
+			calls = append(calls, bytes.Clone(p))
+			begun <- struct{}{}
+			<-goOn
+			return len(p), nil
+		}}, time.Minute)
+
+		write := func(p string) {
+			if n, err := w.Write([]byte(p)); n != len(p) || err != nil {
+				t.Errorf("write %q: got %d, %v", p, n, err)
+			}
+		}
+		write("first")
+		<-begun // a lone write goes out at once
+		for range 50 {
+			write("more ")
+		}
+		close(goOn)
+		synctest.Wait()
+		if err := w.Close(); err != nil {
+			t.Error(err)
+		}
+		if want := bytes.Repeat([]byte("more "), 50); len(calls) != 2 || string(calls[0]) != "first" || !bytes.Equal(calls[1], want) {
+			t.Errorf("got the writes %q, want two", calls)
+		}
+	})
+}
+
+// TestWireToDeafPeer holds that a peer which does not read costs bounded memory and bounded time: writes are taken up to
+// the bound, the next ones wait, and after the timeout all of them fail, the socket is closed, and nothing hangs.
+func TestWireToDeafPeer(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		near, far := net.Pipe()
+		const timeout = 3 * time.Second
+		w := newWire(near, timeout)
+		begin := time.Now()
+
+		var taken int
+		var failed error
+		piece := make([]byte, 64<<10)
+		for failed == nil {
+			if _, failed = w.Write(piece); failed == nil {
+				taken += len(piece)
+			}
+			if taken > 4*wirePending {
+				t.Fatalf("%d bytes were taken, the bound is %d", taken, wirePending)
+			}
+		}
+		if got := time.Since(begin); got != timeout {
+			t.Errorf("the writer that waited heard of it after %s, want %s", got, timeout)
+		}
+		if taken < wirePending {
+			t.Errorf("%d bytes were taken, want %d", taken, wirePending)
+		}
+		if _, err := w.Write(piece); err == nil {
+			t.Error("a later write was taken")
+		}
+		if _, err := far.Read(make([]byte, 1)); !errors.Is(err, io.EOF) {
+			t.Errorf("the peer reads %v, want the end", err)
+		}
+		if _, err := w.Read(make([]byte, 1)); err == nil {
+			t.Error("a read goes on")
+		}
+		if err := w.Close(); err != nil {
+			t.Error(err)
+		}
+		if got := time.Since(begin); got != timeout {
+			t.Errorf("all took %s, want %s", got, timeout)
+		}
+	})
+}
+
+// TestWireReadUnblocks holds that a reader, as the AMQP library has one, ends when a write was too late.
+func TestWireReadUnblocks(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		near, far := net.Pipe()
+		defer far.Close()
+		w := newWire(near, time.Second)
+		read := make(chan error, 1)
+		go func() {
+			_, err := w.Read(make([]byte, 1))
+			read <- err
+		}()
+		if _, err := w.Write([]byte("x")); err != nil {
+			t.Fatal(err)
+		}
+		begin := time.Now()
+		if err := <-read; err == nil || time.Since(begin) != time.Second {
+			t.Errorf("read: got %v after %s", err, time.Since(begin))
+		}
+	})
+}
+
+// TestWireCloseFlushes holds that what was written before Close is on the wire after it: the AMQP library's last words
+// are a write and a Close.
+func TestWireCloseFlushes(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		near, far := net.Pipe()
+		w := newWire(near, time.Second)
+		read := make(chan []byte, 1)
+		go func() {
+			time.Sleep(closeFlush / 2) // a slow peer
+			b, _ := io.ReadAll(far)
+			read <- b
+		}()
+		for _, p := range []string{"good", "-", "bye"} {
+			if _, err := w.Write([]byte(p)); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if err := w.Close(); err != nil {
+			t.Error(err)
+		}
+		if got := <-read; string(got) != "good-bye" {
+			t.Errorf("the peer read %q", got)
+		}
+		if _, err := w.Write([]byte("x")); !errors.Is(err, net.ErrClosed) {
+			t.Errorf("a write after Close: got %v, want %v", err, net.ErrClosed)
+		}
+		if err := w.Close(); err != nil {
+			t.Errorf("a second Close: %v", err)
+		}
+	})
+}
+
+// TestWireCloseIsBounded holds that Close does not wait for a peer that does not read, whatever is under way.
+func TestWireCloseIsBounded(t *testing.T) {
+	t.Parallel()
+	for _, row := range []struct {
+		name string
+		want time.Duration
+		act  func(*wire)
+	}{
+		{"nothing to write", 0, func(*wire) {}},
+		{"something to write", closeFlush, func(w *wire) { _, _ = w.Write([]byte("x")) }},
+		{"a write under way and more to write", closeFlush, func(w *wire) {
+			_, _ = w.Write([]byte("x"))
+			synctest.Wait()
+			_, _ = w.Write([]byte("y"))
+		}},
+		{"a writer that waits", closeFlush, func(w *wire) {
+			for range 3 {
+				go func() { _, _ = w.Write(make([]byte, wirePending+1)) }()
+				synctest.Wait()
+			}
+		}},
+	} {
+		t.Run(row.name, func(t *testing.T) {
+			t.Parallel()
+			synctest.Test(t, func(t *testing.T) {
+				near, far := net.Pipe()
+				defer far.Close()
+				w := newWire(near, time.Minute)
+				row.act(w)
+				begin := time.Now()
+				_ = w.Close()
+				if got := time.Since(begin); got > row.want {
+					t.Errorf("took %s, want %s at most", got, row.want)
+				}
+			})
+		})
+	}
+}
+
+// TestWireCloseBesideBatch holds the same when Close comes just after a batch was taken and before its deadline is set.
+func TestWireCloseBesideBatch(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		near, far := net.Pipe()
+		defer far.Close()
+		batchTaken, goOn := make(chan struct{}), make(chan struct{})
+		var held atomic.Bool
+		w := newWire(socket{Conn: near, setWriteDeadline: func(d time.Time) error {
+			if held.CompareAndSwap(false, true) {
+				close(batchTaken)
+				<-goOn
+			}
+			return near.SetWriteDeadline(d)
+		}}, time.Minute)
+		if _, err := w.Write([]byte("x")); err != nil {
+			t.Fatal(err)
+		}
+		<-batchTaken
+		begin := time.Now()
+		closed := make(chan struct{})
+		go func() {
+			defer close(closed)
+			_ = w.Close()
+		}()
+		synctest.Wait()
+		close(goOn)
+		<-closed
+		if got := time.Since(begin); got > closeFlush {
+			t.Errorf("Close took %s, want %s at most", got, closeFlush)
+		}
+	})
+}
+
+// TestWireSilence holds what tells a dead connection: the time since the peer was last heard.
+func TestWireSilence(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		near, far := net.Pipe()
+		defer far.Close()
+		w := newWire(near, time.Second)
+		defer w.Close()
+		time.Sleep(time.Minute)
+		if got := w.silence(); got != time.Minute {
+			t.Errorf("after a minute: got %s", got)
+		}
+		go func() { _, _ = far.Write([]byte("x")) }()
+		if _, err := w.Read(make([]byte, 1)); err != nil {
+			t.Fatal(err)
+		}
+		if got := w.silence(); got != 0 {
+			t.Errorf("after a read: got %s, want 0", got)
+		}
+	})
+}
+
+// TestConnectEndsWithContext holds that a peer which takes connections and says nothing, as a frozen broker does, does
+// not hold up a program that is to end.
+func TestConnectEndsWithContext(t *testing.T) {
+	t.Parallel()
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer ln.Close()
+	accepted := make(chan struct{})
+	go func() {
+		conn, err := ln.Accept()
+		if err != nil {
+			return
+		}
+		defer conn.Close()
+		_, _ = conn.Read(make([]byte, 8)) // the client's greeting: it waits for an answer now
+		close(accepted)
+		_, _ = io.Copy(io.Discard, conn)
+	}()
+	ctx, cancel := context.WithCancel(context.Background())
+	defer cancel()
+	ended := make(chan error, 1)
+	go func() {
+		_, _, err := connect(ctx, "amqp://u:p@"+ln.Addr().String()+"/", "test")
+		ended <- err
+	}()
+	<-accepted
+	cancel()
+	begin := time.Now()
+	if err := <-ended; err == nil {
+		t.Error("connected to nobody")
+	}
+	if got := time.Since(begin); got > dialTimeout/2 {
+		t.Errorf("connect returned %s after its context had ended", got.Round(time.Millisecond))
+	}
+}
