@@ -404,39 +404,41 @@ func TestOverload(t *testing.T) {
 	} {
 		t.Run(row.name, func(t *testing.T) {
 			t.Parallel()
-			o := options()
-			o.InFlight, o.BytesInHand = row.inFlight, row.bytesInHand
-			begun, goOn := make(chan struct{}, 1), make(chan struct{})
-			d := door(t, o, store{publish: func(context.Context, *envelope.Request) error {
-				begun <- struct{}{}
-				<-goOn
-				return nil
-			}})
-			begin := func(r *http.Request) <-chan *httptest.ResponseRecorder {
-				answer := make(chan *httptest.ResponseRecorder, 1)
-				go func() { answer <- serve(d, r) }()
-				return answer
-			}
-			r := request("POST", "/fallback", row.first)
-			if row.unknownLength {
-				r.ContentLength = -1
-			}
-			first := begin(r)
-			<-begun
-			second := begin(request("POST", "/fallback", "y"))
-			if row.status == 503 {
-				checkAnswer(t, <-second, 503, "overloaded") // while the first one waits
-				close(goOn)
-			} else {
-				<-begun // while the first one waits
-				close(goOn)
-				checkAnswer(t, <-second, 202, "")
-			}
-			checkAnswer(t, <-first, 202, "")
-			for range 5 {
-				checkAnswer(t, serve(d, request("POST", "/fallback", longest)), 202, "")
+			synctest.Test(t, func(t *testing.T) { // in which a wait without end is a failure
+				o := options()
+				o.InFlight, o.BytesInHand = row.inFlight, row.bytesInHand
+				begun, goOn := make(chan struct{}, 1), make(chan struct{})
+				d := door(t, o, store{publish: func(context.Context, *envelope.Request) error {
+					begun <- struct{}{}
+					<-goOn
+					return nil
+				}})
+				begin := func(r *http.Request) <-chan *httptest.ResponseRecorder {
+					answer := make(chan *httptest.ResponseRecorder, 1)
+					go func() { answer <- serve(d, r) }()
+					return answer
+				}
+				r := request("POST", "/fallback", row.first)
+				if row.unknownLength {
+					r.ContentLength = -1
+				}
+				first := begin(r)
 				<-begun
-			}
+				second := begin(request("POST", "/fallback", "y"))
+				if row.status == 503 {
+					checkAnswer(t, <-second, 503, "overloaded") // while the first one waits
+					close(goOn)
+				} else {
+					<-begun // while the first one waits
+					close(goOn)
+					checkAnswer(t, <-second, 202, "")
+				}
+				checkAnswer(t, <-first, 202, "")
+				for range 5 {
+					checkAnswer(t, serve(d, request("POST", "/fallback", longest)), 202, "")
+					<-begun
+				}
+			})
 		})
 	}
 }

@@ -21,8 +21,9 @@
 //   - The client library's own recovery is off: with it, a confirm that was pending when the connection broke is held
 //     back through the whole recovery (26 s were measured), and it is marked experimental.
 //   - Every write is bounded. A broker under a memory or disk alarm stops reading; the library's Publish and Close then
-//     hang in a write without end. The connection below it therefore queues writes in memory up to a bound, writes them
-//     in batches with a deadline each, and closes itself when one is missed.
+//     hang in a write without end, and Publish holds a lock meanwhile. The connection below it therefore queues writes in
+//     memory, writes them in batches with a deadline each, and closes itself when one is missed; and a publish reserves
+//     room in that queue first, for as long as its context lasts.
 //   - connection.blocked is heard: while it lasts, Publish fails at once with [ErrBlocked].
 //   - The queue is expected to be there. When a publish is returned, the publisher looks for it and, if it is gone, tries
 //     once to declare it, durable and quorum, which an administrator may; the publisher's own user may not, and the answer stays [ErrUnroutable].

@@ -181,6 +181,7 @@ func (p *Publisher) reconnect() (*session, error) {
 	p.mu.Lock()
 	p.failures, p.retryAt, p.looked = 0, time.Time{}, look{}
 	p.mu.Unlock()
+	p.states.forget("alarm")
 	p.states.change("connection", "connected", slog.LevelInfo, "connected to the broker")
 	p.current.Store(s)
 	p.work.Add(2)

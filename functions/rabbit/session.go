@@ -183,8 +183,12 @@ func (s *session) publish(ctx context.Context, queue string, m amqp.Publishing) 
 	if s.blocked.Load() {
 		return ErrBlocked
 	}
+	if err := s.wire.reserve(ctx, len(m.Body)); err != nil {
+		return fmt.Errorf("%w: it does not read", ErrUnavailable)
+	}
 	ch := s.channels[s.next.Add(1)%uint32(len(s.channels))]
 	confirm, err := ch.PublishWithDeferredConfirm("", queue, true, false, m)
+	s.wire.unreserve(len(m.Body))
 	if err != nil {
 		return fmt.Errorf("%w: %w", errLost, err)
 	}

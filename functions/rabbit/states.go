@@ -28,3 +28,10 @@ func (s *states) change(topic, state string, level slog.Level, message string, a
 	}
 	s.log.Log(context.Background(), level, message, args...)
 }
+
+// forget makes the topic's next state its first: what was known of an old connection is not known of the new one.
+func (s *states) forget(topic string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	delete(s.last, topic)
+}

@@ -1,6 +1,7 @@
 package rabbit
 
 import (
+	"context"
 	"net"
 	"sync"
 	"sync/atomic"
@@ -8,7 +9,8 @@ import (
 )
 
 const (
-	// wirePending bounds the bytes that wait to be written, so that a broker that stops reading costs bounded memory.
+	// wirePending bounds the bytes of messages that wait to be written, so that a broker that stops reading costs bounded
+	// memory. A single larger message may wait by itself.
 	wirePending = 1 << 20
 	// wireKept bounds the buffers that are kept from batch to batch.
 	wireKept = 256 << 10
@@ -25,10 +27,11 @@ type wire struct {
 	timeout time.Duration // of one write
 	heard   atomic.Int64  // when something was last read, Unix nanoseconds, wall clock: it goes on while a process is frozen
 
-	mu      sync.Mutex // guards pending, err
-	room    *sync.Cond // signals that pending has shrunk or err is set
-	pending []byte
-	err     error // once set, nothing more is taken
+	mu       sync.Mutex // guards the next four
+	room     *sync.Cond // signals that there is less pending or reserved, or that err is set
+	pending  []byte
+	reserved int   // bytes that are about to be written
+	err      error // once set, nothing more is taken
 
 	wake chan struct{} // holds one token while there may be something pending
 	done chan struct{} // closed when the goroutine has ended and the socket is closed
@@ -55,13 +58,47 @@ func (w *wire) silence() time.Duration {
 	return time.Duration(time.Now().UnixNano() - w.heard.Load())
 }
 
-// Write queues p. It blocks only while more than wirePending bytes wait, which is as long as one write may take.
+// reserve waits for room for n bytes, and no longer than ctx. It is asked before the library is handed a message: the
+// library's own wait for a write knows no context, and holds a lock that every other publish then waits for. What is
+// reserved is to be given back when the bytes are written, or not to be.
+func (w *wire) reserve(ctx context.Context, n int) error {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if !w.hasRoom(n) {
+		stop := context.AfterFunc(ctx, func() {
+			w.mu.Lock()
+			defer w.mu.Unlock()
+			w.room.Broadcast()
+		})
+		defer stop()
+		for !w.hasRoom(n) && w.err == nil {
+			if ctx.Err() != nil {
+				return context.Cause(ctx)
+			}
+			w.room.Wait()
+		}
+	}
+	w.reserved += n
+	return nil
+}
+
+// hasRoom says yes to anything when nothing waits: a message may be larger than the bound. The caller holds mu.
+func (w *wire) hasRoom(n int) bool {
+	waiting := len(w.pending) + w.reserved
+	return waiting == 0 || waiting+n <= wirePending
+}
+
+func (w *wire) unreserve(n int) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.reserved -= n
+	w.room.Broadcast()
+}
+
+// Write queues p and does not block.
 func (w *wire) Write(p []byte) (int, error) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	for len(w.pending) > wirePending && w.err == nil {
-		w.room.Wait()
-	}
 	if w.err != nil {
 		return 0, w.err
 	}

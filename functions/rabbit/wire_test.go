@@ -156,7 +156,55 @@ func TestWireCoalesces(t *testing.T) {
 	})
 }
 
-// TestWireToDeafPeer holds that a peer which does not read costs bounded memory and bounded time: writes are taken up to
+// put writes a message as a publish does: with room reserved.
+func put(ctx context.Context, w *wire, p []byte) error {
+	if err := w.reserve(ctx, len(p)); err != nil {
+		return err
+	}
+	defer w.unreserve(len(p))
+	_, err := w.Write(p)
+	return err
+}
+
+// TestWireRoomEndsWithContext holds that who waits for room waits no longer than its own deadline, and others go on
+// waiting: the broker may read again.
+func TestWireRoomEndsWithContext(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		near, far := net.Pipe()
+		w := newWire(near, time.Minute)
+		for range 2 { // one in the write that hangs, one behind it
+			if err := put(t.Context(), w, make([]byte, wirePending)); err != nil {
+				t.Fatal(err)
+			}
+			synctest.Wait()
+		}
+		others := make(chan error, 1)
+		go func() { others <- put(t.Context(), w, []byte("later")) }()
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		begin := time.Now()
+		if err := put(ctx, w, []byte("x")); !errors.Is(err, context.DeadlineExceeded) || time.Since(begin) != time.Second {
+			t.Errorf("got %v after %s, want the context's end after 1s", err, time.Since(begin))
+		}
+		read := make(chan int, 1)
+		go func() {
+			n, _ := io.Copy(io.Discard, far)
+			read <- int(n)
+		}()
+		if err := <-others; err != nil {
+			t.Errorf("who had more time: %v", err)
+		}
+		if err := w.Close(); err != nil {
+			t.Error(err)
+		}
+		if got, want := <-read, 2*wirePending+len("later"); got != want {
+			t.Errorf("%d bytes arrived, want %d", got, want)
+		}
+	})
+}
+
+// TestWireToDeafPeer holds that a peer which does not read costs bounded memory and bounded time: messages are taken up to
 // the bound, the next ones wait, and after the timeout all of them fail, the socket is closed, and nothing hangs.
 func TestWireToDeafPeer(t *testing.T) {
 	t.Parallel()
@@ -170,7 +218,7 @@ func TestWireToDeafPeer(t *testing.T) {
 		var failed error
 		piece := make([]byte, 64<<10)
 		for failed == nil {
-			if _, failed = w.Write(piece); failed == nil {
+			if failed = put(t.Context(), w, piece); failed == nil {
 				taken += len(piece)
 			}
 			if taken > 4*wirePending {
@@ -271,9 +319,9 @@ func TestWireCloseIsBounded(t *testing.T) {
 			synctest.Wait()
 			_, _ = w.Write([]byte("y"))
 		}},
-		{"a writer that waits", closeFlush, func(w *wire) {
+		{"a publish that waits for room", closeFlush, func(w *wire) {
 			for range 3 {
-				go func() { _, _ = w.Write(make([]byte, wirePending+1)) }()
+				go func() { _ = put(context.Background(), w, make([]byte, wirePending+1)) }()
 				synctest.Wait()
 			}
 		}},
