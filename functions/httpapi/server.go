@@ -7,23 +7,32 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"sync/atomic"
 	"time"
 )
 
-// shutdownTimeout bounds how long requests in hand may take to finish after the server was told to stop.
-const shutdownTimeout = 8 * time.Second
+// How long an end may take: lingerTimeout for connections to be told, shutdownTimeout for requests in hand after that.
+const (
+	lingerTimeout   = time.Second
+	shutdownTimeout = 7 * time.Second
+)
 
 // Server is a door that listens.
 type Server struct {
 	http *http.Server
+
+	ending atomic.Bool  // answers ask for the end of their connection
+	open   atomic.Int64 // connections
 }
 
 // NewServer returns a server for the door. Every wait on a client is bounded: for the headers and the body together by
 // the door's timeout, for taking the answer by as much again, and for the next request by two minutes.
 func NewServer(d *Door) *Server {
 	o := d.options
-	return &Server{&http.Server{
-		Handler:           d,
+	s := &Server{}
+	s.http = &http.Server{
+		Handler:           s.tellEnd(d),
+		ConnState:         s.count,
 		ReadHeaderTimeout: o.Timeout,
 		ReadTimeout:       o.Timeout,
 		WriteTimeout:      2*o.Timeout + time.Second,
@@ -31,11 +40,31 @@ func NewServer(d *Door) *Server {
 		// Past this, net/http answers by itself and not with a problem: it leaves room for our own answer.
 		MaxHeaderBytes: 4 * o.Limits.Header,
 		ErrorLog:       slog.NewLogLogger(o.Log.Handler(), slog.LevelDebug),
-	}}
+	}
+	return s
 }
 
-// Serve answers requests on ln until ctx ends, and then finishes those in hand: it takes no new connection, and returns
-// when the last answer is written or eight seconds have passed.
+// tellEnd has each answer close its connection once the server is ending.
+func (s *Server) tellEnd(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if s.ending.Load() {
+			w.Header().Set("Connection", "close")
+		}
+		next.ServeHTTP(w, r)
+	})
+}
+
+func (s *Server) count(_ net.Conn, state http.ConnState) {
+	switch state {
+	case http.StateNew:
+		s.open.Add(1)
+	case http.StateClosed, http.StateHijacked:
+		s.open.Add(-1)
+	}
+}
+
+// Serve answers requests on ln until ctx ends, and then finishes what it has: it takes no new connection, asks for the
+// end of the open ones with their next answers, and returns when the last answer is written, within eight seconds.
 func (s *Server) Serve(ctx context.Context, ln net.Listener) error {
 	failed := make(chan error, 1)
 	go func() { failed <- s.http.Serve(ln) }()
@@ -44,6 +73,10 @@ func (s *Server) Serve(ctx context.Context, ln net.Listener) error {
 		return fmt.Errorf("serve HTTP: %w", err)
 	case <-ctx.Done():
 	}
+	s.ending.Store(true)
+	_ = ln.Close()
+	served := <-failed
+	s.linger()
 	bounded, cancel := context.WithTimeout(context.WithoutCancel(ctx), shutdownTimeout)
 	defer cancel()
 	err := s.http.Shutdown(bounded)
@@ -51,8 +84,16 @@ func (s *Server) Serve(ctx context.Context, ln net.Listener) error {
 		_ = s.http.Close()
 		err = fmt.Errorf("requests were cut off after %s: %w", shutdownTimeout, err)
 	}
-	if served := <-failed; !errors.Is(served, http.ErrServerClosed) {
+	if !errors.Is(served, net.ErrClosed) {
 		err = errors.Join(err, served)
 	}
 	return err
+}
+
+// linger waits a moment for the connections to go: a busy client's next request may be on its way already, and Shutdown
+// would close its connection, which looks idle, under it.
+func (s *Server) linger() {
+	for end := time.Now().Add(lingerTimeout); s.open.Load() > 0 && time.Now().Before(end); {
+		time.Sleep(5 * time.Millisecond)
+	}
 }

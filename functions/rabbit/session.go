@@ -226,14 +226,16 @@ func (ch *channel) wasReturned(id string) bool {
 	defer ch.mu.Unlock()
 	for {
 		select {
-		case r := <-ch.returns:
-			ch.returned[r.MessageId] = r
-			continue
+		case r, open := <-ch.returns:
+			if open {
+				ch.returned[r.MessageId] = r
+				continue
+			}
+			// The library has closed it with the channel; all that was in it has been read.
 		default:
 		}
-		break
+		_, found := ch.returned[id]
+		delete(ch.returned, id)
+		return found
 	}
-	_, found := ch.returned[id]
-	delete(ch.returned, id)
-	return found
 }

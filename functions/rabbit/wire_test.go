@@ -246,6 +246,9 @@ func TestWireToDeafPeer(t *testing.T) {
 		if got := time.Since(begin); got != timeout {
 			t.Errorf("all took %s, want %s", got, timeout)
 		}
+		if _, err := w.Write(piece); err != failed {
+			t.Errorf("a write after Close: got %v, want the cause of it all, %v", err, failed)
+		}
 	})
 }
 
