@@ -8,7 +8,8 @@ MAKEFLAGS += --no-print-directory
 # ENV_FILE=private/fallback.env takes the passwords that `fallback definitions --private private` made.
 COMPOSE := docker compose $(if $(ENV_FILE),--env-file $(ENV_FILE))
 GO_BUILD := CGO_ENABLED=0 go build -trimpath -ldflags='-s -w'
-E2E := go test -tags e2e -count=1 -timeout 20m
+# One package after the other: each has brokers of its own.
+E2E := go test -tags e2e -count=1 -p 1 -timeout 20m
 
 .PHONY: help
 help: ## list the targets
@@ -58,6 +59,20 @@ test-matrix: docker compose image function ## the end-to-end tests on RabbitMQ 4
 	  rabbitmq/image.sh "$$version"; \
 	  echo "RabbitMQ $$version"; FALLBACK_TEST_RABBITMQ=$$version $(E2E) ./test/...; \
 	done
+
+.PHONY: fault
+fault: docker rabbitmq ## the long fault suite, 1,000,000 requests in half an hour; writes test/fault/RESULTS.md
+	FAULT_ACKNOWLEDGED=1000000 FAULT_RESULTS=. go test -tags e2e -count=1 -timeout 60m -v -run TestFaults ./test/fault
+
+.PHONY: bench
+bench: docker rabbitmq build function ## measure beside what it is made of; writes test/bench/RESULTS.md
+	go build -o dist/bench ./test/bench && dist/bench
+
+.PHONY: bench-go
+bench-go: docker rabbitmq ## Go benchmarks of the hot path into dist/bench.txt; keep two and compare them with benchstat
+	@mkdir -p dist
+	go test -run '^$$' -bench . -count 6 ./functions/... | tee dist/bench.txt
+	$(E2E) -run '^$$' -bench . -count 6 ./test/e2e | tee -a dist/bench.txt
 
 ##### build
 

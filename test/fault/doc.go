@@ -1,0 +1,18 @@
+// Package fault tries the promise of a 202 while things break: a server in a process of its own, a real broker in a
+// container, a TCP proxy between them, and senders that go on while the fault strikes and after.
+//
+// The senders keep a ledger outside the server. It holds each request's checksum from before it is sent, and the message
+// id from the moment the whole 202 was read. When a fault is over, the queue is read empty and the ledger says what was
+// lost, corrupt, unexpected, duplicated, and what became of the requests that got no 202.
+//
+// Everything that a round chooses comes from a seed, which is printed and can be given:
+//
+//	go test -tags e2e ./test/fault -run 'TestFaults/network_reset$' -fault.seed=42
+//
+// A short round of each fault is what TestFaults does by itself. With FAULT_ACKNOWLEDGED=1000000 it goes on until as many
+// requests were accepted, over the whole list, and with FAULT_RESULTS=. it writes results.json and RESULTS.md here.
+//
+// What only the machine decides, such as which requests are in flight when a packet is lost, a seed does not bring back.
+// A SIGKILL of the broker does not take the host's page cache away: that a confirmed message was synced to disk is the
+// broker's word, and not tried here.
+package fault

@@ -1,0 +1,361 @@
+package fault
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"net/url"
+	"os/exec"
+	"time"
+
+	"fallback/functions/topology"
+)
+
+// span is a range that the seed chooses from.
+type span[T int | time.Duration] struct{ from, to T }
+
+// evidence is what tells that a fault has struck. One that does not proves nothing.
+type evidence int
+
+const (
+	refusals   evidence = iota // requests without a 202
+	reconnects                 // new connections to the broker
+	duplicates                 // messages that were stored twice
+	slowness                   // half as many 202s a second as before, or fewer
+	leavers                    // requests whose clients left
+)
+
+// fault is one way in which things break.
+type fault struct {
+	name  string
+	about string // for the table of results
+	// strike returns when the fault is there, heal when it is over.
+	strike, heal func(context.Context, *rig) error
+
+	hold    span[time.Duration] // how long it lasts, when the server's timeout is a second; it grows with that
+	fixed   bool                // hold does not grow
+	senders span[int]           // 16 to 64 if not set
+	servers int
+	query   string // of the AMQP URL
+
+	shows      evidence
+	serves     bool // 202s go on while it lasts
+	shut       bool // no 202 may be given while it lasts
+	unanswered bool // the server ends: requests that it has not read yet may be cut off with their connection
+	killed     bool // it is given no time to answer those that it has in hand
+	function   bool // what serves is the function behind its gateway
+}
+
+// faults is the list. The function, which serves one request at a time, is early in it: in the long run, later faults make
+// up for what is not accepted there.
+var faults = []fault{
+	{
+		name: "broker SIGKILL and restart", about: "the broker's process is killed and started again",
+		strike: docker("kill"), heal: startBroker, hold: span[time.Duration]{0, time.Second}, shows: refusals,
+	},
+	{
+		name: "broker stopped and continued", about: "all processes of the broker frozen for longer than two heartbeats",
+		strike: docker("pause"), heal: docker("unpause"), query: "?heartbeat=2",
+		hold: span[time.Duration]{4500 * time.Millisecond, 6 * time.Second}, fixed: true, shows: refusals,
+	},
+	{
+		name: "function frozen and thawed", about: "a warm function's process frozen until the broker has missed two heartbeats",
+		strike: func(_ context.Context, r *rig) error {
+			r.load.pause() // the platform freezes what is idle
+			return r.function.Pause()
+		},
+		heal: func(_ context.Context, r *rig) error {
+			r.load.resume() // the next request thaws it
+			return nil
+		},
+		hold: span[time.Duration]{6500 * time.Millisecond, 8 * time.Second}, fixed: true, senders: span[int]{1, 2},
+		query: "?heartbeat=2", shows: reconnects, function: true,
+	},
+	{
+		name: "memory alarm", about: "the broker blocks publishers for want of memory",
+		strike: rabbitmqctl("set_vm_memory_high_watermark", "absolute", "1"),
+		heal:   alarmEnds("set_vm_memory_high_watermark", "absolute", "512MB"),
+		hold:   span[time.Duration]{500 * time.Millisecond, 1500 * time.Millisecond}, shows: refusals,
+	},
+	{
+		name: "disk alarm", about: "the broker blocks publishers for want of disk",
+		strike: rabbitmqctl("set_disk_free_limit", "100000GB"),
+		heal:   alarmEnds("set_disk_free_limit", "1GB"),
+		hold:   span[time.Duration]{500 * time.Millisecond, 1500 * time.Millisecond}, shows: refusals,
+	},
+	{
+		name: "connections closed by the operator", about: "again and again, through the management API",
+		strike: func(_ context.Context, r *rig) error {
+			r.background(every(200*time.Millisecond, func() { _ = r.closeConnections() }))
+			return nil
+		},
+		heal: healBackground, hold: span[time.Duration]{500 * time.Millisecond, 1500 * time.Millisecond}, shows: reconnects,
+	},
+	{
+		name: "channel errors", about: "the broker refuses messages over 1,000 bytes (406), which closes their channel",
+		// The limit is kept where the broker can read it quickly; the setting is where channels of older versions look.
+		strike: rabbitmqctl("eval", `application:set_env(rabbit, fault_size, application:get_env(rabbit, max_message_size, 134217728)),
+			persistent_term:put(max_message_size, 1000), application:set_env(rabbit, max_message_size, 1000).`),
+		heal: rabbitmqctl("eval", `{ok, Size} = application:get_env(rabbit, fault_size),
+			persistent_term:put(max_message_size, Size), application:set_env(rabbit, max_message_size, Size).`),
+		hold: span[time.Duration]{500 * time.Millisecond, 1500 * time.Millisecond}, shows: refusals,
+	},
+	{
+		name: "queue deleted and put back", about: "senders pause while it is read empty and deleted",
+		strike: deleteQueue, heal: putQueue,
+		hold: span[time.Duration]{500 * time.Millisecond, 1500 * time.Millisecond}, shows: refusals, shut: true,
+	},
+	{
+		name: "permission revoked and given back", about: "the publisher's user may not write any more; its connections are closed",
+		strike: func(_ context.Context, r *rig) error {
+			// A channel remembers for a while what it may, so the connections go too.
+			if err := r.permit("^$"); err != nil {
+				return err
+			}
+			return r.closeConnections()
+		},
+		heal: func(_ context.Context, r *rig) error { return r.permit(publisherMay()) },
+		hold: span[time.Duration]{500 * time.Millisecond, 1500 * time.Millisecond}, shows: refusals,
+	},
+	{
+		name: "password changed", about: "and connections closed by the operator; the server is restarted with the new one",
+		strike: func(_ context.Context, r *rig) error {
+			r.password += "x"
+			if err := r.setPassword(r.password); err != nil {
+				return err
+			}
+			return r.closeConnections()
+		},
+		heal: restartWithPassword,
+		hold: span[time.Duration]{500 * time.Millisecond, 1500 * time.Millisecond}, shows: refusals, unanswered: true,
+	},
+	{
+		name: "queue full", about: "the broker refuses what is over the queue's limit (nack)",
+		strike: func(_ context.Context, r *rig) error { return r.limitQueue(10) },
+		heal:   func(_ context.Context, r *rig) error { return r.limitQueue(1_000_000) },
+		hold:   span[time.Duration]{500 * time.Millisecond, 1500 * time.Millisecond}, shows: refusals,
+	},
+	{
+		name: "network black hole", about: "the network takes everything and brings nothing, for longer than the deadline",
+		strike: network(blackHole), heal: network(passing),
+		hold: span[time.Duration]{1200 * time.Millisecond, 1800 * time.Millisecond}, shows: refusals,
+	},
+	{
+		name: "network reset", about: "connections to the broker are reset, again and again",
+		strike: func(_ context.Context, r *rig) error {
+			r.background(every(300*time.Millisecond, r.proxy.reset))
+			return nil
+		},
+		heal: healBackground, hold: span[time.Duration]{500 * time.Millisecond, 1500 * time.Millisecond}, shows: reconnects,
+	},
+	{
+		name: "network latency", about: "a round trip to the broker takes 300 ms longer",
+		strike: network(slow), heal: network(passing),
+		hold: span[time.Duration]{600 * time.Millisecond, 1500 * time.Millisecond}, shows: slowness, serves: true,
+	},
+	{
+		name: "one-byte slices", about: "each byte to and from the broker comes by itself",
+		strike: network(sliced), heal: network(passing), senders: span[int]{8, 16},
+		hold: span[time.Duration]{500 * time.Millisecond, 1500 * time.Millisecond}, shows: slowness, serves: true,
+	},
+	{
+		name: "half-open connection", about: "the broker's side is gone and the server's side is not told, for longer than the deadline",
+		strike: func(_ context.Context, r *rig) error { r.proxy.forget(); return nil },
+		heal:   func(context.Context, *rig) error { return nil }, // nobody tells it: it has to find out
+		hold:   span[time.Duration]{1100 * time.Millisecond, 1500 * time.Millisecond}, shows: refusals,
+	},
+	{
+		name: "confirms lost", about: "the broker stores and confirms, the confirm is lost, and then the connection",
+		strike: func(_ context.Context, r *rig) error { r.proxy.swallow(); return nil },
+		heal:   func(_ context.Context, r *rig) error { r.proxy.reset(); return nil },
+		hold:   span[time.Duration]{100 * time.Millisecond, 700 * time.Millisecond}, shows: duplicates,
+	},
+	{
+		name: "server SIGKILL under 500 in flight", about: "the server's process is killed and started again",
+		strike: func(_ context.Context, r *rig) error { r.servers[0].kill(); return nil },
+		heal:   func(_ context.Context, r *rig) error { return r.servers[0].start() },
+		hold:   span[time.Duration]{0, 500 * time.Millisecond}, senders: span[int]{500, 500}, shows: refusals, unanswered: true, killed: true,
+	},
+	{
+		name: "server SIGTERM under 500 in flight", about: "the server ends in order and is started again",
+		strike: func(_ context.Context, r *rig) error { return r.servers[0].terminate() },
+		heal:   func(_ context.Context, r *rig) error { return r.servers[0].start() },
+		hold:   span[time.Duration]{0, 500 * time.Millisecond}, senders: span[int]{500, 500}, shows: reconnects, unanswered: true,
+	},
+	{
+		name: "rolling restart of two servers", about: "one after the other ends on SIGTERM and is started again",
+		strike: rollingRestart, heal: func(context.Context, *rig) error { return nil },
+		servers: 2, shows: reconnects, serves: true, unanswered: true,
+	},
+	{
+		name: "client gone mid-body", about: "clients leave in the headers, in the body, and before the answer",
+		strike: func(_ context.Context, r *rig) error { r.background(r.leave); return nil },
+		heal:   healBackground,
+		hold:   span[time.Duration]{500 * time.Millisecond, time.Second}, shows: leavers, serves: true,
+	},
+	{
+		name: "slow body", about: "clients send a byte at a time, some slower than the deadline allows",
+		strike: func(_ context.Context, r *rig) error { r.background(r.dribble); return nil },
+		heal:   healBackground,
+		hold:   span[time.Duration]{1200 * time.Millisecond, 1500 * time.Millisecond}, shows: refusals, serves: true,
+	},
+}
+
+func every(d time.Duration, do func()) func(context.Context) {
+	return func(ctx context.Context) {
+		tick := time.NewTicker(d)
+		defer tick.Stop()
+		for {
+			do()
+			select {
+			case <-tick.C:
+			case <-ctx.Done():
+				return
+			}
+		}
+	}
+}
+
+func healBackground(_ context.Context, r *rig) error {
+	r.stopBackground()
+	return nil
+}
+
+func network(m mode) func(context.Context, *rig) error {
+	return func(_ context.Context, r *rig) error {
+		r.proxy.set(m)
+		return nil
+	}
+}
+
+func docker(command string) func(context.Context, *rig) error {
+	return func(ctx context.Context, r *rig) error {
+		out, err := exec.CommandContext(ctx, "docker", command, r.vhost.ID()).CombinedOutput()
+		if err != nil {
+			return fmt.Errorf("docker %s: %w: %s", command, err, out)
+		}
+		return nil
+	}
+}
+
+func rabbitmqctl(arguments ...string) func(context.Context, *rig) error {
+	return func(ctx context.Context, r *rig) error {
+		_, err := r.vhost.Exec(ctx, append([]string{"rabbitmqctl", "-q"}, arguments...)...)
+		return err
+	}
+}
+
+// alarmEnds clears an alarm. The command goes on for a while after that, so the broker is asked when.
+func alarmEnds(arguments ...string) func(context.Context, *rig) error {
+	return func(ctx context.Context, r *rig) error {
+		asked, stop := context.WithCancel(ctx)
+		done := make(chan error, 1)
+		go func() {
+			done <- poll(asked, "the end of the alarm", func() (bool, error) {
+				if r.vhost.Call(http.MethodGet, "/api/health/checks/alarms", nil, nil) != nil {
+					return false, nil
+				}
+				r.over()
+				return true, nil
+			})
+		}()
+		err := rabbitmqctl(arguments...)(ctx, r)
+		if err != nil {
+			stop()
+		}
+		defer stop()
+		return errors.Join(err, <-done)
+	}
+}
+
+// startBroker returns when the broker takes connections and its queue is there: until then the fault is not over.
+func startBroker(ctx context.Context, r *rig) error {
+	if err := docker("start")(ctx, r); err != nil {
+		return err
+	}
+	conn, err := r.dial(ctx)
+	if err != nil {
+		return err
+	}
+	return conn.Close()
+}
+
+func (r *rig) closeConnections() error {
+	return r.vhost.Call(http.MethodDelete, "/api/connections/username/"+topology.Publisher, nil, nil)
+}
+
+func (r *rig) queuePath() string {
+	return "/api/queues/" + url.PathEscape(r.vhost.Name) + "/" + topology.DefaultQueue
+}
+
+func deleteQueue(ctx context.Context, r *rig) error {
+	r.load.pause()
+	defer r.load.resume()
+	if err := r.readEmpty(ctx); err != nil {
+		return err
+	}
+	return r.vhost.Call(http.MethodDelete, r.queuePath(), nil, nil)
+}
+
+func putQueue(_ context.Context, r *rig) error {
+	return r.vhost.Call(http.MethodPut, r.queuePath(), map[string]any{
+		"durable": true, "auto_delete": false, "arguments": map[string]any{"x-queue-type": "quorum"},
+	}, nil)
+}
+
+// publisherMay is what the publisher's user may write.
+func publisherMay() string {
+	t, _ := topology.Of(topology.DefaultQueue)
+	for _, u := range t.Users() {
+		if u.Name == topology.Publisher {
+			return u.Write
+		}
+	}
+	return ""
+}
+
+func (r *rig) permit(write string) error {
+	return r.vhost.Call(http.MethodPut, "/api/permissions/"+url.PathEscape(r.vhost.Name)+"/"+topology.Publisher,
+		map[string]string{"configure": "^$", "write": write, "read": "^$"}, nil)
+}
+
+func (r *rig) setPassword(password string) error {
+	return r.vhost.Call(http.MethodPut, "/api/users/"+topology.Publisher, map[string]string{"password": password, "tags": ""}, nil)
+}
+
+// restartWithPassword is over when the server with the new password has been started.
+func restartWithPassword(_ context.Context, r *rig) error {
+	s := r.servers[0]
+	if err := s.terminate(); err != nil {
+		return err
+	}
+	s.env["AMQP_SERVER_URL"] = r.url("")
+	return s.start()
+}
+
+// limitQueue changes the queue's policy: how many messages it may have.
+func (r *rig) limitQueue(messages int) error {
+	path := "/api/policies/" + url.PathEscape(r.vhost.Name) + "/" + topology.DefaultQueue
+	var policy map[string]any
+	if err := r.vhost.Call(http.MethodGet, path, nil, &policy); err != nil {
+		return err
+	}
+	policy["definition"].(map[string]any)["max-length"] = messages
+	return r.vhost.Call(http.MethodPut, path, policy, nil)
+}
+
+func rollingRestart(ctx context.Context, r *rig) error {
+	for _, s := range r.servers {
+		if err := s.terminate(); err != nil {
+			return err
+		}
+		if err := s.start(); err != nil {
+			return err
+		}
+		if err := s.waitReady(ctx); err != nil {
+			return err
+		}
+	}
+	return nil
+}

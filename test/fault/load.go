@@ -1,0 +1,312 @@
+package fault
+
+import (
+	"bufio"
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"net"
+	"net/http"
+	"strconv"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// door is a place to send requests to: an address and the path that everything is below.
+type door struct{ addr, prefix string }
+
+// load is senders in closed loop: each sends its next request when the last has been answered.
+type load struct {
+	ledger  *ledger
+	seed    uint64
+	doors   []door
+	timeout time.Duration // of the server, for one request
+
+	next atomic.Uint64 // the last id given out
+	stop chan struct{}
+	work sync.WaitGroup
+
+	gate sync.RWMutex // a sender holds it for reading during a request, and pause for writing
+
+	watcher atomic.Pointer[chan time.Time] // gets the time of the next 202
+}
+
+func newLoad(l *ledger, seed uint64, timeout time.Duration, doors ...door) *load {
+	return &load{ledger: l, seed: seed, timeout: timeout, doors: doors}
+}
+
+// start starts senders; they end with end.
+func (l *load) start(senders int) {
+	l.stop = make(chan struct{})
+	for i := range senders {
+		l.work.Go(func() { l.send(i) })
+	}
+}
+
+// end lets each sender finish its request, and closes the connections. Twice is fine.
+func (l *load) end() {
+	if !l.ended() {
+		close(l.stop)
+	}
+	l.work.Wait()
+}
+
+// pause lets each sender finish its request and holds it back until resume.
+func (l *load) pause()  { l.gate.Lock() }
+func (l *load) resume() { l.gate.Unlock() }
+
+// watch gives the time of the next 202.
+func (l *load) watch() <-chan time.Time {
+	c := make(chan time.Time, 1)
+	l.watcher.Store(&c)
+	return c
+}
+
+func (l *load) ended() bool {
+	select {
+	case <-l.stop:
+		return true
+	default:
+		return false
+	}
+}
+
+// send is one sender. It keeps its connection; when it loses it, it tries the next door.
+func (l *load) send(i int) {
+	s := sender{load: l, door: i}
+	defer s.hangUp()
+	for !l.ended() {
+		l.gate.RLock()
+		wait := time.Duration(0)
+		if !l.ended() {
+			wait = s.one()
+		}
+		l.gate.RUnlock()
+		if wait > 0 {
+			select {
+			case <-time.After(wait):
+			case <-l.stop:
+			}
+		}
+	}
+}
+
+// accepted tells who watches.
+func (l *load) accepted() {
+	if l.watcher.Load() != nil {
+		if c := l.watcher.Swap(nil); c != nil {
+			*c <- time.Now()
+		}
+	}
+}
+
+// sender is one connection after the other.
+type sender struct {
+	*load
+	door int
+	conn net.Conn
+	in   *bufio.Reader
+	out  []byte
+}
+
+func (s *sender) hangUp() {
+	if s.conn != nil {
+		s.conn.Close()
+		s.conn = nil
+	}
+}
+
+// dial connects to this sender's door, or the next one.
+func (s *sender) dial() error {
+	conn, err := net.DialTimeout("tcp", s.doors[s.door%len(s.doors)].addr, time.Second)
+	if err != nil {
+		s.door++
+		return err
+	}
+	s.conn = conn
+	if s.in == nil {
+		s.in = bufio.NewReaderSize(conn, 4096)
+	}
+	s.in.Reset(conn)
+	return nil
+}
+
+// patience is how much longer than the server may take a sender waits, so that an answer that comes late is seen as late
+// and one that never comes as that.
+const patience = 5 * time.Second
+
+// refusedPause is how long a sender waits after anything but a 202.
+func refusedPause() time.Duration { return 20*time.Millisecond + rand.N(60*time.Millisecond) }
+
+// one sends one request and returns how long to wait before the next.
+func (s *sender) one() time.Duration {
+	switch status, _, _ := s.ask(); status {
+	case http.StatusAccepted:
+		s.accepted()
+		return 0
+	case notSent:
+		return refusedPause() / 2
+	default:
+		return refusedPause()
+	}
+}
+
+// What ask says instead of a status.
+const (
+	notSent  = 0
+	noAnswer = -1
+)
+
+// ask sends one request, enters what comes of it into the ledger, and says what it was. A 202 without an id is none.
+func (s *sender) ask() (status int, took time.Duration, answer string) {
+	if s.conn == nil {
+		if err := s.dial(); err != nil {
+			return notSent, 0, err.Error()
+		}
+	}
+	r := s.request(s.next.Add(1))
+	s.out = r.append(s.out[:0], s.doors[s.door%len(s.doors)])
+	s.ledger.sending(r.id, r.sum())
+	start := time.Now()
+	_ = s.conn.SetDeadline(start.Add(s.timeout + patience))
+	status, closing, body, err := s.exchange()
+	took = time.Since(start)
+	if err != nil {
+		s.ledger.broken(r.id, err, took)
+		s.hangUp()
+		s.door++
+		return noAnswer, took, err.Error()
+	}
+	if closing {
+		s.hangUp()
+	}
+	if message := messageID(body); status == http.StatusAccepted && message != "" {
+		s.ledger.record(r.id, message, took)
+		return status, took, ""
+	}
+	answer = problemOf(status, body)
+	s.ledger.refused(answer, took)
+	if status == http.StatusAccepted {
+		status = noAnswer
+	}
+	return status, took, answer
+}
+
+func (s *sender) exchange() (status int, closing bool, body []byte, err error) {
+	if _, err := s.conn.Write(s.out); err != nil {
+		return 0, false, nil, err
+	}
+	return readAnswer(s.in)
+}
+
+// readAnswer reads one answer to its end.
+func readAnswer(in *bufio.Reader) (status int, closing bool, body []byte, err error) {
+	length := -1
+	for {
+		line, err := in.ReadSlice('\n')
+		if err != nil {
+			return 0, false, nil, err
+		}
+		switch {
+		case status == 0:
+			if len(line) < 12 {
+				return 0, false, nil, fmt.Errorf("the answer begins with %q", line)
+			}
+			if status, err = strconv.Atoi(string(line[9:12])); err != nil {
+				return 0, false, nil, err
+			}
+		case len(line) > 15 && strings.EqualFold(string(line[:15]), "Content-Length:"):
+			length, _ = strconv.Atoi(string(bytes.TrimSpace(line[15:])))
+		case len(line) > 11 && strings.EqualFold(string(line[:11]), "Connection:"):
+			closing = bytes.Contains(line, []byte("close"))
+		}
+		if len(line) == 2 {
+			break
+		}
+	}
+	if length < 0 || length > 1<<20 {
+		return 0, false, nil, errors.New("the answer has no usable Content-Length")
+	}
+	body = make([]byte, length)
+	_, err = io.ReadFull(in, body)
+	return status, closing, body, err
+}
+
+// messageID is the id in a 202's body; empty when the body is not one of ours.
+func messageID(body []byte) string {
+	rest, ok := bytes.CutPrefix(body, []byte(`{"id":"`))
+	id, _, found := bytes.Cut(rest, []byte(`"`))
+	if !ok || !found || !bytes.HasSuffix(bytes.TrimSpace(body), []byte("}")) {
+		return ""
+	}
+	return string(id)
+}
+
+// problemOf names an answer that is no 202: the status and the last word of the problem's type.
+func problemOf(status int, body []byte) string {
+	_, rest, _ := bytes.Cut(body, []byte("urn:fallback:problem:"))
+	name, _, _ := bytes.Cut(rest, []byte(`"`))
+	return strings.TrimSpace(strconv.Itoa(status) + " " + string(name))
+}
+
+// request is what a sender sends: all of it follows from the seed and the id.
+type request struct {
+	id     uint64
+	method string
+	target string
+	body   []byte
+}
+
+// pool is where bodies are cut from.
+var pool = func() []byte {
+	b := make([]byte, 256<<10)
+	source := rand.NewChaCha8([32]byte{})
+	_, _ = source.Read(b)
+	return b
+}()
+
+var methods = [...]string{"POST", "POST", "POST", "PUT", "PATCH", "DELETE"}
+
+func (l *load) request(id uint64) request {
+	r := rand.New(rand.NewPCG(l.seed, id))
+	size := r.IntN(4097) * r.IntN(4097) / 4096 // more small ones than large ones
+	switch r.IntN(100) {
+	case 0:
+		size = 64 << 10
+	case 1, 2, 3, 4, 5:
+		size = 0
+	}
+	at := r.IntN(len(pool) - size + 1)
+	return request{
+		id:     id,
+		method: methods[r.IntN(len(methods))],
+		target: "/orders/" + strconv.FormatUint(id, 10) + "?check=" + strconv.FormatUint(r.Uint64(), 36),
+		body:   pool[at : at+size],
+	}
+}
+
+func (r request) sum() uint64 { return checksum(r.method, r.target, r.body) }
+
+// head is everything before the body.
+func (r request) head(b []byte, to door) []byte {
+	b = append(b, r.method...)
+	b = append(b, ' ')
+	b = append(b, to.prefix...)
+	b = append(b, r.target...)
+	b = append(b, " HTTP/1.1\r\nHost: "...)
+	b = append(b, to.addr...)
+	b = append(b, "\r\nUser-Agent: fault\r\nContent-Type: application/octet-stream\r\n"+ledgerID+": "...)
+	b = strconv.AppendUint(b, r.id, 10)
+	b = append(b, "\r\nContent-Length: "...)
+	b = strconv.AppendInt(b, int64(len(r.body)), 10)
+	return append(b, "\r\n\r\n"...)
+}
+
+func (r request) append(b []byte, to door) []byte { return append(r.head(b, to), r.body...) }
+
+// ledgerID is the header by which a message is found in the ledger.
+const ledgerID = "Ledger-Id"

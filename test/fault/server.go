@@ -1,0 +1,199 @@
+package fault
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"syscall"
+	"time"
+
+	"fallback/test/harness"
+)
+
+// programs are the server and the function as they are shipped, built once for the test's process.
+var programs = sync.OnceValues(func() (string, error) {
+	dir, err := os.MkdirTemp("", "fallback-fault-")
+	if err != nil {
+		return "", err
+	}
+	for name, source := range map[string]string{"fallback": "./functions/cmd/fallback", "enqueue": "./packages/fallback/enqueue"} {
+		build := exec.Command("go", "build", "-trimpath", "-ldflags=-s -w", "-o", filepath.Join(dir, name), source)
+		build.Dir = harness.Root()
+		build.Env = append(os.Environ(), "CGO_ENABLED=0")
+		if out, err := build.CombinedOutput(); err != nil {
+			return "", fmt.Errorf("build %s: %w\n%s", source, err, out)
+		}
+	}
+	return dir, nil
+})
+
+// exitTimeout is how long the server may take to end after SIGTERM.
+const exitTimeout = 10 * time.Second
+
+// server is `fallback serve` as a process of its own. It can be ended and started again, at the same address.
+type server struct {
+	addr string
+	env  map[string]string
+	log  *harness.Log
+
+	cmd    *exec.Cmd
+	exited chan struct{} // closed when the process has been reaped
+}
+
+// start starts the process and does not wait until it listens.
+func (s *server) start() error {
+	dir, err := programs()
+	if err != nil {
+		return err
+	}
+	cmd := exec.Command(filepath.Join(dir, "fallback"), "serve")
+	for name, value := range s.env {
+		cmd.Env = append(cmd.Env, name+"="+value)
+	}
+	cmd.Env = append(cmd.Env, "FALLBACK_ADDR="+s.addr)
+	cmd.Stdout, cmd.Stderr = s.log, s.log
+	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	if err := cmd.Start(); err != nil {
+		return err
+	}
+	exited := make(chan struct{})
+	go func() {
+		_ = cmd.Wait()
+		close(exited)
+	}()
+	s.cmd, s.exited = cmd, exited
+	return nil
+}
+
+// waitReady waits until /readyz says so.
+func (s *server) waitReady(ctx context.Context) error {
+	client := http.Client{Transport: &http.Transport{DisableKeepAlives: true}, Timeout: 5 * time.Second}
+	return poll(ctx, "the server to be ready", func() (bool, error) {
+		select {
+		case <-s.exited:
+			return false, errors.New("the server ended: " + s.cmd.ProcessState.String())
+		default:
+		}
+		response, err := client.Get("http://" + s.addr + "/readyz")
+		if err != nil {
+			return false, nil
+		}
+		response.Body.Close()
+		return response.StatusCode == http.StatusOK, nil
+	})
+}
+
+// kill ends the process with SIGKILL, if it runs.
+func (s *server) kill() {
+	if s.cmd != nil {
+		_ = s.cmd.Process.Kill()
+		<-s.exited
+	}
+}
+
+// quit ends the process with SIGQUIT and says where its goroutines were.
+func (s *server) quit() string {
+	if s.cmd == nil {
+		return ""
+	}
+	before := len(s.log.String())
+	_ = s.cmd.Process.Signal(syscall.SIGQUIT)
+	select {
+	case <-s.exited:
+	case <-time.After(5 * time.Second):
+		s.kill()
+	}
+	return whereabouts(s.log.String()[before:])
+}
+
+// whereabouts sums up a dump of goroutines: how many are where, in the server's own code and its AMQP client.
+func whereabouts(dump string) string {
+	counts := map[string]int{}
+	for stack := range strings.SplitSeq(dump, "\n\n") {
+		var frames []string
+		for line := range strings.Lines(stack) {
+			if _, state, ok := strings.Cut(line, "["); ok && strings.HasPrefix(line, "goroutine ") {
+				state, _, _ = strings.Cut(state, "]")
+				frames = append(frames, state+":")
+				continue
+			}
+			ours := strings.HasPrefix(line, "fallback/functions") || strings.HasPrefix(line, "github.com/rabbitmq")
+			if end := strings.LastIndex(line, "("); ours && end > 0 {
+				frames = append(frames, line[strings.LastIndex(line[:end], "/")+1:end])
+			}
+		}
+		if len(frames) > 1 {
+			counts[strings.Join(frames, " ")]++
+		}
+	}
+	var lines []string
+	for where, n := range counts {
+		lines = append(lines, fmt.Sprintf("%4d %s", n, where))
+	}
+	slices.Sort(lines)
+	return strings.Join(lines, "\n")
+}
+
+// terminate sends SIGTERM and waits for the end. An error says that it was late or not with code 0.
+func (s *server) terminate() error {
+	begin := time.Now()
+	if err := s.cmd.Process.Signal(syscall.SIGTERM); err != nil {
+		return err
+	}
+	select {
+	case <-s.exited:
+	case <-time.After(exitTimeout):
+		s.kill()
+		return fmt.Errorf("the server was still there %s after SIGTERM", exitTimeout)
+	}
+	if code := s.cmd.ProcessState.ExitCode(); code != 0 {
+		return fmt.Errorf("SIGTERM: exit code %d after %s", code, time.Since(begin))
+	}
+	return nil
+}
+
+func (s *server) pid() int { return s.cmd.Process.Pid }
+
+// openFiles counts the file descriptors of a process.
+func openFiles(pid int) (int, error) {
+	entries, err := os.ReadDir(filepath.Join("/proc", strconv.Itoa(pid), "fd"))
+	return len(entries), err
+}
+
+// peakMemory is the most resident memory that a process had, in bytes.
+func peakMemory(pid int) (int64, error) {
+	raw, err := os.ReadFile(filepath.Join("/proc", strconv.Itoa(pid), "status"))
+	if err != nil {
+		return 0, err
+	}
+	_, rest, _ := strings.Cut(string(raw), "VmHWM:")
+	fields := strings.Fields(rest)
+	if len(fields) == 0 {
+		return 0, errors.New("no VmHWM in /proc")
+	}
+	kb, err := strconv.ParseInt(fields[0], 10, 64)
+	return kb << 10, err
+}
+
+// poll asks until the answer is yes or ctx ends.
+func poll(ctx context.Context, what string, ask func() (bool, error)) error {
+	for {
+		done, err := ask()
+		if done || err != nil {
+			return err
+		}
+		select {
+		case <-time.After(50 * time.Millisecond):
+		case <-ctx.Done():
+			return fmt.Errorf("waited in vain for %s: %w", what, ctx.Err())
+		}
+	}
+}

@@ -1,0 +1,140 @@
+//go:build e2e
+
+package fault
+
+import (
+	"context"
+	"net"
+	"os/exec"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"fallback/test/harness"
+)
+
+// TestSIGTERM ends a server that has 500 requests in hand, each of which waits for a slow broker's confirm: every one is
+// answered, no new connection is taken, AMQP says good-bye last, and the exit code is 0.
+func TestSIGTERM(t *testing.T) {
+	const inHand = 500
+	p := plan{seed: seed, name: t.Name(), timeout: 5 * time.Second}
+	r := newRig(t, broker, p)
+	r.serve(t, p)
+	if _, err := r.warmUp(); err != nil {
+		t.Fatal(err)
+	}
+	s := r.servers[0]
+	r.proxy.set(blackHole)
+	begin := time.Now()
+
+	var clients sync.WaitGroup
+	for range inHand {
+		clients.Go(func() {
+			c := sender{load: r.load}
+			defer c.hangUp()
+			c.ask()
+		})
+	}
+	// In hand once all are sent, for as long as the broker says nothing.
+	harness.Eventually(t, 5*time.Second, "500 requests to be sent", func() bool {
+		files, err := openFiles(s.pid())
+		return err == nil && files > inHand && len(r.ledger.audit().Answers) == 0
+	})
+	time.Sleep(500 * time.Millisecond)
+
+	exited := make(chan error, 1)
+	signalled := time.Now()
+	go func() { exited <- s.terminate() }()
+	harness.Eventually(t, time.Second, "new connections to be refused", func() bool {
+		conn, err := net.DialTimeout("tcp", s.addr, time.Second)
+		if err == nil {
+			conn.Close()
+		}
+		return err != nil
+	})
+	refused := time.Since(signalled)
+	r.proxy.set(passing) // the confirms come now
+	clients.Wait()
+	answered := time.Since(signalled)
+	if err := <-exited; err != nil {
+		t.Error(err)
+	}
+	t.Logf("after SIGTERM: connections refused within %s, all answered within %s, ended within %s", refused, answered, time.Since(signalled))
+
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	defer cancel()
+	if err := r.readEmpty(ctx); err != nil {
+		t.Fatal(err)
+	}
+	a := r.ledger.audit()
+	for _, fault := range a.faults(fault{}) {
+		t.Error(fault)
+	}
+	if a.Sent < inHand {
+		t.Errorf("%d were sent, want %d", a.Sent, inHand)
+	}
+	t.Logf("%d acknowledged, other answers %v", a.Acknowledged, a.Answers)
+	checkGoodBye(t, r, begin)
+}
+
+// checkGoodBye looks in the broker's log for how the connection ended.
+func checkGoodBye(t *testing.T, r *rig, since time.Time) {
+	t.Helper()
+	var ends []string
+	harness.Eventually(t, 10*time.Second, "the broker to log the end of the connection", func() bool {
+		out, err := exec.Command("docker", "logs", "--since", since.UTC().Format(time.RFC3339Nano), broker.ID()).CombinedOutput()
+		if err != nil {
+			t.Fatalf("docker logs: %v\n%s", err, out)
+		}
+		ends = nil
+		for line := range strings.Lines(string(out)) {
+			if strings.Contains(line, "'"+r.vhost.Name+"'") && strings.Contains(line, "clos") && strings.Contains(line, "fallback publisher") {
+				ends = append(ends, strings.TrimSpace(line))
+			}
+		}
+		return len(ends) > 0
+	})
+	for _, line := range ends {
+		if strings.Contains(line, "unexpectedly") {
+			t.Errorf("the server did not say good-bye to the broker: %s", line)
+		}
+	}
+	t.Log(ends)
+}
+
+// TestSIGTERMWithSilentBroker ends a server whose requests cannot be confirmed: they get their 503 at their deadline,
+// and the server still ends within 10 seconds, with code 0.
+func TestSIGTERMWithSilentBroker(t *testing.T) {
+	p := plan{seed: seed, name: t.Name(), timeout: 5 * time.Second}
+	r := newRig(t, broker, p)
+	r.serve(t, p)
+	if _, err := r.warmUp(); err != nil {
+		t.Fatal(err)
+	}
+	r.proxy.set(blackHole)
+	var clients sync.WaitGroup
+	for range 50 {
+		clients.Go(func() {
+			c := sender{load: r.load}
+			defer c.hangUp()
+			c.ask()
+		})
+	}
+	time.Sleep(500 * time.Millisecond)
+	begin := time.Now()
+	if err := r.servers[0].terminate(); err != nil {
+		t.Error(err)
+	}
+	t.Logf("ended %s after SIGTERM", time.Since(begin))
+	clients.Wait()
+	r.proxy.set(passing)
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	defer cancel()
+	if err := r.readEmpty(ctx); err != nil {
+		t.Fatal(err)
+	}
+	for _, fault := range r.ledger.audit().faults(fault{}) {
+		t.Error(fault)
+	}
+}
