@@ -4,6 +4,7 @@ package harness
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -51,8 +52,12 @@ type Broker struct {
 
 // BrokerOptions change what a broker is made from.
 type BrokerOptions struct {
-	// Bare leaves conf and definitions out: the broker as a package manager installs it.
+	// Bare leaves out every conf, plugin and definition, the image's own too: the broker as a package manager installs it.
+	// It has guest, on its own loopback only.
 	Bare bool
+	// Definitions is a file to boot with instead of the repository's own. Its passwords are not known here: it is for
+	// the test to wait until it is let in.
+	Definitions string
 	// Ports are further ports of the container to publish, for example "8080/tcp".
 	Ports []string
 }
@@ -63,8 +68,8 @@ func Root() string {
 	return filepath.Dir(filepath.Dir(filepath.Dir(file)))
 }
 
-// StartBroker starts a broker and waits until it takes connections from the definitions' users. Close removes it; so
-// does the end of this process, whatever the way it ends.
+// StartBroker starts a broker and waits until it takes connections from the definitions' users, unless it is bare or has
+// definitions of its own. Close removes it; so does the end of this process, whatever the way it ends.
 func StartBroker(o BrokerOptions) (*Broker, error) {
 	pool, err := dockertest.NewPool("")
 	if err != nil {
@@ -82,13 +87,16 @@ func StartBroker(o BrokerOptions) (*Broker, error) {
 	if b.resource, err = pool.RunWithOptions(b.runOptions(o), func(h *docker.HostConfig) {
 		h.AutoRemove = false // it must survive a restart; the watchdog removes it
 		h.Memory = 1 << 30
+		if o.Bare {
+			h.Tmpfs = map[string]string{"/etc/rabbitmq": "uid=999,gid=999"} // the image has a conf of its own: guest from anywhere
+		}
 	}); err != nil {
 		return nil, err
 	}
 	if b.release, err = watch(b.resource.Container.ID); err != nil {
 		return nil, errors.Join(err, pool.Purge(b.resource))
 	}
-	if o.Bare {
+	if o.Bare || o.Definitions != "" {
 		return b, nil
 	}
 	if err := b.WaitReady(); err != nil {
@@ -113,7 +121,9 @@ func (b *Broker) runOptions(o BrokerOptions) *dockertest.RunOptions {
 		options.ExposedPorts = append(options.ExposedPorts, port)
 	}
 	if !o.Bare {
-		for _, file := range []string{"rabbitmq.conf", "enabled_plugins", "definitions.json"} {
+		definitions := cmp.Or(o.Definitions, filepath.Join(Root(), "rabbitmq", "definitions.json"))
+		options.Mounts = append(options.Mounts, definitions+":/etc/rabbitmq/definitions.json:ro")
+		for _, file := range []string{"rabbitmq.conf", "enabled_plugins"} {
 			options.Mounts = append(options.Mounts, filepath.Join(Root(), "rabbitmq", file)+":/etc/rabbitmq/"+file+":ro")
 		}
 	}
