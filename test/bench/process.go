@@ -1,0 +1,99 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+)
+
+// process is a server under measurement, in a process of its own so that its cost can be told apart.
+type process struct {
+	cmd *exec.Cmd
+}
+
+// startServer starts one of the servers at addr and waits until it takes connections and, if it has one, is ready.
+func startServer(w *world, command string, addr string) (*process, error) {
+	cmd := exec.Command(w.self, "-serve", command, "-addr", addr)
+	if command == "fallback" {
+		cmd = exec.Command(w.fallback, "serve")
+	}
+	cmd.Env = append(os.Environ(), "AMQP_SERVER_URL="+w.amqpURL, "FALLBACK_ADDR="+addr)
+	cmd.Stdout, cmd.Stderr = os.Stderr, os.Stderr
+	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	if err := cmd.Start(); err != nil {
+		return nil, err
+	}
+	p := &process{cmd}
+	for end := time.Now().Add(15 * time.Second); ; time.Sleep(20 * time.Millisecond) {
+		if command == "fallback" {
+			if exec.Command(w.fallback, "health", "--addr", addr).Run() == nil {
+				return p, nil
+			}
+		} else if conn, err := net.Dial("tcp", addr); err == nil {
+			conn.Close()
+			return p, nil
+		}
+		if time.Now().After(end) {
+			p.stop()
+			return nil, fmt.Errorf("%s did not come up at %s", command, addr)
+		}
+	}
+}
+
+func (p *process) stop() {
+	_ = p.cmd.Process.Signal(syscall.SIGTERM)
+	timer := time.AfterFunc(12*time.Second, func() { _ = p.cmd.Process.Kill() })
+	_ = p.cmd.Wait()
+	timer.Stop()
+}
+
+// cpu is the processor time that the process has used.
+func (p *process) cpu() (time.Duration, error) {
+	raw, err := os.ReadFile(p.proc("stat"))
+	if err != nil {
+		return 0, err
+	}
+	_, rest, _ := strings.Cut(string(raw), ") ") // the name before it may hold spaces
+	fields := strings.Fields(rest)
+	if len(fields) < 13 {
+		return 0, errors.New("short /proc stat")
+	}
+	user, _ := strconv.ParseInt(fields[11], 10, 64)
+	system, _ := strconv.ParseInt(fields[12], 10, 64)
+	const tick = 10 * time.Millisecond // USER_HZ is 100 on every Linux
+	return time.Duration(user+system) * tick, nil
+}
+
+// peakMemory is the most resident memory since it was last reset, in MB.
+func (p *process) peakMemory() float64 { return p.memory("VmHWM:") }
+
+// rss is the resident memory now, in MB.
+func (p *process) rss() float64 { return p.memory("VmRSS:") }
+
+func (p *process) memory(key string) float64 {
+	raw, err := os.ReadFile(p.proc("status"))
+	if err != nil {
+		return 0
+	}
+	for line := range strings.SplitSeq(string(raw), "\n") {
+		if rest, ok := strings.CutPrefix(line, key); ok {
+			kb, _ := strconv.ParseFloat(strings.Fields(rest)[0], 64)
+			return kb / 1024
+		}
+	}
+	return 0
+}
+
+// resetPeak makes peakMemory begin anew.
+func (p *process) resetPeak() { _ = os.WriteFile(p.proc("clear_refs"), []byte("5"), 0) }
+
+func (p *process) proc(file string) string {
+	return filepath.Join("/proc", strconv.Itoa(p.cmd.Process.Pid), file)
+}
