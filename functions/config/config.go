@@ -3,6 +3,7 @@ package config
 
 import (
 	"context"
+	"encoding/base64"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -76,15 +77,17 @@ func Load(lookup Lookup, needs ...string) (Config, error) {
 			faults = append(faults, fmt.Errorf("%s: not set; for example %s", name, examples[name]))
 		}
 	}
+	unread := map[string]bool{}
 	v := reflect.ValueOf(&c).Elem()
 	for i := range v.NumField() {
 		if field := v.Type().Field(i); field.Tag.Get("env") != "" {
 			if err := process(lookup, field, v.Field(i)); err != nil {
 				faults = append(faults, err)
+				unread[name(field)] = true
 			}
 		}
 	}
-	faults = append(faults, c.check()...)
+	faults = append(faults, c.check(unread)...)
 	if len(faults) > 0 {
 		return Config{}, fmt.Errorf("settings:\n%w", errors.Join(faults...))
 	}
@@ -95,18 +98,23 @@ var examples = map[string]string{"AMQP_SERVER_URL": "amqp://user:password@localh
 
 // process reads one setting, so that one fault does not hide the next.
 func process(lookup Lookup, field reflect.StructField, into reflect.Value) error {
-	name, _, _ := strings.Cut(field.Tag.Get("env"), ",")
 	one := reflect.New(reflect.StructOf([]reflect.StructField{field}))
 	err := envconfig.ProcessWith(context.Background(), &envconfig.Config{
 		Target:   one.Interface(),
 		Lookuper: lookuper(lookup),
 	})
 	if err != nil {
-		value, _ := lookup(name)
-		return fmt.Errorf("%s: cannot read %q as %s", name, value, kind(field.Type))
+		value, _ := lookup(name(field))
+		return fmt.Errorf("%s: cannot read %q as %s", name(field), value, kind(field.Type))
 	}
 	into.Set(one.Elem().Field(0))
 	return nil
+}
+
+// name is the variable of a setting.
+func name(field reflect.StructField) string {
+	name, _, _ := strings.Cut(field.Tag.Get("env"), ",")
+	return name
 }
 
 // lookuper is a Lookup in the library's form, in which nothing is the same as not set.
@@ -117,15 +125,20 @@ func (l lookuper) Lookup(name string) (string, bool) {
 	return v, v != ""
 }
 
-// check finds the faults that single types do not, and fills in what is derived.
-func (c *Config) check() []error {
+// check finds the faults that single types do not, and fills in what is derived. What could not be read has been
+// reported already.
+func (c *Config) check(unread map[string]bool) []error {
 	var faults []error
-	fault := func(format string, args ...any) { faults = append(faults, fmt.Errorf(format, args...)) }
+	fault := func(name, format string, args ...any) {
+		if !unread[name] {
+			faults = append(faults, fmt.Errorf(name+": "+format, args...))
+		}
+	}
 
 	if c.AMQPServerURL != "" {
 		u, err := url.Parse(c.AMQPServerURL.Reveal())
 		if err != nil || (u.Scheme != "amqp" && u.Scheme != "amqps") || u.Host == "" {
-			fault("AMQP_SERVER_URL: not an AMQP URL; want amqp://user:password@host:5672/, with special characters of the password percent-encoded")
+			fault("AMQP_SERVER_URL", "not an AMQP URL; want amqp://user:password@host:5672/, with special characters of the password percent-encoded")
 		} else if c.VHost = strings.TrimPrefix(u.Path, "/"); c.VHost == "" {
 			c.VHost = topology.VHost
 		}
@@ -133,27 +146,27 @@ func (c *Config) check() []error {
 	if c.ManagementURL != "" {
 		u, err := url.Parse(c.ManagementURL.Reveal())
 		if err != nil || (u.Scheme != "http" && u.Scheme != "https") || u.Host == "" {
-			fault("RABBITMQ_MANAGEMENT_URL: not an HTTP URL; want http://user:password@host:15672")
+			fault("RABBITMQ_MANAGEMENT_URL", "not an HTTP URL; want http://user:password@host:15672")
 		}
 	}
 	var err error
 	if c.Topology, err = topology.Of(c.Queue); err != nil {
-		fault("FALLBACK_QUEUE: %w", err)
+		fault("FALLBACK_QUEUE", "%w", err)
 	}
 	if !strings.HasPrefix(c.PathPrefix, "/") || strings.ContainsAny(c.PathPrefix, "?# ") {
-		fault("FALLBACK_PATH_PREFIX: %q is not a path that begins with /", c.PathPrefix)
+		fault("FALLBACK_PATH_PREFIX", "%q is not a path that begins with /", c.PathPrefix)
 	}
 	if c.PathPrefix != "/" {
 		c.PathPrefix = strings.TrimRight(c.PathPrefix, "/")
 	}
 	for i, m := range c.Methods {
 		if c.Methods[i] = strings.ToUpper(strings.TrimSpace(m)); c.Methods[i] == "" {
-			fault("FALLBACK_METHODS: a method is empty")
+			fault("FALLBACK_METHODS", "a method is empty")
 		}
 	}
 	between := func(name string, got, least, most int64) {
 		if got < least || got > most {
-			fault("%s: %d is not between %d and %d", name, got, least, most)
+			fault(name, "%d is not between %d and %d", got, least, most)
 		}
 	}
 	between("FALLBACK_MAX_BODY_BYTES", c.MaxBodyBytes, 1, 16<<20)
@@ -161,16 +174,21 @@ func (c *Config) check() []error {
 	between("FALLBACK_MAX_IN_FLIGHT", int64(c.MaxInFlight), 1, 1<<16)
 	between("FALLBACK_MAX_BYTES_IN_HAND", c.MaxBytesInHand, c.MaxBodyBytes, 1<<40)
 	if c.Timeout < 100*time.Millisecond || c.Timeout > 10*time.Minute {
-		fault("FALLBACK_TIMEOUT: %s is not between 100ms and 10m", c.Timeout)
+		fault("FALLBACK_TIMEOUT", "%s is not between 100ms and 10m", c.Timeout)
 	}
 	if !(c.RateLimit >= 0) { // NaN is neither
-		fault("FALLBACK_RATE_LIMIT: %v is not 0 or more", c.RateLimit)
+		fault("FALLBACK_RATE_LIMIT", "%v is not 0 or more", c.RateLimit)
 	}
 	if slices.Contains(c.Tokens, "") {
-		fault("FALLBACK_TOKENS: a token is empty")
+		fault("FALLBACK_TOKENS", "a token is empty")
+	}
+	for i, secret := range c.WebhookSecrets {
+		if _, err := base64.StdEncoding.DecodeString(strings.TrimPrefix(secret.Reveal(), "whsec_")); err != nil {
+			fault("FALLBACK_WEBHOOK_SECRETS", "number %d is not base64 (whsec_...)", i+1)
+		}
 	}
 	if !slices.Contains([]string{"auto", "json", "text"}, c.LogFormat) {
-		fault("LOG_FORMAT: %q is not one of auto, json, text", c.LogFormat)
+		fault("LOG_FORMAT", "%q is not one of auto, json, text", c.LogFormat)
 	}
 	return faults
 }

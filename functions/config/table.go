@@ -16,12 +16,11 @@ func Settings() []Setting {
 	t := reflect.TypeFor[Config]()
 	for i := range t.NumField() {
 		field := t.Field(i)
-		name, options, _ := strings.Cut(field.Tag.Get("env"), ",")
-		if name == "" {
+		if name(field) == "" {
 			continue
 		}
-		_, value, _ := strings.Cut(options, "default=")
-		rows = append(rows, Setting{name, value, kind(field.Type), field.Tag.Get("about")})
+		_, value, _ := strings.Cut(field.Tag.Get("env"), "default=")
+		rows = append(rows, Setting{name(field), value, kind(field.Type), field.Tag.Get("about")})
 	}
 	return rows
 }

@@ -48,43 +48,68 @@ DIR/fallback.env (for you alone) with the passwords, in the form that docker com
 	return cmd
 }
 
-// writePrivate makes a password for each user and writes the two files.
+// writePrivate makes a password for each user and writes the two files, or neither.
 func writePrivate(w world, t topology.Topology, dir string) error {
-	passwords := map[string]topology.Password{}
-	file := filepath.ToSlash(filepath.Join(dir, "definitions.json"))
-	if !filepath.IsAbs(dir) {
-		file = "./" + file // without a path, compose takes it for the name of a volume
+	if strings.ContainsAny(dir+t.Main, "'\n") {
+		return errors.New("a quote in the folder's or the queue's name cannot be written into an env file")
 	}
-	var env strings.Builder
-	fmt.Fprintf(&env, "# Made by `fallback definitions --private`. Keep it to yourself.\nFALLBACK_DEFINITIONS=%s\n", file)
-	if t.Main != topology.DefaultQueue {
-		fmt.Fprintf(&env, "FALLBACK_QUEUE=%s\n", t.Main)
-	}
-	for _, u := range t.Users() {
-		p := topology.Password{Plain: rand.Text() + rand.Text()} // 52 letters and digits, 256 bits
-		_, _ = rand.Read(p.Salt[:])                              // never fails
-		passwords[u.Name] = p
-		fmt.Fprintf(&env, "%s=%s\n", passwordVariable(u.Name), p.Plain)
-	}
-	definitions := t.Definitions("Made by `fallback definitions --private`.", func(user string) topology.Password { return passwords[user] })
-
-	if err := os.MkdirAll(dir, 0o755); err != nil {
-		return err
-	}
-	for _, f := range []struct {
+	env, definitions := freshFiles(t, dir)
+	files := []struct {
 		name string
 		data []byte
 		mode fs.FileMode
 	}{
-		{"fallback.env", []byte(env.String()), 0o600},
-		{"definitions.json", definitions, 0o644},
-	} {
-		if err := writeNew(filepath.Join(dir, f.name), f.data, f.mode); err != nil {
+		{filepath.Join(dir, "fallback.env"), env, 0o600},
+		{filepath.Join(dir, "definitions.json"), definitions, 0o644},
+	}
+	for _, f := range files {
+		if _, err := os.Lstat(f.name); err == nil {
+			return fmt.Errorf("%s is there already; move it away first, it may hold the passwords in use", f.name)
+		}
+	}
+	if err := makeFolder(dir); err != nil {
+		return err
+	}
+	for _, f := range files {
+		if err := writeNew(f.name, f.data, f.mode); err != nil {
 			return err
 		}
-		fmt.Fprintln(w.stderr, "wrote", filepath.Join(dir, f.name))
+		fmt.Fprintln(w.stderr, "wrote", f.name)
 	}
 	return nil
+}
+
+// freshFiles is the content of the two files, with fresh passwords.
+func freshFiles(t topology.Topology, dir string) (env, definitions []byte) {
+	file := filepath.ToSlash(filepath.Join(dir, "definitions.json"))
+	if !filepath.IsAbs(dir) {
+		file = "./" + file // without a path, compose takes it for the name of a volume
+	}
+	var b strings.Builder
+	fmt.Fprintf(&b, "# Made by `fallback definitions --private`. Keep it to yourself.\nFALLBACK_DEFINITIONS='%s'\n", file)
+	if t.Main != topology.DefaultQueue {
+		fmt.Fprintf(&b, "FALLBACK_QUEUE='%s'\n", t.Main)
+	}
+	passwords := map[string]topology.Password{}
+	for _, u := range t.Users() {
+		p := topology.Password{Plain: rand.Text() + rand.Text()} // 52 letters and digits, 256 bits
+		_, _ = rand.Read(p.Salt[:])                              // never fails
+		passwords[u.Name] = p
+		fmt.Fprintf(&b, "%s=%s\n", passwordVariable(u.Name), p.Plain)
+	}
+	password := func(user string) topology.Password { return passwords[user] }
+	return []byte(b.String()), t.Definitions("Made by `fallback definitions --private`.", password)
+}
+
+// makeFolder makes one that the broker's user can look into, whatever the umask; one that is there stays as it is.
+func makeFolder(dir string) error {
+	if _, err := os.Stat(dir); err == nil {
+		return nil
+	}
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		return err
+	}
+	return os.Chmod(dir, 0o755)
 }
 
 // passwordVariable is the name of a user's password in env files and in docker-compose.yml.

@@ -102,7 +102,7 @@ func private(t *testing.T, env map[string]string) (definitions []byte, variables
 		if !ok {
 			t.Fatalf("fallback.env: no variable in %q", line)
 		}
-		variables[name] = value
+		variables[name] = strings.Trim(value, "'") // as the shell and compose read it
 	}
 	return definitions, variables
 }
@@ -182,7 +182,7 @@ func TestPrivateDefinitionsInAbsoluteFolder(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if want := "\nFALLBACK_DEFINITIONS=" + filepath.Join(dir, "definitions.json") + "\n"; !strings.Contains(string(env), want) {
+	if want := "\nFALLBACK_DEFINITIONS='" + filepath.Join(dir, "definitions.json") + "'\n"; !strings.Contains(string(env), want) {
 		t.Errorf("fallback.env does not have the line %q", want)
 	}
 }
@@ -252,4 +252,18 @@ func encode(t *testing.T, v any) string {
 		t.Fatal(err)
 	}
 	return string(out)
+}
+
+// TestPrivateDefinitionsNeverHalf holds that passwords are not written which no definitions file has.
+func TestPrivateDefinitionsNeverHalf(t *testing.T) {
+	dir := t.TempDir()
+	if err := os.WriteFile(filepath.Join(dir, "definitions.json"), []byte("{}"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	if _, stderr, code := command(t, nil, "definitions", "--private", dir); code != 1 || !strings.Contains(stderr, "is there already") {
+		t.Errorf("exit code %d, stderr %q: want 1 and the reason", code, stderr)
+	}
+	if _, err := os.Stat(filepath.Join(dir, "fallback.env")); err == nil {
+		t.Error("there are passwords without a broker that has them")
+	}
 }

@@ -61,6 +61,8 @@ func rootCommand(w world) *cobra.Command {
 		Short: "The second door of an API: requests wait on a durable queue until it is back",
 		Long: `Fallback takes requests while an API is away (POST /fallback), puts each on a durable RabbitMQ queue, and
 answers 202 when the queue has it on disk. Settings come from the environment; see: fallback settings`,
+		Example: `  AMQP_SERVER_URL=amqp://user:password@localhost:5672/ fallback serve
+  fallback queues`,
 		SilenceUsage:      true,
 		SilenceErrors:     true,
 		CompletionOptions: cobra.CompletionOptions{HiddenDefaultCmd: true},
