@@ -402,6 +402,23 @@ func TestWireSilence(t *testing.T) {
 	})
 }
 
+// TestRetrySoon holds that a broker is tried again within a second, however long it has been away, and not all the time.
+func TestRetrySoon(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		p := NewPublisher(Options{})
+		defer p.Close()
+		for i := range 200 {
+			if err := p.failed(io.EOF); !errors.Is(err, ErrUnavailable) {
+				t.Fatalf("got %v, want %v", err, ErrUnavailable)
+			}
+			if wait := p.untilRetry(); wait < 10*time.Millisecond || wait > time.Second {
+				t.Fatalf("after %d tries the next one is in %s", i+1, wait)
+			}
+		}
+	})
+}
+
 // TestConnectEndsWithContext holds that a peer which takes connections and says nothing, as a frozen broker does, does
 // not hold up a program that is to end.
 func TestConnectEndsWithContext(t *testing.T) {

@@ -364,10 +364,9 @@ func alarmOutlivesConnection(t *testing.T, own *harness.Broker) {
 	name := brokerConnection(t, vhost)
 	watermark(t, own, alarming)
 	waitBlocked(t, server, post)
-	if err := vhost.Call(http.MethodDelete, "/api/connections/"+url.PathEscape(name), nil, nil); err != nil {
-		t.Fatal(err)
-	}
-	harness.Eventually(t, 10*time.Second, "another connection", func() bool {
+	// The management API may need more than one word: a connection that is blocked is slow to hear it.
+	harness.Eventually(t, 40*time.Second, "another connection", func() bool {
+		_ = vhost.Call(http.MethodDelete, "/api/connections/"+url.PathEscape(name), nil, nil) // an error when it is gone
 		return len(linesOf(server.Log, "connected to the broker")) == 2
 	})
 	watermark(t, own, normal)
@@ -647,13 +646,14 @@ func TestQueueFull(t *testing.T) {
 	checkLines(t, server, "connection to the broker lost", 0)
 }
 
-// relay stands between a server and the broker, and can make the connections that it has go silent, as a network does
-// that forgets them: nobody is told.
+// relay stands between a server and the broker, and can be silent as a network is that forgets connections: nobody is
+// told, and nothing arrives.
 type relay struct {
 	net.Listener
-	mu     sync.Mutex // guards muted
-	muted  *atomic.Bool
-	closed atomic.Int64 // connections that the server's side has closed
+	accepted, closed atomic.Int64 // connections of the server: taken, and closed by it
+
+	mu     sync.Mutex // guards silent
+	silent *atomic.Bool
 }
 
 func startRelay(t *testing.T, to string) *relay {
@@ -663,13 +663,14 @@ func startRelay(t *testing.T, to string) *relay {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = ln.Close() })
-	r := &relay{Listener: ln, muted: &atomic.Bool{}}
+	r := &relay{Listener: ln, silent: &atomic.Bool{}}
 	go func() {
 		for {
 			near, err := ln.Accept()
 			if err != nil {
 				return
 			}
+			r.accepted.Add(1)
 			go r.pass(near, to)
 		}
 	}()
@@ -684,65 +685,92 @@ func (r *relay) pass(near net.Conn, to string) {
 	}
 	defer far.Close()
 	r.mu.Lock()
-	muted := r.muted
+	silent := r.silent
 	r.mu.Unlock()
-	go func() { _, _ = io.Copy(unlessMuted{near, muted}, far) }()
-	_, _ = io.Copy(unlessMuted{far, muted}, near)
+	go func() { _, _ = io.Copy(unlessSilent{near, silent}, far) }()
+	_, _ = io.Copy(unlessSilent{far, silent}, near)
 	r.closed.Add(1)
 }
 
-// mute silences the connections of now, and not those to come.
-func (r *relay) mute() {
+// silence is for every connection from now on.
+func (r *relay) silence() {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.muted.Store(true)
-	r.muted = &atomic.Bool{}
+	r.silent.Store(true)
 }
 
-type unlessMuted struct {
+// heal lets new connections pass; those that were silenced stay so.
+func (r *relay) heal() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.silent = &atomic.Bool{}
+}
+
+type unlessSilent struct {
 	io.Writer
-	muted *atomic.Bool
+	silent *atomic.Bool
 }
 
-func (w unlessMuted) Write(p []byte) (int, error) {
-	if w.muted.Load() {
+func (w unlessSilent) Write(p []byte) (int, error) {
+	if w.silent.Load() {
 		return len(p), nil
 	}
 	return w.Writer.Write(p)
 }
 
 // TestSilentConnection holds that a connection which is dead without knowing it costs the requests that went that way
-// and no others, and that the log tells the story in its order.
+// and no others, that a try to connect which nobody answers does not hold up the next one, and that the log tells the
+// story in its order.
 func TestSilentConnection(t *testing.T) {
 	t.Parallel()
-	const timeout = 2 * time.Second
-	vhost := broker.VHost(t)
-	relay := startRelay(t, broker.AMQP)
-	server := vhost.Serve(t, harness.Settings{
-		"AMQP_SERVER_URL":  strings.Replace(vhost.URL(topology.Publisher), broker.AMQP, relay.Addr().String(), 1),
-		"FALLBACK_TIMEOUT": timeout.String(),
-	})
-	server.WaitReady(t)
-	accepted := map[string]string{}
-	post := func(body string) reply {
-		r := within(t, timeout, func() reply { return send(t, "POST", server.URL+"/fallback", body) })
-		if r.status == http.StatusAccepted {
-			accepted[r.id()] = body
-		}
-		return r
-	}
-	checkAccepted(t, post("before"))
-	relay.mute()
-	checkProblem(t, post("lost on the way"), http.StatusServiceUnavailable, "not-confirmed")
-	checkAccepted(t, post("after")) // over a new connection
-	server.WaitReady(t)
-	harness.Eventually(t, 10*time.Second, "the dead connection to be closed", func() bool { return relay.closed.Load() > 0 })
-	for i := range 5 {
-		checkAccepted(t, post(fmt.Sprint("later ", i)))
-	}
-	checkNoneLost(t, vhost, accepted)
-	story := linesOf(server.Log, "to the broker")
-	if len(story) == 0 || !strings.Contains(story[len(story)-1], "connected to the broker") {
-		t.Errorf("the server is connected, and the log says:\n%s", strings.Join(story, ""))
+	for _, row := range []struct {
+		name string
+		lost int // of the tries to connect
+	}{
+		{"one connection is forgotten", 0},
+		{"nothing arrives for a while", 1},
+	} {
+		t.Run(row.name, func(t *testing.T) {
+			t.Parallel()
+			const timeout = 2 * time.Second
+			vhost := broker.VHost(t)
+			relay := startRelay(t, broker.AMQP)
+			server := vhost.Serve(t, harness.Settings{
+				"AMQP_SERVER_URL":  strings.Replace(vhost.URL(topology.Publisher), broker.AMQP, relay.Addr().String(), 1),
+				"FALLBACK_TIMEOUT": timeout.String(),
+			})
+			server.WaitReady(t)
+			accepted := map[string]string{}
+			post := func(body string) reply {
+				r := within(t, timeout, func() reply { return send(t, "POST", server.URL+"/fallback", body) })
+				if r.status == http.StatusAccepted {
+					accepted[r.id()] = body
+				}
+				return r
+			}
+			checkAccepted(t, post("before"))
+			relay.silence()
+			if row.lost == 0 {
+				relay.heal()
+			}
+			checkProblem(t, post("on its way"), http.StatusServiceUnavailable, "not-confirmed")
+			if row.lost == 0 {
+				checkAccepted(t, post("after")) // over a new connection
+			} else {
+				harness.Eventually(t, 5*time.Second, "a try to connect", func() bool { return relay.accepted.Load() > 1 })
+				relay.heal()
+				harness.Eventually(t, comeBack, "a 202", func() bool { return post("after").status == http.StatusAccepted })
+			}
+			server.WaitReady(t)
+			harness.Eventually(t, 15*time.Second, "the dead connections to be closed", func() bool {
+				return relay.closed.Load() > int64(row.lost)
+			})
+			checkAccepted(t, post("later"))
+			checkNoneLost(t, vhost, accepted)
+			story := linesOf(server.Log, "to the broker")
+			if len(story) == 0 || !strings.Contains(story[len(story)-1], "connected to the broker") {
+				t.Errorf("the server is connected, and the log says:\n%s", strings.Join(story, ""))
+			}
+		})
 	}
 }
