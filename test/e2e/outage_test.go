@@ -670,23 +670,23 @@ func startRelay(t *testing.T, to string) *relay {
 			if err != nil {
 				return
 			}
+			r.mu.Lock()
+			silent := r.silent
+			r.mu.Unlock()
 			r.accepted.Add(1)
-			go r.pass(near, to)
+			go r.pass(near, to, silent)
 		}
 	}()
 	return r
 }
 
-func (r *relay) pass(near net.Conn, to string) {
+func (r *relay) pass(near net.Conn, to string, silent *atomic.Bool) {
 	defer near.Close()
 	far, err := net.Dial("tcp", to)
 	if err != nil {
 		return
 	}
 	defer far.Close()
-	r.mu.Lock()
-	silent := r.silent
-	r.mu.Unlock()
 	go func() { _, _ = io.Copy(unlessSilent{near, silent}, far) }()
 	_, _ = io.Copy(unlessSilent{far, silent}, near)
 	r.closed.Add(1)
