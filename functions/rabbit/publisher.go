@@ -115,7 +115,7 @@ func (p *Publisher) Publish(ctx context.Context, r *envelope.Request) error {
 
 // noteLate says in the log that the session is given up because of a late confirm, once, and while it is the current one.
 func (p *Publisher) noteLate(s *session) {
-	if s.late.Load() && !s.blocked.Load() && p.current.Load() == s {
+	if s.givenUp.Load() && p.current.Load() == s {
 		p.states.change("connection", "late", slog.LevelWarn, "no confirm in time; taking another connection to the broker")
 	}
 }
@@ -243,7 +243,7 @@ func (p *Publisher) watch(s *session) {
 		},
 		func() { p.states.change("alarm", "", slog.LevelInfo, "the broker takes messages again") },
 	)
-	if err != nil && p.life.Err() == nil && p.current.Load() == s && !s.late.Load() {
+	if err != nil && p.life.Err() == nil && p.current.Load() == s && !s.givenUp.Load() {
 		p.states.change("connection", "lost", slog.LevelWarn, "connection to the broker lost; connecting again", "error", err)
 	}
 }

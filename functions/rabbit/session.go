@@ -81,6 +81,7 @@ type session struct {
 
 	blocked atomic.Bool   // between connection.blocked and connection.unblocked
 	late    atomic.Bool   // a confirm was late: when the block ends, the session does
+	givenUp atomic.Bool   // retired because of a late confirm
 	retired chan struct{} // closed when no new publish may use the session
 	once    sync.Once
 	watched chan struct{} // closed when watch has returned
@@ -215,6 +216,7 @@ func (s *session) publish(ctx context.Context, queue string, m amqp.Publishing) 
 func (s *session) tooLate() {
 	s.late.Store(true)
 	if !s.blocked.Load() {
+		s.givenUp.Store(true)
 		s.retire()
 	}
 }
