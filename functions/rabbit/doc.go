@@ -13,7 +13,10 @@
 //   - A false confirm is "refused or unknown": a nack when the channel is still open (the queue is full), unknown when
 //     it is not. A publish whose outcome is unknown because the connection broke is tried once more on the next
 //     connection, under the same message id. So a message may be stored twice; it is never answered for without being
-//     stored once.
+//     stored once. When the second try fails too, the error is [ErrUnconfirmed], whatever it failed for: the first may
+//     have stored it.
+//   - A channel that the broker closes with 403 says that the user may not publish: [ErrNotAllowed], no second try, and no
+//     other connection for a second. Any other channel error may be the fault of one message among many in flight.
 //   - Connections are disposable. On any doubt (a late confirm, a closed channel, nothing heard for two heartbeats) a
 //     [Publisher] takes a new one, and gives those in flight on the old one until their own deadlines. There is no end
 //     to redialling; the wait between tries grows to a second, with jitter. While there is no connection, a publish
@@ -22,15 +25,19 @@
 //     back through the whole recovery (26 s were measured), and it is marked experimental.
 //   - Every write is bounded. A broker under a memory or disk alarm stops reading; the library's Publish and Close then
 //     hang in a write without end, and Publish holds a lock meanwhile. The connection below it therefore queues writes in
-//     memory, writes them in batches with a deadline each, and closes itself when one is missed; and a publish reserves
-//     room in that queue first, for as long as its context lasts.
+//     memory, writes them in batches with a deadline for each 128 KiB, and closes itself when one is missed; and a publish
+//     reserves room in that queue first, for as long as its context lasts.
 //   - connection.blocked is heard: while it lasts, Publish fails at once with [ErrBlocked].
 //   - The queue is expected to be there. When a publish is returned, the publisher looks for it and, if it is gone, tries
-//     once to declare it, durable and quorum, which an administrator may; the publisher's own user may not, and the answer stays [ErrUnroutable].
+//     once to declare it, durable and quorum, which an administrator may; the publisher's own user may not, and the
+//     answer stays [ErrUnroutable].
+//
+// What each error says of the message is in the list of [Failure] values.
 //
 // # Who closes what
 //
-// A Publisher owns its connections; [Publisher.Close] ends them, bounded by a second each, and returns when the last
-// goroutine has. Channels are never closed on their own: they go with their connection. Questions about queues go over
+// A Publisher owns its connections; [Publisher.Close] ends them, bounded by a second (under it the socket is closed: the
+// library's own wait for the broker's good-bye has no end while heartbeats come), and returns when the last goroutine
+// has. Channels are never closed on their own: they go with their connection. Questions about queues go over
 // throw-away channels, because the broker's answer to a bad question is to close the channel.
 package rabbit

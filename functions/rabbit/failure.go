@@ -1,7 +1,8 @@
 package rabbit
 
 // Failure is why a request was not stored, or is not known to be. Errors of [Publisher.Publish] and [Publisher.Ready]
-// wrap exactly one of them, with the cause; errors.Is tells which.
+// wrap exactly one of them; errors.Is tells which. What each says of the message ("nothing was sent", "it was not stored")
+// holds for all tries of that publish: once one try has an unknown outcome, the error is ErrUnconfirmed.
 type Failure struct{ code, text string }
 
 func (f *Failure) Error() string { return f.text }
@@ -27,6 +28,8 @@ var (
 	// ErrNotQuorum: the queue is of a type that does not sync to disk before it confirms. Publishing works, the promise
 	// does not hold. Ready only.
 	ErrNotQuorum = &Failure{"queue-not-quorum", "the queue is not a quorum queue: a confirm does not mean that a message is on disk"}
-	// ErrNotAllowed: the broker's user lacks a permission. Count only.
-	ErrNotAllowed = &Failure{"not-allowed", "the user lacks the permission"}
+	// ErrNotAllowed: the broker's user lacks a permission: to publish, or in [Count] to see the queue. Nothing was stored.
+	ErrNotAllowed = &Failure{"not-allowed", "the broker's user lacks the permission"}
+	// ErrNotAsked: see [Count], its only user.
+	ErrNotAsked = &Failure{"not-asked", "not asked"}
 )

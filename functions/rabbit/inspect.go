@@ -8,7 +8,7 @@ import (
 )
 
 // QueueCount is how many messages are ready on a queue and how many consumers it has. Err says why that is not known:
-// ErrUnroutable when there is no such queue, ErrNotAllowed when the user may not see it.
+// ErrUnroutable when there is no such queue, ErrNotAllowed when the user may not see it, ErrNotAsked after such a one.
 type QueueCount struct {
 	Queue     string
 	Ready     int
@@ -20,13 +20,13 @@ type QueueCount struct {
 // most users may see come first, and each refusal is an error in the broker's log. The error wraps [ErrUnavailable]; what
 // the broker says of one queue is in its row.
 func Count(ctx context.Context, url string, queues []string) ([]QueueCount, error) {
+	ctx, cancel := context.WithTimeout(ctx, dialTimeout)
+	defer cancel()
 	conn, w, err := connect(ctx, url, "fallback queues")
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w (%s)", ErrUnavailable, err, hint(err))
 	}
-	defer closeConnection(conn)
-	ctx, cancel := context.WithTimeout(ctx, dialTimeout)
-	defer cancel()
+	defer closeConnection(conn, w)
 	defer closeWith(ctx, w)()
 
 	counts := make([]QueueCount, 0, len(queues))
@@ -34,7 +34,7 @@ func Count(ctx context.Context, url string, queues []string) ([]QueueCount, erro
 	for _, queue := range queues {
 		count := QueueCount{Queue: queue}
 		if refused {
-			count.Err = ErrNotAllowed
+			count.Err = ErrNotAsked
 			counts = append(counts, count)
 			continue
 		}

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"net/http"
 	"net/url"
+	"strings"
 	"time"
 )
 
@@ -22,7 +23,9 @@ func NewManagement(base string) (*Management, error) {
 	if err != nil {
 		return nil, errors.New("the management API's URL cannot be parsed") // err would show it
 	}
-	return &Management{base: u, client: &http.Client{Timeout: 3 * time.Second}}, nil
+	// No proxy: the broker is a neighbour, and the password is for it alone.
+	client := &http.Client{Timeout: 3 * time.Second, Transport: &http.Transport{TLSHandshakeTimeout: 3 * time.Second}}
+	return &Management{base: u, client: client}, nil
 }
 
 // QueueType is "quorum", "classic" or "stream".
@@ -38,8 +41,8 @@ func (m *Management) QueueType(ctx context.Context, vhost, queue string) (string
 }
 
 func (m *Management) get(ctx context.Context, path string, answer any) error {
-	address := url.URL{Scheme: m.base.Scheme, Host: m.base.Host}
-	request, err := http.NewRequestWithContext(ctx, http.MethodGet, address.String()+path, nil)
+	base := url.URL{Scheme: m.base.Scheme, Host: m.base.Host, Path: strings.TrimRight(m.base.Path, "/")}
+	request, err := http.NewRequestWithContext(ctx, http.MethodGet, base.String()+path, nil)
 	if err != nil {
 		return errors.New("bad management URL")
 	}
@@ -54,7 +57,11 @@ func (m *Management) get(ctx context.Context, path string, answer any) error {
 		return err
 	}
 	defer response.Body.Close()
-	if response.StatusCode != http.StatusOK {
+	switch response.StatusCode {
+	case http.StatusOK:
+	case http.StatusUnauthorized:
+		return errors.New("the management API answered 401: check the user and password in RABBITMQ_MANAGEMENT_URL")
+	default:
 		return fmt.Errorf("the management API answered %s", response.Status)
 	}
 	return json.NewDecoder(response.Body).Decode(answer)

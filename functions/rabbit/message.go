@@ -39,6 +39,12 @@ func toMessage(r *envelope.Request, text string) amqp.Publishing {
 	return m
 }
 
+// metadataSize is the bytes of a message's metadata.
+func metadataSize(m amqp.Publishing) int {
+	metadata, _ := m.Headers[HeaderMetadata].(string)
+	return len(metadata)
+}
+
 // contentType is the request's, when a short string of AMQP can hold it and it is printable ASCII. The true value is in
 // the metadata in any case.
 func contentType(h http.Header) string {

@@ -48,15 +48,18 @@ type Publisher struct {
 
 	current  atomic.Pointer[session]
 	inFlight atomic.Int64
-	flight   singleflight.Group // one try to connect and one look at the queue at a time
+	dialling singleflight.Group // one try to connect at a time
+	refusing atomic.Bool        // the last that was said in the log of the queue is that it is full
 
 	mu       sync.Mutex // guards the rest
 	closed   bool
 	failures int       // to connect, in a row
 	retryAt  time.Time // no try before
 	lastErr  error     // of the last try
-	looked   look      // at the queue
 }
+
+// redialEvery is the least time between two connections, so that one that is lost again and again costs little.
+const redialEvery = 100 * time.Millisecond
 
 // NewPublisher returns a Publisher that has not connected yet.
 func NewPublisher(o Options) *Publisher {
@@ -86,38 +89,63 @@ func (p *Publisher) Publish(ctx context.Context, r *envelope.Request) error {
 	defer p.inFlight.Add(-1)
 
 	message := toMessage(r, p.options.Text)
-	var reconnected, ensured bool
+	var lost, ensured bool
 	for {
 		s, err := p.session(ctx)
-		if err != nil {
-			return err
+		if err == nil {
+			err = s.publish(ctx, p.options.Queue, message)
+			p.note(s, err)
 		}
-		err = s.publish(ctx, p.options.Queue, message)
 		switch {
 		case err == nil:
 			return nil
-		case errors.Is(err, errLost) && !reconnected:
-			reconnected = true
-			s.retire()
-		case errors.Is(err, errLost):
-			return fmt.Errorf("%w: %w", ErrUnconfirmed, err)
+		case errors.Is(err, errLost) && !lost:
+			lost = true
+			continue
 		case errors.Is(err, ErrUnroutable) && !ensured:
 			ensured = true
-			if p.ensureQueue(ctx, s) != nil {
-				return ErrUnroutable
+			if err = p.ensureQueue(ctx, s); err == nil {
+				continue
 			}
-		default:
-			p.noteLate(s)
-			return err
+			err = ErrUnroutable
 		}
+		if lost && !errors.Is(err, ErrUnconfirmed) {
+			err = fmt.Errorf("%w: %v", ErrUnconfirmed, err) // not %w: the first try may have stored it, whatever became of this one
+		}
+		return err
 	}
 }
 
-// noteLate says in the log that the session is given up because of a late confirm, once, and while it is the current one.
-func (p *Publisher) noteLate(s *session) {
-	if s.givenUp.Load() && p.current.Load() == s {
+// note draws the conclusions for the publishes to come from what became of one, and says in the log what an operator
+// should know.
+func (p *Publisher) note(s *session, err error) {
+	switch {
+	case err == nil:
+		if p.refusing.Load() && p.refusing.CompareAndSwap(true, false) {
+			p.options.Log.Info("the queue takes requests again", "queue", p.options.Queue)
+		}
+	case errors.Is(err, errLost):
+		s.retire()
+	case errors.Is(err, ErrRefused):
+		if p.refusing.CompareAndSwap(false, true) {
+			p.options.Log.Error("the queue is full: answering 503", "queue", p.options.Queue,
+				"hint", "drain it, or raise max-length and max-length-bytes in its policy")
+		}
+	case errors.Is(err, ErrNotAllowed):
+		s.retire() // its channel is closed
+		p.holdOff(err)
+		p.report(err)
+	case s.givenUp.Load() && p.current.Load() == s:
 		p.states.change("connection", "late", slog.LevelWarn, "no confirm in time; taking another connection to the broker")
 	}
+}
+
+// holdOff keeps publishes away from the broker for a while: the next would be refused as this one, at the price of a
+// connection.
+func (p *Publisher) holdOff(err error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.retryAt, p.lastErr = time.Now().Add(lookEvery), err
 }
 
 // Run keeps a connection up, and says in the log what is wrong with it or with the queue, until ctx ends. It is for
@@ -159,7 +187,7 @@ func (p *Publisher) session(ctx context.Context) (*session, error) {
 		return nil, p.lastErr
 	}
 	select {
-	case r := <-p.flight.DoChan("connect", func() (any, error) { return p.reconnect() }):
+	case r := <-p.dialling.DoChan("", func() (any, error) { return p.reconnect() }):
 		if r.Err != nil {
 			return nil, r.Err
 		}
@@ -181,13 +209,14 @@ func (p *Publisher) reconnect() (*session, error) {
 	}
 	if old != nil {
 		old.retire()
+		sleep(p.life, time.Until(old.opened.Add(redialEvery)))
 	}
 	s, err := openSession(p.life, p.options.URL, p.options.Channels, p.options.InFlight)
 	if err != nil {
 		return nil, p.failed(err)
 	}
 	p.mu.Lock()
-	p.failures, p.retryAt, p.looked = 0, time.Time{}, look{}
+	p.failures, p.retryAt = 0, time.Time{}
 	p.mu.Unlock()
 	p.states.forget("alarm")
 	p.states.change("connection", "connected", slog.LevelInfo, "connected to the broker")
@@ -263,7 +292,7 @@ func (p *Publisher) closeWhenRetired(s *session) {
 	case <-p.life.Done():
 		s.retire()
 	}
-	closeConnection(s.conn)
+	closeConnection(s.conn, s.wire)
 	<-s.watched
 }
 

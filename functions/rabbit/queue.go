@@ -2,6 +2,7 @@ package rabbit
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -33,7 +34,7 @@ func (p *Publisher) Ready(ctx context.Context) error {
 	if s.blocked.Load() {
 		return ErrBlocked
 	}
-	if last := p.lastLook(); time.Since(last.at) < lookEvery {
+	if last := s.lastLook(); time.Since(last.at) < lookEvery {
 		return last.err
 	}
 	return p.look(ctx, s)
@@ -42,32 +43,34 @@ func (p *Publisher) Ready(ctx context.Context) error {
 // ensureQueue is for a publish that was returned: nil means that the queue is there now. A bad answer holds for a
 // second, so that a missing queue does not cost two round trips a request.
 func (p *Publisher) ensureQueue(ctx context.Context, s *session) error {
-	if last := p.lastLook(); last.err != nil && time.Since(last.at) < lookEvery {
+	if last := s.lastLook(); last.err != nil && time.Since(last.at) < lookEvery {
 		return last.err
 	}
 	return p.look(ctx, s)
 }
 
-func (p *Publisher) lastLook() look {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	return p.looked
+func (s *session) lastLook() look {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.looked
 }
 
 // look asks whether the queue is there and of what type it is, remembers the answer and logs it when it has changed. All
 // who ask at the same time share one question.
 func (p *Publisher) look(ctx context.Context, s *session) error {
 	select {
-	case r := <-p.flight.DoChan("look", func() (any, error) {
+	case r := <-s.looking.DoChan("", func() (any, error) {
 		if !p.begin() {
 			return nil, ErrClosed
 		}
 		defer p.work.Done()
 		err := p.inspect(s)
-		p.mu.Lock()
-		p.looked = look{time.Now(), err}
-		p.mu.Unlock()
-		p.report(err)
+		s.mu.Lock()
+		s.looked = look{time.Now(), err}
+		s.mu.Unlock()
+		if p.current.Load() == s { // else it says nothing of the present connection
+			p.report(err)
+		}
 		return nil, err
 	}):
 		return r.Err
@@ -88,6 +91,9 @@ func (p *Publisher) report(err error) {
 	case errors.Is(err, ErrUnroutable):
 		p.states.change("queue", "missing", slog.LevelError, "the queue does not exist: answering 503",
 			"queue", queue, "error", err, "hint", "import rabbitmq/definitions.json, or use a user that may declare it")
+	case errors.Is(err, ErrNotAllowed):
+		p.states.change("queue", "permission", slog.LevelError, "the broker's user may not publish: answering 503",
+			"error", err, "hint", "give it write permission on amq.default, as rabbitmq/definitions.json does for fallback-publisher")
 	case errors.Is(err, ErrNotQuorum):
 		p.states.change("queue", "type", slog.LevelError, "the promise of a 202 does not hold: "+ErrNotQuorum.text,
 			"queue", queue, "error", err, "hint", "drain and delete the queue, then import rabbitmq/definitions.json")
@@ -96,10 +102,18 @@ func (p *Publisher) report(err error) {
 	}
 }
 
-// inspect finds out whether the queue is there and what type it has, and declares it if it is not there and the user
-// may. It answers nil, or why it could not tell, or wraps ErrUnroutable or ErrNotQuorum.
+// inspect finds out whether the user may publish, whether the queue is there and what type it has, and declares it if it
+// is not there and the user may. It answers nil, or why it could not tell, or wraps ErrNotAllowed, ErrUnroutable or
+// ErrNotQuorum.
 func (p *Publisher) inspect(s *session) error {
-	err := ask(s.conn, func(ch *amqp.Channel) error {
+	err := p.tryPermission(s)
+	switch {
+	case code(err) == amqp.AccessRefused:
+		return fmt.Errorf("%w: %w", ErrNotAllowed, err)
+	case err != nil:
+		return fmt.Errorf("%w: %w", ErrUnavailable, err)
+	}
+	err = ask(s.conn, func(ch *amqp.Channel) error {
 		_, err := ch.QueueDeclarePassive(p.options.Queue, true, false, false, false, nil)
 		return err
 	})
@@ -140,18 +154,46 @@ func (p *Publisher) queueType() string {
 	defer cancel()
 	kind, err := p.options.QueueType(ctx, p.options.Queue)
 	if err != nil {
-		p.states.change("management", err.Error(), slog.LevelWarn, "cannot learn the queue's type from the management API", "error", err)
+		p.states.change("management", "silent", slog.LevelWarn, "cannot learn the queue's type from the management API", "error", err)
 		return ""
 	}
 	p.states.change("management", "", slog.LevelInfo, "the management API answers again")
 	return kind
 }
 
-func (p *Publisher) declare(s *session) error {
+// tryPermission publishes a message that no queue takes: the broker looks first whether the user may publish, and then
+// drops it. There is no other way to ask, and a server that finds out with its first request has said that it is ready.
+func (p *Publisher) tryPermission(s *session) error {
 	return ask(s.conn, func(ch *amqp.Channel) error {
+		closes := ch.NotifyClose(make(chan *amqp.Error, 1))
+		if err := ch.Confirm(false); err != nil {
+			return err
+		}
+		confirm, err := ch.PublishWithDeferredConfirm("", p.options.Queue+" permission", false, false, amqp.Publishing{})
+		if err != nil {
+			return err
+		}
+		if confirm.Wait() {
+			return nil
+		}
+		if err, open := <-closes; open {
+			return err
+		}
+		return errLost
+	})
+}
+
+// declare makes the queue, or says that the user may not; a user who may not is not tried again on this connection.
+func (p *Publisher) declare(s *session) error {
+	if s.mayNotDeclare.Load() {
+		return ErrNotAllowed
+	}
+	err := ask(s.conn, func(ch *amqp.Channel) error {
 		_, err := ch.QueueDeclare(p.options.Queue, true, false, false, false, quorumArguments)
 		return err
 	})
+	s.mayNotDeclare.Store(code(err) == amqp.AccessRefused)
+	return err
 }
 
 // ask runs a question on a channel of its own: the broker closes the channel of a question that it refuses. It may wait
@@ -183,7 +225,13 @@ func code(err error) int {
 
 // hint says what to do about a failure to connect.
 func hint(err error) string {
+	var certificate *tls.CertificateVerificationError
+	var notTLS tls.RecordHeaderError
 	switch {
+	case errors.As(err, &certificate):
+		return "the broker's certificate is not trusted or not for this host name: name its CA in AMQP_SERVER_URL with ?cacertfile="
+	case errors.As(err, &notTLS):
+		return "what answers there does not speak TLS: check the port in AMQP_SERVER_URL, or use amqp://"
 	case errors.Is(err, amqp.ErrCredentials), code(err) == amqp.AccessRefused:
 		return "check the user and password in AMQP_SERVER_URL"
 	case errors.Is(err, amqp.ErrVhost), code(err) == amqp.NotAllowed:

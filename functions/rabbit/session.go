@@ -2,7 +2,6 @@ package rabbit
 
 import (
 	"context"
-	"crypto/tls"
 	"errors"
 	"fmt"
 	"net"
@@ -11,11 +10,12 @@ import (
 	"time"
 
 	amqp "github.com/rabbitmq/amqp091-go"
+	"golang.org/x/sync/singleflight"
 )
 
 const (
-	// dialTimeout bounds everything up to a usable connection: at most 8 round trips, and short enough that a broker
-	// that comes back while a try hangs is found again within five seconds.
+	// dialTimeout bounds everything up to a usable connection, its channels included: at most 8 round trips, and short
+	// enough that a broker that comes back while a try hangs is found again within five seconds.
 	dialTimeout = 3 * time.Second
 	// writeTimeout bounds one write to the broker.
 	writeTimeout = 3 * time.Second
@@ -25,10 +25,9 @@ const (
 	heartbeat = 10 * time.Second
 )
 
-// connect dials and opens an AMQP connection. It returns within dialTimeout, or as soon as ctx ends.
+// connect dials and opens an AMQP connection, for as long as ctx lasts. With amqps, the URL may name a CA and a client's
+// certificate: cacertfile, certfile, keyfile, server_name_indication (RabbitMQ's "URI query parameters").
 func connect(ctx context.Context, url, name string) (*amqp.Connection, *wire, error) {
-	ctx, cancel := context.WithTimeout(ctx, dialTimeout)
-	defer cancel()
 	var w *wire
 	stop := func() bool { return true }
 	config := amqp.Config{
@@ -43,7 +42,6 @@ func connect(ctx context.Context, url, name string) (*amqp.Connection, *wire, er
 			stop = closeWith(ctx, w)
 			return w, nil
 		},
-		TLSClientConfig: &tls.Config{MinVersion: tls.VersionTLS12},
 	}
 	conn, err := amqp.DialConfig(url, config)
 	if err == nil && !stop() {
@@ -64,8 +62,10 @@ func closeWith(ctx context.Context, w *wire) (stop func() bool) {
 	return context.AfterFunc(ctx, func() { _ = w.Conn.Close() })
 }
 
-// closeConnection says good-bye to the broker, and does not insist.
-func closeConnection(conn *amqp.Connection) {
+// closeConnection says good-bye to the broker, and does not insist. A broker under an alarm does not answer, and sends
+// heartbeats, each of which moves the library's own deadline: so the socket is closed under it.
+func closeConnection(conn *amqp.Connection, w *wire) {
+	defer time.AfterFunc(closeTimeout, func() { _ = w.Conn.Close() }).Stop()
 	_ = conn.CloseDeadline(time.Now().Add(closeTimeout)) // it is closed afterwards whatever this says
 }
 
@@ -78,6 +78,9 @@ type session struct {
 	wire     *wire
 	channels []*channel
 	next     atomic.Uint32
+	opened   time.Time
+	closes   chan *amqp.Error
+	blocks   chan amqp.Blocking
 
 	blocked atomic.Bool   // between connection.blocked and connection.unblocked
 	late    atomic.Bool   // a confirm was late: when the block ends, the session does
@@ -85,32 +88,42 @@ type session struct {
 	retired chan struct{} // closed when no new publish may use the session
 	once    sync.Once
 	watched chan struct{} // closed when watch has returned
+
+	looking       singleflight.Group // one look at the queue at a time
+	mayNotDeclare atomic.Bool        // so it is not tried again
+	mu            sync.Mutex         // guards looked
+	looked        look
 }
 
 // channel is an AMQP channel in confirm mode.
 type channel struct {
 	*amqp.Channel
 	returns chan amqp.Return
+	closes  chan *amqp.Error
 
-	mu       sync.Mutex // guards returned, and is held while returns is emptied into it
+	mu       sync.Mutex // guards the next two, and is held while the two above are emptied into them
 	returned map[string]amqp.Return
+	cause    *amqp.Error // why the broker closed the channel
 }
 
 // openSession connects and opens channels, each ready for inFlight publishes at once.
 func openSession(ctx context.Context, url string, channels, inFlight int) (*session, error) {
+	ctx, cancel := context.WithTimeout(ctx, dialTimeout)
+	defer cancel()
 	conn, w, err := connect(ctx, url, "fallback publisher")
 	if err != nil {
 		return nil, err
 	}
-	ctx, cancel := context.WithTimeout(ctx, dialTimeout)
-	defer cancel()
 	defer closeWith(ctx, w)()
 
-	s := &session{conn: conn, wire: w, retired: make(chan struct{}), watched: make(chan struct{})}
+	s := &session{
+		conn: conn, wire: w, opened: time.Now(), retired: make(chan struct{}), watched: make(chan struct{}),
+		closes: conn.NotifyClose(make(chan *amqp.Error, 1)), blocks: conn.NotifyBlocked(make(chan amqp.Blocking, 16)),
+	}
 	for range channels {
 		ch, err := openChannel(conn, inFlight)
 		if err != nil {
-			closeConnection(conn)
+			closeConnection(conn, w)
 			return nil, err
 		}
 		s.channels = append(s.channels, ch)
@@ -129,6 +142,7 @@ func openChannel(conn *amqp.Connection, inFlight int) (*channel, error) {
 	return &channel{
 		Channel:  ch,
 		returns:  ch.NotifyReturn(make(chan amqp.Return, inFlight)),
+		closes:   ch.NotifyClose(make(chan *amqp.Error, 1)),
 		returned: map[string]amqp.Return{},
 	}, nil
 }
@@ -137,11 +151,10 @@ func openChannel(conn *amqp.Connection, inFlight int) (*channel, error) {
 func (s *session) watch(onBlock func(reason string), onUnblock func()) error {
 	defer close(s.watched)
 	defer s.retire()
-	closes := s.conn.NotifyClose(make(chan *amqp.Error, 1))
-	blocks := s.conn.NotifyBlocked(make(chan amqp.Blocking, 16))
+	blocks := s.blocks
 	for {
 		select {
-		case err := <-closes:
+		case err := <-s.closes:
 			if err == nil {
 				return nil
 			}
@@ -184,14 +197,18 @@ func (s *session) publish(ctx context.Context, queue string, m amqp.Publishing) 
 	if s.blocked.Load() {
 		return ErrBlocked
 	}
-	if err := s.wire.reserve(ctx, len(m.Body)); err != nil {
+	if ctx.Err() != nil {
+		return fmt.Errorf("%w: no time is left to ask it", ErrUnavailable)
+	}
+	size := len(m.Body) + metadataSize(m)
+	if err := s.wire.reserve(ctx, size); err != nil {
 		return fmt.Errorf("%w: it does not read", ErrUnavailable)
 	}
 	ch := s.channels[s.next.Add(1)%uint32(len(s.channels))]
 	confirm, err := ch.PublishWithDeferredConfirm("", queue, true, false, m)
-	s.wire.unreserve(len(m.Body))
+	s.wire.unreserve(size)
 	if err != nil {
-		return fmt.Errorf("%w: %w", errLost, err)
+		return ch.lost(err)
 	}
 	select {
 	case <-confirm.Done():
@@ -201,7 +218,7 @@ func (s *session) publish(ctx context.Context, queue string, m amqp.Publishing) 
 	}
 	switch {
 	case !confirm.Acked() && ch.IsClosed():
-		return errLost
+		return ch.lost(nil)
 	case !confirm.Acked():
 		return ErrRefused
 	case ch.wasReturned(m.MessageId):
@@ -219,6 +236,29 @@ func (s *session) tooLate() {
 		s.givenUp.Store(true)
 		s.retire()
 	}
+}
+
+// lost is the error of a publish on a channel that has been closed: errLost, or ErrNotAllowed when the broker has closed
+// it because the user may not publish. The library tells why before it gives up the channel's confirms.
+func (ch *channel) lost(err error) error {
+	ch.mu.Lock()
+	defer ch.mu.Unlock()
+	select {
+	case cause, open := <-ch.closes:
+		if open {
+			ch.cause = cause
+		}
+	default:
+	}
+	switch {
+	case ch.cause != nil && ch.cause.Code == amqp.AccessRefused:
+		return fmt.Errorf("%w: %w", ErrNotAllowed, ch.cause)
+	case ch.cause != nil:
+		return fmt.Errorf("%w: %w", errLost, ch.cause)
+	case err != nil:
+		return fmt.Errorf("%w: %w", errLost, err)
+	}
+	return errLost
 }
 
 // wasReturned says whether the broker gave the message back. It is right only after the message's confirm: by then the

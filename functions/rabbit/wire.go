@@ -3,6 +3,7 @@ package rabbit
 import (
 	"context"
 	"net"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -11,7 +12,10 @@ import (
 const (
 	// wirePending bounds the bytes of messages that wait to be written, so that a broker that stops reading costs bounded
 	// memory. A single larger message may wait by itself.
-	wirePending = 1 << 20
+	wirePending = 4 << 20
+	// wirePiece is how much of a batch is written under one deadline: what it bounds is a write that makes no progress, and
+	// not how large a message may be on a slow line.
+	wirePiece = 128 << 10
 	// wireKept bounds the buffers that are kept from batch to batch.
 	wireKept = 256 << 10
 	// closeFlush bounds how long Close waits for what is still to be written.
@@ -19,7 +23,7 @@ const (
 )
 
 // wire is the socket below an AMQP connection. Writes return as soon as they are queued, and one goroutine writes all
-// that has queued up meanwhile in one call: a lone write goes out at once, many become one segment and one system call,
+// that has queued up meanwhile in few calls: a lone write goes out at once, many become one segment and one system call,
 // for the broker too. Each of these calls has a deadline; when it is missed, the wire closes, and with it everything
 // that waits on it.
 type wire struct {
@@ -27,11 +31,12 @@ type wire struct {
 	timeout time.Duration // of one write
 	heard   atomic.Int64  // when something was last read, Unix nanoseconds, wall clock: it goes on while a process is frozen
 
-	mu       sync.Mutex // guards the next four
+	mu       sync.Mutex // guards the next five, and the order in which write deadlines are set
 	room     *sync.Cond // signals that there is less pending or reserved, or that err is set
 	pending  []byte
-	reserved int   // bytes that are about to be written
-	err      error // once set, nothing more is taken
+	reserved int       // bytes that are about to be written
+	err      error     // once set, nothing more is taken
+	closeBy  time.Time // once err is set: when the last write must have ended
 
 	wake chan struct{} // holds one token while there may be something pending
 	done chan struct{} // closed when the goroutine has ended and the socket is closed
@@ -121,8 +126,9 @@ func (w *wire) writeBatches() {
 	for range w.wake {
 		var closing bool
 		batch, closing = w.take(batch)
-		if len(batch) > 0 {
-			if _, err := w.Conn.Write(batch); err != nil {
+		for piece := range slices.Chunk(batch, wirePiece) {
+			w.setDeadline()
+			if _, err := w.Conn.Write(piece); err != nil {
 				w.fail(err)
 				return
 			}
@@ -136,41 +142,41 @@ func (w *wire) writeBatches() {
 	}
 }
 
-// take gives what is pending for the buffer of the last batch, with the deadline of its write set, and says whether
-// nothing more will come.
+// take gives what is pending for the buffer of the last batch, and says whether nothing more will come.
 func (w *wire) take(last []byte) (batch []byte, closing bool) {
 	w.mu.Lock()
+	defer w.mu.Unlock()
 	batch, w.pending = w.pending, last[:0]
-	closing = w.err != nil
 	w.room.Broadcast()
-	w.mu.Unlock()
-	_ = w.Conn.SetWriteDeadline(time.Now().Add(w.timeout))
-	if w.failed() { // Close may have set its shorter deadline just before
-		_ = w.Conn.SetWriteDeadline(time.Now().Add(closeFlush))
-	}
-	return batch, closing
+	return batch, w.err != nil
 }
 
-func (w *wire) failed() bool {
+// setDeadline is that of the next write.
+func (w *wire) setDeadline() {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	return w.err != nil
+	deadline := w.closeBy
+	if w.err == nil {
+		deadline = time.Now().Add(w.timeout)
+	}
+	_ = w.Conn.SetWriteDeadline(deadline)
 }
 
-// fail makes err the answer to every Write from now on; the first one stays.
+// fail makes err the answer to every Write from now on, and gives what is still pending closeFlush; the first one stays.
 func (w *wire) fail(err error) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if w.err == nil {
-		w.err = err
+	if w.err != nil {
+		return
 	}
+	w.err, w.closeBy = err, time.Now().Add(closeFlush)
+	_ = w.Conn.SetWriteDeadline(w.closeBy) // for the write that may be under way
 	w.room.Broadcast()
 }
 
 // Close writes what is pending, within closeFlush, and closes the socket.
 func (w *wire) Close() error {
 	w.fail(net.ErrClosed)
-	_ = w.Conn.SetWriteDeadline(time.Now().Add(closeFlush)) // for the write that may be under way
 	w.signal()
 	<-w.done
 	return nil

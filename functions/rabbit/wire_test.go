@@ -9,7 +9,6 @@ import (
 	"io"
 	"net"
 	"sync"
-	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -346,36 +345,46 @@ func TestWireCloseIsBounded(t *testing.T) {
 	}
 }
 
-// TestWireCloseBesideBatch holds the same when Close comes just after a batch was taken and before its deadline is set.
+// TestWireCloseBesideBatch holds the same when Close comes between the taking of a batch and its write: no write gets a
+// later deadline than Close has set.
 func TestWireCloseBesideBatch(t *testing.T) {
+	t.Parallel()
+	for range 200 {
+		synctest.Test(t, func(t *testing.T) {
+			near, far := net.Pipe()
+			defer far.Close()
+			var last time.Time
+			w := newWire(socket{Conn: near, setWriteDeadline: func(d time.Time) error {
+				last = d
+				return near.SetWriteDeadline(d)
+			}}, time.Minute)
+			begin := time.Now()
+			go func() { _, _ = w.Write([]byte("x")) }()
+			_ = w.Close()
+			if got := time.Since(begin); got > closeFlush || last.Sub(begin) > closeFlush {
+				t.Errorf("Close took %s, the last deadline was after %s, want %s at most", got, last.Sub(begin), closeFlush)
+			}
+		})
+	}
+}
+
+// TestWireSlowPeer holds that a deadline is for progress: a large message may take many times as long on a slow line.
+func TestWireSlowPeer(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		near, far := net.Pipe()
-		defer far.Close()
-		batchTaken, goOn := make(chan struct{}), make(chan struct{})
-		var held atomic.Bool
-		w := newWire(socket{Conn: near, setWriteDeadline: func(d time.Time) error {
-			if held.CompareAndSwap(false, true) {
-				close(batchTaken)
-				<-goOn
-			}
-			return near.SetWriteDeadline(d)
-		}}, time.Minute)
-		if _, err := w.Write([]byte("x")); err != nil {
+		w := newWire(near, time.Second)
+		defer w.Close()
+		message := make([]byte, 16*wirePiece)
+		if _, err := w.Write(message); err != nil {
 			t.Fatal(err)
 		}
-		<-batchTaken
 		begin := time.Now()
-		closed := make(chan struct{})
-		go func() {
-			defer close(closed)
-			_ = w.Close()
-		}()
-		synctest.Wait()
-		close(goOn)
-		<-closed
-		if got := time.Since(begin); got > closeFlush {
-			t.Errorf("Close took %s, want %s at most", got, closeFlush)
+		for range 16 {
+			time.Sleep(900 * time.Millisecond)
+			if _, err := io.ReadFull(far, make([]byte, wirePiece)); err != nil {
+				t.Fatalf("after %s: %v", time.Since(begin), err)
+			}
 		}
 	})
 }

@@ -24,8 +24,33 @@ import (
 // comeBack is how long the first 202 may take after the broker lets its users in again, or takes messages again.
 const comeBack = 5 * time.Second
 
-// TestOutages takes a broker of its own away in every way that one goes, and gives it back.
-func TestOutages(t *testing.T) {
+// The three below take a broker of their own away, each in one way that it goes, and give it back.
+
+func TestBrokerKilled(t *testing.T) {
+	t.Parallel()
+	own := ownBroker(t)
+	t.Run("absent at start", func(t *testing.T) { absentAtStart(t, own) })
+	t.Run("killed under load", func(t *testing.T) { killedUnderLoad(t, own) })
+}
+
+func TestBrokerFrozen(t *testing.T) {
+	t.Parallel()
+	own := ownBroker(t)
+	t.Run("under load", func(t *testing.T) { frozen(t, own) })
+	t.Run("beside large bodies", func(t *testing.T) { frozenBesideLargeBodies(t, own) })
+	t.Run("while the server stops", func(t *testing.T) { stopWhileFrozen(t, own) })
+}
+
+func TestBrokerAlarm(t *testing.T) {
+	t.Parallel()
+	own := ownBroker(t)
+	t.Run("raised and cleared", func(t *testing.T) { memoryAlarm(t, own) })
+	t.Run("that the connection does not outlive", func(t *testing.T) { alarmOutlivesConnection(t, own) })
+	t.Run("while the server stops", func(t *testing.T) { stopDuringAlarm(t, own) })
+}
+
+func ownBroker(t *testing.T) *harness.Broker {
+	t.Helper()
 	own, err := harness.StartBroker(harness.BrokerOptions{})
 	if err != nil {
 		t.Fatal(err)
@@ -35,13 +60,7 @@ func TestOutages(t *testing.T) {
 			t.Error(err)
 		}
 	})
-	t.Run("absent at start", func(t *testing.T) { absentAtStart(t, own) })
-	t.Run("killed under load", func(t *testing.T) { killedUnderLoad(t, own) })
-	t.Run("frozen", func(t *testing.T) { frozen(t, own) })
-	t.Run("frozen beside large bodies", func(t *testing.T) { frozenBesideLargeBodies(t, own) })
-	t.Run("stop while it is frozen", func(t *testing.T) { stopWhileFrozen(t, own) })
-	t.Run("memory alarm", func(t *testing.T) { memoryAlarm(t, own) })
-	t.Run("memory alarm that the connection does not outlive", func(t *testing.T) { alarmOutlivesConnection(t, own) })
+	return own
 }
 
 // waitLogin waits until the broker lets the publisher in.
@@ -353,8 +372,8 @@ func waitBlocked(t *testing.T, server *harness.Server, post func(string) reply) 
 	})
 }
 
-// alarmOutlivesConnection holds that the log tells of the next alarm also when the connection that heard of the last one
-// did not hear its end, as when a broker restarts for want of memory.
+// alarmOutlivesConnection holds that the log tells of an alarm's end, and of the next one, also when the connection that
+// heard of the first has gone meanwhile.
 func alarmOutlivesConnection(t *testing.T, own *harness.Broker) {
 	vhost := own.VHost(t)
 	server := vhost.Serve(t, nil)
@@ -371,9 +390,38 @@ func alarmOutlivesConnection(t *testing.T, own *harness.Broker) {
 	})
 	watermark(t, own, normal)
 	harness.Eventually(t, comeBack, "a 202", func() bool { return post("after").status == http.StatusAccepted })
+	harness.Eventually(t, comeBack, "the log to tell", func() bool {
+		return len(linesOf(server.Log, "the broker takes messages again")) == 1
+	})
+	before := len(linesOf(server.Log, "the broker takes no messages"))
 	watermark(t, own, alarming)
 	waitBlocked(t, server, post)
-	checkLines(t, server, "the broker takes no messages", 2)
+	checkLines(t, server, "the broker takes no messages", before+1)
+}
+
+// stopDuringAlarm holds that a server can end while its broker reads nothing and sends heartbeats, one a second here.
+func stopDuringAlarm(t *testing.T, own *harness.Broker) {
+	vhost := own.VHost(t)
+	t.Cleanup(func() { watermark(t, own, normal) })
+	var servers []*harness.Server
+	for range 3 {
+		server := vhost.Serve(t, harness.Settings{"AMQP_SERVER_URL": vhost.URL(topology.Publisher) + "?heartbeat=2"})
+		server.WaitReady(t)
+		servers = append(servers, server)
+	}
+	watermark(t, own, alarming)
+	for _, server := range servers {
+		waitBlocked(t, server, func(body string) reply { return send(t, "POST", server.URL+"/fallback", body) })
+	}
+	for _, server := range servers {
+		start := time.Now()
+		if err := server.Stop(); err != nil {
+			t.Errorf("the server ended with %v", err)
+		}
+		if took := time.Since(start); took > 5*time.Second {
+			t.Errorf("the server took %s to end with nothing in hand", took.Round(time.Millisecond))
+		}
+	}
 }
 
 // queuePath is the main queue's path in the management API.
