@@ -28,7 +28,8 @@ var (
 	// ErrNotQuorum: the queue is of a type that does not sync to disk before it confirms. Publishing works, the promise
 	// does not hold. Ready only.
 	ErrNotQuorum = &Failure{"queue-not-quorum", "the queue is not a quorum queue: a confirm does not mean that a message is on disk"}
-	// ErrNotAllowed: the broker's user lacks a permission: to publish, or in [Count] to see the queue. Nothing was stored.
+	// ErrNotAllowed: the broker's user lacks a permission: to publish, or in [Count] to see the queue. The refusal closes a
+	// channel with all that is in flight on it, so a message that was sent just before may have been stored.
 	ErrNotAllowed = &Failure{"not-allowed", "the broker's user lacks the permission"}
 	// ErrNotAsked: see [Count], its only user.
 	ErrNotAsked = &Failure{"not-asked", "not asked"}

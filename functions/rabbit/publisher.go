@@ -10,6 +10,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	amqp "github.com/rabbitmq/amqp091-go"
 	"golang.org/x/sync/singleflight"
 
 	"fallback/functions/envelope"
@@ -82,19 +83,23 @@ func NewPublisher(o Options) *Publisher {
 // one of the [Failure] values. It returns when ctx ends, at the latest; ctx should end by a deadline and not because a
 // client has gone away, since what has been sent cannot be called back.
 func (p *Publisher) Publish(ctx context.Context, r *envelope.Request) error {
+	return p.store(ctx, p.options.Queue, toMessage(r, p.options.Text))
+}
+
+// store is Publish for any message and queue; only the publisher's own queue is looked for when it is missing.
+func (p *Publisher) store(ctx context.Context, queue string, message amqp.Publishing) error {
 	if p.inFlight.Add(1) > int64(p.options.InFlight) {
 		p.inFlight.Add(-1)
 		return ErrOverloaded
 	}
 	defer p.inFlight.Add(-1)
 
-	message := toMessage(r, p.options.Text)
 	var lost, ensured bool
 	for {
 		s, err := p.session(ctx)
 		if err == nil {
-			err = s.publish(ctx, p.options.Queue, message)
-			p.note(s, err)
+			err = s.publish(ctx, queue, message)
+			p.note(s, queue, err)
 		}
 		switch {
 		case err == nil:
@@ -102,7 +107,7 @@ func (p *Publisher) Publish(ctx context.Context, r *envelope.Request) error {
 		case errors.Is(err, errLost) && !lost:
 			lost = true
 			continue
-		case errors.Is(err, ErrUnroutable) && !ensured:
+		case errors.Is(err, ErrUnroutable) && queue == p.options.Queue && !ensured:
 			ensured = true
 			if err = p.ensureQueue(ctx, s); err == nil {
 				continue
@@ -118,17 +123,17 @@ func (p *Publisher) Publish(ctx context.Context, r *envelope.Request) error {
 
 // note draws the conclusions for the publishes to come from what became of one, and says in the log what an operator
 // should know.
-func (p *Publisher) note(s *session, err error) {
+func (p *Publisher) note(s *session, queue string, err error) {
 	switch {
 	case err == nil:
 		if p.refusing.Load() && p.refusing.CompareAndSwap(true, false) {
-			p.options.Log.Info("the queue takes requests again", "queue", p.options.Queue)
+			p.options.Log.Info("the queue takes requests again", "queue", queue)
 		}
 	case errors.Is(err, errLost):
 		s.retire()
 	case errors.Is(err, ErrRefused):
 		if p.refusing.CompareAndSwap(false, true) {
-			p.options.Log.Error("the queue is full: answering 503", "queue", p.options.Queue,
+			p.options.Log.Error("the queue is full and refuses requests", "queue", queue,
 				"hint", "drain it, or raise max-length and max-length-bytes in its policy")
 		}
 	case errors.Is(err, ErrNotAllowed):
