@@ -3,10 +3,10 @@ package main
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
-	"slices"
 	"strings"
 	"time"
 
@@ -25,14 +25,18 @@ type functionResult struct {
 	ColdMS    float64 `json:"cold_ms"`
 	WarmTrips int64   `json:"warm_round_trips"`
 	WarmMS    float64 `json:"warm_ms"`
+	Errors    int     `json:"errors"` // starts that failed, at a call or before
+}
+
+func functionExec() string {
+	return filepath.Join(harness.Root(), "packages", "fallback", "enqueue", "exec")
 }
 
 // function starts the built function anew a few times and calls it, cold and then warm.
 func (w *world) function(starts int) (*functionResult, error) {
-	exec := filepath.Join(harness.Root(), "packages", "fallback", "enqueue", "exec")
-	info, err := os.Stat(exec)
+	info, err := os.Stat(functionExec())
 	if err != nil {
-		return nil, fmt.Errorf("%w: run make function first", err)
+		return nil, err
 	}
 	far, err := harness.Far(w.broker.IP()+":5672", roundTrip)
 	if err != nil {
@@ -40,32 +44,47 @@ func (w *world) function(starts int) (*functionResult, error) {
 	}
 	defer far.Close()
 	url := strings.Replace(w.amqpURL, w.broker.IP()+":5672", far.Addr, 1)
-	r := &functionResult{ExecMB: float64(info.Size()) / 1e6}
-	var ready, cold, warm []time.Duration
+	t := &functionTimes{}
 	for range starts {
-		f, err := deploy.Start(context.Background(), deploy.Config{Exec: exec, Env: map[string]string{"AMQP_SERVER_URL": url}})
-		if err != nil {
-			return nil, err
-		}
-		ready = append(ready, f.Ready())
-		for i := range 10 {
-			before, start := far.RoundTrips(), time.Now()
-			if err := call(f); err != nil {
-				return nil, err
-			}
-			took, trips := time.Since(start), far.RoundTrips()-before
-			if i == 0 {
-				cold, r.ColdTrips = append(cold, took), max(r.ColdTrips, trips)
-			} else {
-				warm, r.WarmTrips = append(warm, took), max(r.WarmTrips, trips)
-			}
-		}
-		if err := f.Close(); err != nil {
-			return nil, err
+		if err := t.start(url, far); err != nil {
+			t.errors++
+			fmt.Fprintln(os.Stderr, "function:", err)
 		}
 	}
-	r.ReadyMS, r.ColdMS, r.WarmMS = median(ready), median(cold), median(warm)
-	return r, nil
+	return &functionResult{
+		ExecMB: float64(info.Size()) / 1e6, ReadyMS: spread(t.ready).median, Errors: t.errors,
+		ColdTrips: t.coldTrips, ColdMS: spread(t.cold).median, WarmTrips: t.warmTrips, WarmMS: spread(t.warm).median,
+	}, nil
+}
+
+// functionTimes are in ms.
+type functionTimes struct {
+	ready, cold, warm    []float64
+	coldTrips, warmTrips int64 // the most
+	errors               int
+}
+
+// start starts the function once and calls it ten times.
+func (t *functionTimes) start(url string, far *harness.Distance) (err error) {
+	f, err := deploy.Start(context.Background(), deploy.Config{Exec: functionExec(), Env: map[string]string{"AMQP_SERVER_URL": url}})
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, f.Close()) }()
+	t.ready = append(t.ready, ms(f.Ready()))
+	for i := range 10 {
+		before, start := far.RoundTrips(), time.Now()
+		if err := call(f); err != nil {
+			return err
+		}
+		took, trips := ms(time.Since(start)), far.RoundTrips()-before
+		if i == 0 {
+			t.cold, t.coldTrips = append(t.cold, took), max(t.coldTrips, trips)
+		} else {
+			t.warm, t.warmTrips = append(t.warm, took), max(t.warmTrips, trips)
+		}
+	}
+	return nil
 }
 
 func call(f *deploy.Function) error {
@@ -82,9 +101,4 @@ func call(f *deploy.Function) error {
 		return fmt.Errorf("the function answered %s", result)
 	}
 	return nil
-}
-
-func median(d []time.Duration) float64 {
-	slices.Sort(d)
-	return ms(d[len(d)/2])
 }

@@ -2,8 +2,9 @@
 // that the two give (1 / (1/AMQP + 1/HTTP): what a server would reach on the same cores that adds nothing), the article's
 // program, and RabbitMQ's own HTTP API. It is a benchmark and not a test: nothing fails on a slow machine.
 //
-// Rounds are interleaved, so that what disturbs the machine disturbs all alike, and ratios are taken within one run.
-// `make bench` runs it; results.json has every figure of every round, RESULTS.md and bench.svg are made from it.
+// Rounds are interleaved, so that what disturbs the machine disturbs all alike, and ratios are taken within one round.
+// `make bench` runs it; results.json has every figure of every round, and RESULTS.md and bench.svg are made from it alone
+// (`dist/bench -render` makes them again).
 package main
 
 import (
@@ -13,47 +14,38 @@ import (
 	"path/filepath"
 	"time"
 
-	amqp "github.com/rabbitmq/amqp091-go"
-
-	"fallback/functions/topology"
 	"fallback/test/harness"
 )
 
-// world is what every cell needs.
-type world struct {
-	self, fallback string // programs
-	amqpURL        string
-	management     string // host:port
-	addr           string // of the server under measurement
-	broker         *harness.Broker
-}
-
-// cell is one measurement.
-type cell struct {
-	System   string  `json:"system"`
-	InFlight int     `json:"in_flight"`
-	Body     int     `json:"body_bytes"`
-	Rate     float64 `json:"offered_per_second,omitempty"` // 0 is a closed loop
-	Round    int     `json:"round"`
-	sample
+// options are the command line.
+type options struct {
+	rounds, soak int
+	seconds      float64
+	quick        bool
+	out          string
 }
 
 func main() {
+	var o options
 	serve := flag.String("serve", "", "be the server http or article (for the program's own use)")
 	addr := flag.String("addr", "", "where that server listens")
-	rounds := flag.Int("rounds", 5, "how often each cell is measured")
-	seconds := flag.Float64("seconds", 1.5, "how long a cell is measured")
-	soak := flag.Int("soak", 1_000_000, "requests of the memory run; 0 leaves it out")
-	quick := flag.Bool("quick", false, "one body size, 128 and 512 in flight, nothing written: for work on the hot path")
+	render := flag.Bool("render", false, "measure nothing: make RESULTS.md and bench.svg from results.json")
+	flag.IntVar(&o.rounds, "rounds", 5, "how often each cell is measured")
+	flag.Float64Var(&o.seconds, "seconds", 1.25, "how long a cell is measured")
+	flag.IntVar(&o.soak, "soak", 1_000_000, "requests of the memory run; 0 leaves it out")
+	flag.BoolVar(&o.quick, "quick", false, "one body size, 128 and 512 in flight, nothing written: for work on the hot path")
+	flag.StringVar(&o.out, "out", filepath.Join(harness.Root(), "test", "bench"), "folder of results.json, RESULTS.md and bench.svg")
 	flag.Parse()
 	var err error
-	switch *serve {
-	case "http":
+	switch {
+	case *serve == "http":
 		err = serveHTTPOnly(*addr)
-	case "article":
+	case *serve == "article":
 		err = serveArticle(*addr)
+	case *render:
+		err = renderFolder(o.out)
 	default:
-		err = bench(*rounds, time.Duration(*seconds*float64(time.Second)), *soak, *quick)
+		err = bench(o)
 	}
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "bench:", err)
@@ -61,187 +53,111 @@ func main() {
 	}
 }
 
-func bench(rounds int, d time.Duration, soak int, quick bool) error {
-	w, err := newWorld()
+// bench is the whole run. What was measured is written after each round, so that a run that is cut short loses little.
+func bench(o options) error {
+	start := time.Now()
+	w, err := newWorld(o)
 	if err != nil {
 		return err
 	}
 	defer w.broker.Close()
-	bodies, inFlight := []int{256, 16 << 10}, []int{1, 16, 128, 512}
-	if quick {
-		bodies, inFlight = []int{256}, []int{128, 512}
-	}
-	r := newResults(rounds, d)
-	for round := 1; round <= rounds; round++ {
-		for _, body := range bodies {
-			for _, n := range inFlight {
-				for _, s := range systems {
-					if quick && (s.name == "article" || s.name == "RabbitMQ HTTP API") {
-						continue
-					}
-					c, err := w.run(s, cell{System: s.name, InFlight: n, Body: body, Round: round}, d)
-					if err != nil {
-						return fmt.Errorf("%s, %d in flight, %d bytes: %w", s.name, n, body, err)
-					}
-					r.add(c)
-				}
+	d := time.Duration(o.seconds * float64(time.Second))
+	r := newResults(d, w.broker)
+	for round := 1; round <= o.rounds; round++ {
+		for _, at := range o.places() {
+			if err := w.compare(r, o, round, at, d); err != nil {
+				return err
 			}
 		}
-	}
-	if err := w.atOneRate(r, rounds, 2*d); err != nil {
-		return err
-	}
-	if quick {
-		fmt.Print(r.table())
-		return nil
-	}
-	if r.Function, err = w.function(rounds); err != nil {
-		return err
-	}
-	if soak > 0 {
-		if r.Soak, err = w.soak(soak); err != nil {
+		r.Rounds = round
+		if err := r.save(o); err != nil {
 			return err
 		}
 	}
-	return r.write(filepath.Join(harness.Root(), "test", "bench"))
+	if err := w.atOneRate(r, o, 2*d); err != nil {
+		return err
+	}
+	if !o.quick {
+		w.aside(r, o)
+	}
+	fmt.Fprintf(os.Stderr, "took %s\n", time.Since(start).Round(time.Second))
+	fmt.Print(r.table())
+	return r.save(o)
 }
 
-func newWorld() (*world, error) {
-	self, err := os.Executable()
-	if err != nil {
-		return nil, err
+// places are where systems are compared at full speed.
+func (o options) places() []place {
+	if o.quick {
+		return []place{{body: 256, inFlight: 128}, {body: 256, inFlight: 512}}
 	}
-	fallback := filepath.Join(harness.Root(), "dist", "fallback")
-	if _, err := os.Stat(fallback); err != nil {
-		return nil, fmt.Errorf("%w: run make build first", err)
-	}
-	fmt.Fprintln(os.Stderr, "starting RabbitMQ", harness.Version())
-	broker, err := harness.StartBroker(harness.BrokerOptions{})
-	if err != nil {
-		return nil, err
-	}
-	// The container's own address: through the published port, every byte would pass one more process.
-	ip := broker.IP()
-	return &world{
-		self: self, fallback: fallback, broker: broker, management: ip + ":15672", addr: harness.FreeAddress(),
-		amqpURL: "amqp://" + topology.Admin + ":" + topology.Demonstration(topology.Admin).Plain + "@" + ip + ":5672/",
-	}, nil
-}
-
-// run measures one cell, with a server that has just been started and an empty queue.
-func (w *world) run(s system, c cell, d time.Duration) (cell, error) {
-	if err := w.purge(); err != nil {
-		return c, err
-	}
-	var p *process
-	if s.server != nil {
-		var err error
-		if p, err = startServer(w, s.server[0], w.addr); err != nil {
-			return c, err
+	var all []place
+	for _, body := range bodies {
+		for _, n := range inFlight {
+			all = append(all, place{body: body, inFlight: n})
 		}
-		defer p.stop()
 	}
-	operations, closeAll, err := s.open(w, c.InFlight, make([]byte, c.Body))
-	if err != nil {
-		return c, err
-	}
-	defer closeAll()
-	run := func(d time.Duration) (sample, error) {
-		if c.Rate > 0 {
-			return openLoop(operations, c.Rate, d)
-		}
-		return closedLoop(operations, d)
-	}
-	if _, err := run(d / 4); err != nil { // warm up
-		return c, err
-	}
-	if p == nil {
-		c.sample, err = run(d)
-		return c, err
-	}
-	p.resetPeak()
-	before, err := p.cpu()
-	if err != nil {
-		return c, err
-	}
-	if c.sample, err = run(d); err != nil {
-		return c, err
-	}
-	after, err := p.cpu()
-	c.CPUMicros = float64((after - before).Microseconds()) / float64(c.Requests)
-	c.PeakMemory = p.peakMemory()
-	return c, err
+	return all
 }
 
-// atOneRate offers all systems that can take it the same rate, half the floor's at 128 in flight: latency at full speed
-// only mirrors throughput.
-func (w *world) atOneRate(r *results, rounds int, d time.Duration) error {
-	rate := r.floor(256, 128) / 2
-	for round := 1; round <= rounds; round++ {
-		for _, s := range systems[:3] {
-			c, err := w.run(s, cell{System: s.name, InFlight: 128, Body: 256, Rate: rate, Round: round}, d)
-			if err != nil {
-				return fmt.Errorf("%s at %.0f/s: %w", s.name, rate, err)
-			}
-			r.add(c)
+// compare measures all systems at one place.
+func (w *world) compare(r *results, o options, round int, at place, d time.Duration) error {
+	compared := systems
+	if o.quick {
+		compared = systems[:3]
+	}
+	for _, s := range order(compared, round) {
+		c, err := w.run(s, cell{System: s.name, InFlight: at.inFlight, Body: at.body, Rate: at.rate, Round: round}, d)
+		if err != nil {
+			return err
+		}
+		r.add(c)
+	}
+	return nil
+}
+
+// order is the order of the systems in a round. Each round begins with another system and goes through them by another
+// step, so that none always comes after the same one, whose messages the broker may not have done with. Every step
+// reaches all, because there are 5 of them, or 3, and both are primes.
+func order(systems []system, round int) []system {
+	n := len(systems)
+	step := 1 + (round-1)%(n-1)
+	out := make([]system, n)
+	for i := range out {
+		out[i] = systems[(round-1+i*step)%n]
+	}
+	return out
+}
+
+// atOneRate offers all systems the same rate, half the floor's at 128 in flight: latency at full speed only mirrors
+// throughput.
+func (w *world) atOneRate(r *results, o options, d time.Duration) error {
+	at := place{body: 256, inFlight: 128}
+	at.rate = r.floor(at).median / 2
+	if at.rate == 0 {
+		fmt.Fprintln(os.Stderr, "no floor at 128 in flight: nothing is measured at one rate")
+		return nil
+	}
+	for round := 1; round <= o.rounds; round++ {
+		if err := w.compare(r, o, round, at, d); err != nil {
+			return err
+		}
+		if err := r.save(o); err != nil {
+			return err
 		}
 	}
 	return nil
 }
 
-// soakResult is the server's memory over many requests.
-type soakResult struct {
-	Requests  int       `json:"requests"`
-	MemoryMB  []float64 `json:"rss_mb"` // after each tenth
-	PerSecond float64   `json:"per_second"`
-}
-
-// soak sends n requests, 128 at a time, and looks at the server's memory after each tenth.
-func (w *world) soak(n int) (*soakResult, error) {
-	p, err := startServer(w, "fallback", w.addr)
-	if err != nil {
-		return nil, err
+// aside measures the function and the server's memory over many requests. What fails there is said, and the run goes on.
+func (w *world) aside(r *results, o options) {
+	var err error
+	if r.Function, err = w.function(o.rounds); err != nil {
+		fmt.Fprintln(os.Stderr, "function:", err)
 	}
-	defer p.stop()
-	result := &soakResult{Requests: n}
-	start := time.Now()
-	for range 10 {
-		if err := w.purge(); err != nil {
-			return nil, err
-		}
-		operations, closeAll, err := httpOperations(128, w.addr, "/fallback/orders/42?x=1", "", make([]byte, 256), 202)
-		if err != nil {
-			return nil, err
-		}
-		_, err = measure(operations, func(_ time.Time, _ int, do func(time.Time) error) error {
-			for range n / 10 / len(operations) {
-				if err := do(time.Now()); err != nil {
-					return err
-				}
-			}
-			return nil
-		})
-		closeAll()
-		if err != nil {
-			return nil, err
-		}
-		result.MemoryMB = append(result.MemoryMB, p.rss())
-		fmt.Fprintf(os.Stderr, "soak: %d requests, %.1f MB resident\n", len(result.MemoryMB)*n/10, p.rss())
+	if o.soak == 0 {
+		return
 	}
-	result.PerSecond = float64(n) / time.Since(start).Seconds()
-	return result, nil
-}
-
-func (w *world) purge() error {
-	conn, err := amqp.Dial(w.amqpURL)
-	if err != nil {
-		return err
+	if r.Soak, err = w.soak(o.soak); err != nil {
+		fmt.Fprintln(os.Stderr, "soak:", err)
 	}
-	defer conn.Close()
-	ch, err := conn.Channel()
-	if err != nil {
-		return err
-	}
-	_, err = ch.QueuePurge(topology.DefaultQueue, false)
-	return err
 }

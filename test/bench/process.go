@@ -13,9 +13,10 @@ import (
 	"time"
 )
 
-// process is a server under measurement, in a process of its own so that its cost can be told apart.
+// process is a server under measurement, in a process of its own so that its cost can be told apart; or the broker.
 type process struct {
-	cmd *exec.Cmd
+	pid int
+	cmd *exec.Cmd // nil for the broker, which is not ours to stop
 }
 
 // startServer starts one of the servers at addr and waits until it takes connections and, if it has one, is ready.
@@ -24,16 +25,19 @@ func startServer(w *world, command string, addr string) (*process, error) {
 	if command == "fallback" {
 		cmd = exec.Command(w.fallback, "serve")
 	}
-	cmd.Env = append(os.Environ(), "AMQP_SERVER_URL="+w.amqpURL, "FALLBACK_ADDR="+addr)
+	// Not the caller's environment: a GOGC or a FALLBACK_ setting there would change what is measured.
+	cmd.Env = []string{"PATH=" + os.Getenv("PATH"), "AMQP_SERVER_URL=" + w.amqpURL, "FALLBACK_ADDR=" + addr, "LOG_LEVEL=warn"}
 	cmd.Stdout, cmd.Stderr = os.Stderr, os.Stderr
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	if err := cmd.Start(); err != nil {
 		return nil, err
 	}
-	p := &process{cmd}
+	p := &process{pid: cmd.Process.Pid, cmd: cmd}
 	for end := time.Now().Add(15 * time.Second); ; time.Sleep(20 * time.Millisecond) {
 		if command == "fallback" {
-			if exec.Command(w.fallback, "health", "--addr", addr).Run() == nil {
+			health := exec.Command(w.fallback, "health", "--addr", addr)
+			health.Env = cmd.Env
+			if health.Run() == nil {
 				return p, nil
 			}
 		} else if conn, err := net.Dial("tcp", addr); err == nil {
@@ -71,7 +75,7 @@ func (p *process) cpu() (time.Duration, error) {
 	return time.Duration(user+system) * tick, nil
 }
 
-// peakMemory is the most resident memory since it was last reset, in MB.
+// peakMemory is the most resident memory since the process was started, in MB.
 func (p *process) peakMemory() float64 { return p.memory("VmHWM:") }
 
 // rss is the resident memory now, in MB.
@@ -91,9 +95,6 @@ func (p *process) memory(key string) float64 {
 	return 0
 }
 
-// resetPeak makes peakMemory begin anew.
-func (p *process) resetPeak() { _ = os.WriteFile(p.proc("clear_refs"), []byte("5"), 0) }
-
 func (p *process) proc(file string) string {
-	return filepath.Join("/proc", strconv.Itoa(p.cmd.Process.Pid), file)
+	return filepath.Join("/proc", strconv.Itoa(p.pid), file)
 }

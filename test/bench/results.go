@@ -1,10 +1,10 @@
 package main
 
 import (
-	"bytes"
 	"encoding/json"
 	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"runtime"
 	"runtime/debug"
@@ -28,21 +28,76 @@ type results struct {
 	Cells    []cell             `json:"cells"`
 }
 
-func newResults(rounds int, d time.Duration) *results {
-	r := &results{
-		Made: time.Now().UTC().Format(time.DateOnly), Rounds: rounds, Seconds: d.Seconds(),
+// cell is one measurement.
+type cell struct {
+	System   string  `json:"system"`
+	InFlight int     `json:"in_flight"`
+	Body     int     `json:"body_bytes"`
+	Rate     float64 `json:"offered_per_second,omitempty"` // 0 is a closed loop
+	Round    int     `json:"round"`
+	sample
+}
+
+// place is where systems are compared: what all of their cells have in common. rate is 0 in a closed loop.
+type place struct {
+	body, inFlight int
+	rate           float64
+}
+
+func (c cell) at() place { return place{c.Body, c.InFlight, c.Rate} }
+
+var (
+	bodies   = []int{256, 16 << 10}
+	inFlight = []int{1, 16, 128, 512}
+)
+
+func newResults(d time.Duration, broker *harness.Broker) *results {
+	return &results{
+		Made: time.Now().UTC().Format(time.DateOnly), Seconds: d.Seconds(), Versions: versions(broker),
 		Machine: map[string]string{"cores": fmt.Sprint(runtime.NumCPU()), "cpu": procValue("/proc/cpuinfo", "model name"),
 			"memory": procValue("/proc/meminfo", "MemTotal"), "os": runtime.GOOS + "/" + runtime.GOARCH},
-		Versions: map[string]string{"go": runtime.Version(), "rabbitmq": harness.Version()},
 	}
+}
+
+// versions are of what is measured. The broker says its own: an image's tag is not exact.
+func versions(broker *harness.Broker) map[string]string {
+	var overview struct {
+		RabbitMQ string `json:"rabbitmq_version"`
+		Erlang   string `json:"erlang_version"`
+	}
+	if err := broker.Call("GET", "/api/overview", nil, &overview); err != nil {
+		overview.RabbitMQ = harness.Version()
+	}
+	v := map[string]string{"go": runtime.Version(), "rabbitmq": overview.RabbitMQ, "erlang": overview.Erlang, "commit": commit()}
 	if info, ok := debug.ReadBuildInfo(); ok {
 		for _, m := range info.Deps {
 			if m.Path == "github.com/rabbitmq/amqp091-go" {
-				r.Versions["amqp091-go"] = m.Version
+				v["amqp091-go"] = m.Version
 			}
 		}
 	}
-	return r
+	return v
+}
+
+// commit is what this program was built from, with "+modified" where that was not all of it. A program that was built
+// without its revision (-buildvcs=false) asks git.
+func commit() string {
+	set := map[string]string{}
+	if info, ok := debug.ReadBuildInfo(); ok {
+		for _, s := range info.Settings {
+			set[s.Key] = s.Value
+		}
+	}
+	revision := set["vcs.revision"]
+	if len(revision) < 7 {
+		git := exec.Command("git", "--no-optional-locks", "-C", harness.Root(), "describe", "--always", "--abbrev=7", "--exclude=*", "--dirty=+modified")
+		out, _ := git.Output()
+		return strings.TrimSpace(string(out))
+	}
+	if set["vcs.modified"] == "true" {
+		return revision[:7] + "+modified"
+	}
+	return revision[:7]
 }
 
 func procValue(file, key string) string {
@@ -61,74 +116,159 @@ func procValue(file, key string) string {
 // add keeps a cell and says it on the terminal.
 func (r *results) add(c cell) {
 	r.Cells = append(r.Cells, c)
-	at := fmt.Sprintf("%4d in flight", c.InFlight)
+	where := fmt.Sprintf("%4d in flight", c.InFlight)
 	if c.Rate > 0 {
-		at = fmt.Sprintf("at %.0f/s", c.Rate)
+		where = fmt.Sprintf("at %.0f/s", c.Rate)
 	}
 	fmt.Fprintf(os.Stderr, "round %d  %-18s %5d B  %-15s %8.0f/s  p50 %7.2f ms  p99 %7.2f ms\n",
-		c.Round, c.System, c.Body, at, c.PerSecond, c.P50, c.P99)
+		c.Round, c.System, c.Body, where, c.PerSecond, c.P50, c.P99)
 }
 
 // stats are the median of a figure over the rounds and how far the rounds are apart.
 type stats struct{ median, least, most float64 }
 
-func (r *results) of(system string, body, inFlight int, open bool, figure func(cell) float64) stats {
-	var values []float64
-	for _, c := range r.Cells {
-		if c.System == system && c.Body == body && c.InFlight == inFlight && (c.Rate > 0) == open {
-			values = append(values, figure(c))
-		}
-	}
+// spread is the stats of some values; zeros of none.
+func spread(values []float64) stats {
 	if len(values) == 0 {
 		return stats{}
 	}
-	slices.Sort(values)
-	return stats{values[len(values)/2], values[0], values[len(values)-1]}
+	v := slices.Sorted(slices.Values(values))
+	n := len(v)
+	return stats{(v[(n-1)/2] + v[n/2]) / 2, v[0], v[n-1]}
 }
 
-func perSecond(c cell) float64 { return c.PerSecond }
-func p99(c cell) float64       { return c.P99 }
-
-func (r *results) throughput(system string, body, inFlight int) float64 {
-	return r.of(system, body, inFlight, false, perSecond).median
+// over is the stats of a figure over the rounds. A 0 is a round that has none, because nothing was answered in it.
+func (r *results) over(figure func(round int) float64) stats {
+	var values []float64
+	for round := 1; round <= r.Rounds; round++ {
+		if v := figure(round); v > 0 {
+			values = append(values, v)
+		}
+	}
+	return spread(values)
 }
 
-// floor is what a server would reach that adds nothing to the cost of HTTP and the cost of AMQP on the same cores.
-func (r *results) floor(body, inFlight int) float64 {
-	a, h := r.throughput("AMQP only", body, inFlight), r.throughput("HTTP only", body, inFlight)
-	if a == 0 || h == 0 {
+// cell is a system's in a round, one without figures if there is none.
+func (r *results) cell(system string, at place, round int) cell {
+	for _, c := range r.Cells {
+		if c.System == system && c.at() == at && c.Round == round {
+			return c
+		}
+	}
+	return cell{}
+}
+
+func (r *results) of(system string, at place, figure func(cell) float64) stats {
+	return r.over(func(round int) float64 { return figure(r.cell(system, at, round)) })
+}
+
+func perSecond(c cell) float64  { return c.PerSecond }
+func p50(c cell) float64        { return c.P50 }
+func p99(c cell) float64        { return c.P99 }
+func cpuMicros(c cell) float64  { return c.CPUMicros }
+func peakMemory(c cell) float64 { return c.PeakMemory }
+
+// ratio is a figure of one system over that of another, taken within each round: what disturbs the machine for a while
+// disturbs both.
+func (r *results) ratio(system, other string, at place, figure func(cell) float64) stats {
+	return r.over(func(round int) float64 {
+		return quotient(figure(r.cell(system, at, round)), figure(r.cell(other, at, round)))
+	})
+}
+
+// lateness is a system's p99 over that of AMQP only at the offered rate, in the rounds in which AMQP only kept up: where
+// it did not, there is nothing to compare with.
+func (r *results) lateness(system string) stats {
+	at := r.atRate()
+	return r.over(func(round int) float64 {
+		amqp := r.cell("AMQP only", at, round)
+		if amqp.PerSecond < keepsUp*at.rate {
+			return 0
+		}
+		return quotient(r.cell(system, at, round).P99, amqp.P99)
+	})
+}
+
+// keepsUp is how much of the offered rate a system must reach for its latency to say anything: below it, the latency
+// is how long the run was.
+const keepsUp = 0.95
+
+func (r *results) floor(at place) stats {
+	return r.over(func(round int) float64 { return r.floorIn(round, at) })
+}
+
+// overFloor is a system's throughput over the floor of the same round.
+func (r *results) overFloor(system string, at place) stats {
+	return r.over(func(round int) float64 {
+		return quotient(r.cell(system, at, round).PerSecond, r.floorIn(round, at))
+	})
+}
+
+// floorIn is what a server would reach that adds nothing to the cost of HTTP and the cost of AMQP on the same cores.
+func (r *results) floorIn(round int, at place) float64 {
+	a, h := r.cell("AMQP only", at, round).PerSecond, r.cell("HTTP only", at, round).PerSecond
+	return quotient(a*h, a+h) // 1 / (1/a + 1/h)
+}
+
+// quotient is 0 where there is none.
+func quotient(a, b float64) float64 {
+	if b == 0 {
 		return 0
 	}
-	return 1 / (1/a + 1/h)
+	return a / b
+}
+
+// atRate is where all systems were offered the same rate.
+func (r *results) atRate() place {
+	for _, c := range r.Cells {
+		if c.Rate > 0 {
+			return c.at()
+		}
+	}
+	return place{rate: -1}
 }
 
 func (r *results) summarize() {
-	server := func(n int) float64 { return r.throughput("fallback", 256, n) }
+	at := func(body, n int) place { return place{body: body, inFlight: n} }
 	r.Summary = map[string]float64{
-		"server_over_floor_128": server(128) / r.floor(256, 128),
-		"server_over_floor_512": server(512) / r.floor(256, 512),
-		"p99_over_amqp":         r.of("fallback", 256, 128, true, p99).median / r.of("AMQP only", 256, 128, true, p99).median,
-		"rss_mb_512":            r.of("fallback", 256, 512, false, func(c cell) float64 { return c.PeakMemory }).most,
+		"server_over_floor_128": r.overFloor("fallback", at(256, 128)).median,
+		"server_over_floor_512": r.overFloor("fallback", at(256, 512)).median,
+		"server_over_article":   r.ratio("fallback", "article", at(256, 128), perSecond).median,
+		"p99_over_amqp":         r.lateness("fallback").median,
 	}
-	if article := r.throughput("article", 256, 128); article > 0 {
-		r.Summary["server_over_article"] = server(128) / article
+	var memory float64
+	for _, body := range bodies {
+		memory = max(memory, r.of("fallback", at(body, 512), peakMemory).most)
+	}
+	r.Summary["rss_mb_512"] = memory
+	if r.Soak != nil {
+		r.Summary["rss_growth_1m"] = r.Soak.GrowthMB
 	}
 }
 
-// write makes the files.
-func (r *results) write(dir string) error {
+// save writes results.json and what is made from it.
+func (r *results) save(o options) error {
+	if o.quick {
+		return nil
+	}
 	r.summarize()
 	raw, err := json.MarshalIndent(r, "", " ")
 	if err != nil {
 		return err
 	}
-	table := r.table()
-	fmt.Print(table)
-	for name, data := range map[string][]byte{
-		"results.json": append(raw, '\n'),
-		"RESULTS.md":   []byte("<!-- Made by `make bench` from results.json. -->\n\n# What Fallback reaches\n\n" + table),
-		"bench.svg":    r.picture(),
-	} {
+	if err := os.WriteFile(filepath.Join(o.out, "results.json"), append(raw, '\n'), 0o644); err != nil {
+		return err
+	}
+	return renderFolder(o.out)
+}
+
+// renderFolder makes RESULTS.md and bench.svg from the folder's results.json.
+func renderFolder(dir string) error {
+	files, err := rendered(dir)
+	if err != nil {
+		return err
+	}
+	for name, data := range files {
 		if err := os.WriteFile(filepath.Join(dir, name), data, 0o644); err != nil {
 			return err
 		}
@@ -136,80 +276,15 @@ func (r *results) write(dir string) error {
 	return nil
 }
 
-// table is the run as Markdown.
-func (r *results) table() string {
-	r.summarize()
-	var b bytes.Buffer
-	fmt.Fprintf(&b, "%s, %s cores (%s), RabbitMQ %s, %s. Medians of %d rounds of %.1f s each, interleaved; spread in brackets. "+
-		"Load generator, server and broker share the cores: what counts are the ratios.\n\n",
-		r.Made, r.Machine["cores"], r.Machine["cpu"], r.Versions["rabbitmq"], r.Versions["go"], r.Rounds, r.Seconds)
-	for _, body := range []int{256, 16 << 10} {
-		r.throughputTable(&b, body)
+// rendered is what a folder's results.json gives: each file's name and what is in it.
+func rendered(dir string) (map[string][]byte, error) {
+	raw, err := os.ReadFile(filepath.Join(dir, "results.json"))
+	if err != nil {
+		return nil, err
 	}
-	r.latencyTable(&b)
-	s := r.Summary
-	fmt.Fprintf(&b, "| summary | | to reach |\n| --- | ---: | ---: |\n")
-	fmt.Fprintf(&b, "| server / floor, 128 in flight | %.2f | 0.95 |\n| server / floor, 512 in flight | %.2f | 0.95 |\n", s["server_over_floor_128"], s["server_over_floor_512"])
-	fmt.Fprintf(&b, "| p99 at half the floor's rate / that of AMQP only | %.2f | 1.5 |\n", s["p99_over_amqp"])
-	fmt.Fprintf(&b, "| server / the article's way, 128 in flight | %.0f | 25 |\n", s["server_over_article"])
-	fmt.Fprintf(&b, "| peak resident memory, 512 in flight, MB | %.0f | 64 |\n", s["rss_mb_512"])
-	if f := r.Function; f != nil {
-		fmt.Fprintf(&b, "| function: exec, MB | %.1f | 10 |\n| function: start to ready, ms | %.0f | 150 |\n", f.ExecMB, f.ReadyMS)
-		fmt.Fprintf(&b, "| function: a cold call, round trips of %s to the broker | %d (%.0f ms) | 8 |\n", roundTrip, f.ColdTrips, f.ColdMS)
-		fmt.Fprintf(&b, "| function: a warm call, ms beyond its %d round trip | %.1f | 2 |\n", f.WarmTrips, f.WarmMS-ms(roundTrip))
+	var r results
+	if err := json.Unmarshal(raw, &r); err != nil {
+		return nil, fmt.Errorf("results.json: %w", err)
 	}
-	if r.Soak != nil {
-		fmt.Fprintf(&b, "\nOver %d requests the server's resident memory was, after each tenth (MB):", r.Soak.Requests)
-		for _, mb := range r.Soak.MemoryMB {
-			fmt.Fprintf(&b, " %.0f", mb)
-		}
-		fmt.Fprintln(&b, ".")
-	}
-	return b.String()
-}
-
-func (r *results) throughputTable(b *bytes.Buffer, body int) {
-	if r.throughput("fallback", body, 512) == 0 {
-		return
-	}
-	fmt.Fprintf(b, "## Requests a second, bodies of %d bytes\n\n", body)
-	fmt.Fprintln(b, "| | in flight | requests/s | of the floor | p50 ms | p99 ms | server CPU µs | peak MB |")
-	fmt.Fprintln(b, "| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: |")
-	for _, n := range []int{1, 16, 128, 512} {
-		floor := r.floor(body, n)
-		if floor == 0 {
-			continue
-		}
-		for _, s := range systems {
-			rate := r.of(s.name, body, n, false, perSecond)
-			if rate.median == 0 {
-				continue
-			}
-			median := func(figure func(cell) float64) float64 { return r.of(s.name, body, n, false, figure).median }
-			cpu, memory := "", ""
-			if s.server != nil {
-				cpu = fmt.Sprintf("%.0f", median(func(c cell) float64 { return c.CPUMicros }))
-				memory = fmt.Sprintf("%.0f", median(func(c cell) float64 { return c.PeakMemory }))
-			}
-			fmt.Fprintf(b, "| %s | %d | %.0f (%.0f–%.0f) | %.2f | %.2f | %.2f | %s | %s |\n", s.name, n, rate.median, rate.least, rate.most,
-				rate.median/floor, median(func(c cell) float64 { return c.P50 }), median(p99), cpu, memory)
-		}
-		fmt.Fprintf(b, "| **floor** | %d | %.0f | 1.00 | | | | |\n", n, floor)
-	}
-	fmt.Fprintln(b)
-}
-
-func (r *results) latencyTable(b *bytes.Buffer) {
-	var rate float64
-	for _, c := range r.Cells {
-		rate = max(rate, c.Rate)
-	}
-	fmt.Fprintf(b, "## Latency at one offered rate: %.0f requests/s, half the floor at 128 in flight\n\n", rate)
-	fmt.Fprintln(b, "Measured from the moment a request was due.\n\n| | p50 ms | p99 ms |\n| --- | ---: | ---: |")
-	for _, s := range systems[:3] {
-		p50 := r.of(s.name, 256, 128, true, func(c cell) float64 { return c.P50 }).median
-		late := r.of(s.name, 256, 128, true, p99)
-		fmt.Fprintf(b, "| %s | %.2f | %.2f (%.2f–%.2f) |\n", s.name, p50, late.median, late.least, late.most)
-	}
-	fmt.Fprintln(b)
+	return map[string][]byte{"RESULTS.md": r.report(), "bench.svg": r.picture()}, nil
 }

@@ -4,10 +4,12 @@ import (
 	"context"
 	"encoding/base64"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
 	"os"
+	"sync"
 	"time"
 
 	amqp "github.com/rabbitmq/amqp091-go"
@@ -21,7 +23,7 @@ import (
 type system struct {
 	name   string
 	about  string
-	server []string // command line of its server process; none if the generator talks to the broker itself
+	server string // its server process; none if the generator talks to the broker itself
 	open   func(w *world, n int, body []byte) (operations []operation, closeAll func(), err error)
 }
 
@@ -31,19 +33,19 @@ var systems = []system{
 		open: openAMQP,
 	},
 	{
-		name: "HTTP only", about: "net/http, reads the body and answers 202", server: []string{"http"},
+		name: "HTTP only", about: "net/http, reads the body and answers 202", server: "http",
 		open: func(w *world, n int, body []byte) ([]operation, func(), error) {
 			return httpOperations(n, w.addr, "/fallback/orders/42?x=1", "", body, http.StatusAccepted)
 		},
 	},
 	{
-		name: "fallback", about: "fallback serve", server: []string{"fallback"},
+		name: "fallback", about: "fallback serve", server: "fallback",
 		open: func(w *world, n int, body []byte) ([]operation, func(), error) {
 			return httpOperations(n, w.addr, "/fallback/orders/42?x=1", "", body, http.StatusAccepted)
 		},
 	},
 	{
-		name: "article", about: "dial, declare, publish, close for each request", server: []string{"article"},
+		name: "article", about: "dial, declare, publish, close for each request", server: "article",
 		open: func(w *world, n int, body []byte) ([]operation, func(), error) {
 			return httpOperations(n, w.addr, "/fallback", "", body, http.StatusAccepted)
 		},
@@ -67,40 +69,80 @@ var systems = []system{
 
 // openAMQP publishes what the server would, without HTTP: each operation waits for its confirm.
 func openAMQP(w *world, n int, body []byte) ([]operation, func(), error) {
-	conn, err := amqp.Dial(w.amqpURL)
-	if err != nil {
+	l := &amqpLink{url: w.amqpURL}
+	if err := l.dial(); err != nil {
 		return nil, nil, err
-	}
-	var channels []*amqp.Channel
-	for range 4 {
-		ch, err := conn.Channel()
-		if err == nil {
-			err = ch.Confirm(false)
-		}
-		if err != nil {
-			conn.Close()
-			return nil, nil, err
-		}
-		channels = append(channels, ch)
 	}
 	message := sameMessage(body)
 	operations := make([]operation, n)
 	for i := range operations {
-		ch := channels[i%len(channels)]
+		ch := l.channels[i%len(l.channels)]
 		operations[i] = func() error {
-			ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
-			defer cancel()
-			confirm, err := ch.PublishWithDeferredConfirmWithContext(ctx, "", topology.DefaultQueue, true, false, message)
-			if err != nil {
-				return err
+			err := publish(ch, message)
+			if err != nil && ch.IsClosed() {
+				if again, err := l.channel(i); err == nil {
+					ch = again
+				}
 			}
-			if acked, err := confirm.WaitContext(ctx); err != nil || !acked {
-				return fmt.Errorf("confirm: %v %w", acked, err)
-			}
-			return nil
+			return err
 		}
 	}
-	return operations, func() { conn.Close() }, nil
+	return operations, func() { l.conn.Close() }, nil
+}
+
+func publish(ch *amqp.Channel, message amqp.Publishing) error {
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	defer cancel()
+	confirm, err := ch.PublishWithDeferredConfirmWithContext(ctx, "", topology.DefaultQueue, true, false, message)
+	if err != nil {
+		return err
+	}
+	acked, err := confirm.WaitContext(ctx)
+	if err == nil && !acked {
+		err = errors.New("the broker refused the message")
+	}
+	return err
+}
+
+// amqpLink is a connection with its channels in confirm mode.
+type amqpLink struct {
+	url string
+
+	mu       sync.Mutex // guards the rest when the link is dialled anew
+	conn     *amqp.Connection
+	channels [4]*amqp.Channel
+}
+
+func (l *amqpLink) dial() error {
+	conn, err := amqp.Dial(l.url)
+	if err != nil {
+		return err
+	}
+	l.conn = conn
+	for i := range l.channels {
+		if l.channels[i], err = conn.Channel(); err == nil {
+			err = l.channels[i].Confirm(false)
+		}
+		if err != nil {
+			conn.Close()
+			return err
+		}
+	}
+	return nil
+}
+
+// channel is the i-th operation's, after it was closed: the first that asks dials anew for all.
+func (l *amqpLink) channel(i int) (*amqp.Channel, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if ch := l.channels[i%len(l.channels)]; ch != nil && !ch.IsClosed() {
+		return ch, nil
+	}
+	l.conn.Close()
+	if err := l.dial(); err != nil {
+		return nil, err
+	}
+	return l.channels[i%len(l.channels)], nil
 }
 
 // sameMessage is the message that the server makes of the generator's request.

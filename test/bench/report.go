@@ -1,0 +1,177 @@
+package main
+
+import (
+	"bytes"
+	"fmt"
+	"strings"
+)
+
+// report is RESULTS.md.
+func (r *results) report() []byte {
+	const top = "<!-- Made by `make bench` from results.json; `dist/bench -render` makes it again. -->\n\n# What Fallback reaches\n\n"
+	return []byte(top + r.table())
+}
+
+// table is the run as Markdown.
+func (r *results) table() string {
+	r.summarize()
+	var b bytes.Buffer
+	fmt.Fprintf(&b, "%s, commit %s, %s cores (%s), RabbitMQ %s, %s. Medians of %d rounds of %g s each, interleaved; spread in brackets; peak memory is the most of all rounds. "+
+		"Load generator, server and broker share the cores: what counts are the ratios, which are taken within each round.\n\n",
+		r.Made, r.Versions["commit"], r.Machine["cores"], r.Machine["cpu"], r.Versions["rabbitmq"], r.Versions["go"], r.Rounds, r.Seconds)
+	fmt.Fprint(&b, "![Requests a second and p99 over requests in flight](bench.svg)\n\n")
+	for _, s := range systems {
+		fmt.Fprintf(&b, "- **%s**: %s\n", s.name, s.about)
+	}
+	fmt.Fprint(&b, "- **floor**: 1 / (1/AMQP + 1/HTTP), what a server would reach that adds nothing to the two\n\n")
+	for _, body := range bodies {
+		r.throughputTable(&b, body)
+	}
+	r.latencyTable(&b)
+	r.summaryTable(&b)
+	return b.String()
+}
+
+func (r *results) throughputTable(b *bytes.Buffer, body int) {
+	if !r.measured(func(c cell) bool { return c.Body == body && c.Rate == 0 }) {
+		return
+	}
+	failed := r.measured(func(c cell) bool { return c.Errors > 0 && c.Body == body && c.Rate == 0 })
+	fmt.Fprintf(b, "## Requests a second, bodies of %d bytes\n\n", body)
+	head := []string{"", "in flight", "requests/s", "of the floor", "p50 ms", "p99 ms", "server CPU µs", "peak MB"}
+	if failed {
+		head = append(head, "errors")
+	}
+	heading(b, head...)
+	for _, n := range inFlight {
+		at := place{body: body, inFlight: n}
+		for _, s := range systems {
+			if !r.measured(func(c cell) bool { return c.System == s.name && c.at() == at }) {
+				continue
+			}
+			figures := r.figures(s, at)
+			if failed {
+				figures = append(figures, fmt.Sprint(r.errors(s.name, at)))
+			}
+			row(b, figures...)
+		}
+		if f := r.floor(at); f.median > 0 {
+			figures := []string{"**floor**", fmt.Sprint(n), whole(f), "1", "", "", "", ""}
+			if failed {
+				figures = append(figures, "")
+			}
+			row(b, figures...)
+		}
+	}
+	if failed {
+		fmt.Fprintln(b, "\nErrors, of all rounds, are requests that failed; they are in no other figure.")
+	}
+	fmt.Fprintln(b)
+}
+
+// figures are one row of the throughput table.
+func (r *results) figures(s system, at place) []string {
+	cpu, memory := "", ""
+	if s.server != "" {
+		cpu = fmt.Sprintf("%.0f", r.of(s.name, at, cpuMicros).median)
+		memory = fmt.Sprintf("%.0f", r.of(s.name, at, peakMemory).most)
+	}
+	return []string{
+		s.name, fmt.Sprint(at.inFlight), whole(r.of(s.name, at, perSecond)), hundredths(r.overFloor(s.name, at)),
+		fmt.Sprintf("%.2f", r.of(s.name, at, p50).median), fmt.Sprintf("%.2f", r.of(s.name, at, p99).median), cpu, memory,
+	}
+}
+
+func (r *results) latencyTable(b *bytes.Buffer) {
+	at := r.atRate()
+	if at.rate < 0 {
+		return
+	}
+	fmt.Fprintf(b, "## Latency at one offered rate: %.0f requests/s, half the floor at 128 in flight\n\n", at.rate)
+	fmt.Fprint(b, "Measured from the moment a request was due.\n\n")
+	heading(b, "", "reached/s", "p50 ms", "p99 ms", "p99 / that of AMQP only", "errors")
+	slow := false
+	for _, s := range systems {
+		if !r.measured(func(c cell) bool { return c.System == s.name && c.at() == at }) {
+			continue
+		}
+		reached := r.of(s.name, at, perSecond)
+		late, median, over := "–", "–", "–"
+		if reached.median >= keepsUp*at.rate {
+			median, late = fmt.Sprintf("%.2f", r.of(s.name, at, p50).median), hundredths(r.of(s.name, at, p99))
+			over = hundredths(r.lateness(s.name))
+		} else {
+			slow = true
+		}
+		row(b, s.name, whole(reached), median, late, over, fmt.Sprint(r.errors(s.name, at)))
+	}
+	if slow {
+		fmt.Fprint(b, "\n–: did not keep up. It was offered the rate for the time, and what was not begun by then was dropped; "+
+			"its latency would say how long the run was, and nothing else.\n")
+	}
+	fmt.Fprintln(b)
+}
+
+func (r *results) summaryTable(b *bytes.Buffer) {
+	fmt.Fprint(b, "## Beside what was to be reached\n\n")
+	heading(b, "", "", "to reach")
+	at := func(n int) place { return place{body: 256, inFlight: n} }
+	row(b, "server / floor, 128 in flight", hundredths(r.overFloor("fallback", at(128))), "0.95")
+	row(b, "server / floor, 512 in flight", hundredths(r.overFloor("fallback", at(512))), "0.95")
+	row(b, "p99 at half the floor's rate / that of AMQP only", hundredths(r.lateness("fallback")), "1.5")
+	row(b, "server / the article's way, 128 in flight", whole(r.ratio("fallback", "article", at(128), perSecond)), "25")
+	row(b, "peak resident memory, 512 in flight, either body size, MB", fmt.Sprintf("%.0f", r.Summary["rss_mb_512"]), "64")
+	if f := r.Function; f != nil {
+		row(b, "function: exec, MB", fmt.Sprintf("%.1f", f.ExecMB), "10")
+		row(b, "function: start to ready, ms", fmt.Sprintf("%.0f", f.ReadyMS), "150")
+		row(b, fmt.Sprintf("function: a cold call, round trips of %s to the broker", roundTrip), fmt.Sprintf("%d (%.0f ms)", f.ColdTrips, f.ColdMS), "8")
+		row(b, fmt.Sprintf("function: a warm call, ms beyond its %d round trip", f.WarmTrips), fmt.Sprintf("%.1f", f.WarmMS-ms(roundTrip)), "2")
+		if f.Errors > 0 {
+			row(b, "function: starts that failed", fmt.Sprint(f.Errors), "0")
+		}
+	}
+	s := r.Soak
+	if s == nil {
+		return
+	}
+	row(b, fmt.Sprintf("resident memory over %d requests, last tenth less the second, MB", s.Requests), fmt.Sprintf("%+.1f: %s", s.GrowthMB, s.Verdict), "no growth")
+	fmt.Fprintf(b, "\nOver the %d requests (%.0f/s, %d errors) the server's resident memory was, after each tenth (MB):", s.Requests, s.PerSecond, s.Errors)
+	for _, mb := range s.MemoryMB {
+		fmt.Fprintf(b, " %.0f", mb)
+	}
+	fmt.Fprintln(b, ". More than a tenth above the second is growth.")
+}
+
+func (r *results) measured(is func(cell) bool) bool {
+	for _, c := range r.Cells {
+		if is(c) {
+			return true
+		}
+	}
+	return false
+}
+
+// errors are a system's in all rounds.
+func (r *results) errors(system string, at place) (n int) {
+	for _, c := range r.Cells {
+		if c.System == system && c.at() == at {
+			n += c.Errors
+		}
+	}
+	return n
+}
+
+func heading(b *bytes.Buffer, columns ...string) {
+	row(b, columns...)
+	fmt.Fprintln(b, "| --- |"+strings.Repeat(" ---: |", len(columns)-1))
+}
+
+func row(b *bytes.Buffer, columns ...string) {
+	fmt.Fprintf(b, "| %s |\n", strings.Join(columns, " | "))
+}
+
+func whole(s stats) string { return fmt.Sprintf("%.0f (%.0f–%.0f)", s.median, s.least, s.most) }
+
+func hundredths(s stats) string {
+	return fmt.Sprintf("%.2f (%.2f–%.2f)", s.median, s.least, s.most)
+}
