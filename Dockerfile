@@ -9,8 +9,10 @@ EXPOSE 8080
 ENTRYPOINT ["/fallback"]
 CMD ["serve"]
 
+# The pattern, with a file that is always there beside it, may match nothing: a builder without BuildKit comes through here
+# for `docker build .` too, where nothing has been compiled outside.
 FROM runtime AS prebuilt
-COPY dist/fallback /fallback
+COPY LICENSE dist/fallbac[k] /
 
 FROM golang:1.25 AS build
 WORKDIR /src

@@ -61,6 +61,7 @@ func (s *Server) Addr() net.Addr { return s.listener.Addr() }
 // Run serves until ctx ends, then stops in order: no new connections, the requests in hand, AMQP.
 func (s *Server) Run(ctx context.Context) error {
 	s.log.Info("listening", "addr", s.Addr().String(), "prefix", s.config.PathPrefix, "queue", s.config.Queue)
+	s.tellOpenEnds()
 	connected, disconnect := context.WithCancel(context.WithoutCancel(ctx))
 	var work sync.WaitGroup
 	work.Go(func() { s.publisher.Run(connected) })
@@ -71,6 +72,19 @@ func (s *Server) Run(ctx context.Context) error {
 	work.Wait()
 	s.publisher.Close()
 	return err
+}
+
+// tellOpenEnds logs what the settings leave open.
+func (s *Server) tellOpenEnds() {
+	addr, _ := s.Addr().(*net.TCPAddr)
+	if len(s.config.Tokens)+len(s.config.WebhookSecrets) == 0 && addr != nil && !addr.IP.IsLoopback() {
+		s.log.Warn("everyone who can reach this address may enqueue",
+			"addr", s.Addr().String(), "hint", "set FALLBACK_TOKENS or FALLBACK_WEBHOOK_SECRETS, unless a firewall keeps strangers away")
+	}
+	if s.config.ManagementURL == "" {
+		s.log.Info("a classic queue would go unnoticed, unless the broker's user may declare queues",
+			"hint", "set RABBITMQ_MANAGEMENT_URL, so that /readyz can tell it from a quorum queue")
+	}
 }
 
 // Function is the door for a platform that calls it once a request: every path is captured, since the function's own

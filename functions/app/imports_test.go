@@ -48,7 +48,7 @@ var modules = map[string][]string{
 	"golang.org/x/crypto/x509roots/fallback":                   {"functions/cmd/fallback", "packages/fallback/enqueue"},
 	"github.com/ory/dockertest/v3":                             {"test"},
 	"gopkg.in/yaml.v3":                                         {"test"},
-	"github.com/google/go-cmp":                                 {"functions test"},
+	"github.com/google/go-cmp":                                 {"functions test", "test"},
 }
 
 // source is a Go file of the repository.

@@ -26,12 +26,12 @@ type Config struct {
 	Queue         string `env:"FALLBACK_QUEUE, default=FallbackAPIQueue" about:"The queue. The parked and retry queues, policies and permissions take their names from it."`
 	Message       string `env:"FALLBACK_MESSAGE, default=A request has been sent via fallback API" about:"The message body for a request that has none."`
 
-	Addr           string        `env:"FALLBACK_ADDR, default=:8080" about:"Where the server listens: host:port."`
+	Addr           string        `env:"FALLBACK_ADDR, default=:8080" about:"Where the server listens: host:port. Without a host, on every address."`
 	PathPrefix     string        `env:"FALLBACK_PATH_PREFIX, default=/fallback" about:"What is taken off the path before it is stored; / captures every path. A function's own route is its prefix, so this is for the server."`
 	Methods        []string      `env:"FALLBACK_METHODS, default=POST,PUT,PATCH,DELETE" about:"The methods that are queued, separated by commas. Others get a 503: their clients need the primary's answer."`
 	MaxBodyBytes   int64         `env:"FALLBACK_MAX_BODY_BYTES, default=1048576" about:"Bytes a body may have, at most 16777216 (RabbitMQ's own limit)."`
 	MaxHeaderBytes int           `env:"FALLBACK_MAX_HEADER_BYTES, default=65536" about:"Bytes that the request line and headers may take in the message, at most 122880 (they must fit into one AMQP frame)."`
-	Timeout        time.Duration `env:"FALLBACK_TIMEOUT, default=5s" about:"The longest that a request waits for its answer."`
+	Timeout        time.Duration `env:"FALLBACK_TIMEOUT, default=5s" about:"The longest that a request waits for its answer. A fifth of it, at most 1s, is kept for the broker: the body must have come before."`
 	MaxInFlight    int           `env:"FALLBACK_MAX_IN_FLIGHT, default=1024" about:"Requests in hand at the same time; more get a 503 at once."`
 	MaxBytesInHand int64         `env:"FALLBACK_MAX_BYTES_IN_HAND, default=67108864" about:"Bytes of bodies in hand at the same time; more get a 503 at once."`
 	RateLimit      float64       `env:"FALLBACK_RATE_LIMIT, default=0" about:"Requests a second that are taken, in bursts of as many; more get a 429. 0 is no limit."`

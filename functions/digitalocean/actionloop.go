@@ -41,18 +41,11 @@ type actionLoop struct {
 	logs []io.Writer
 }
 
-// invocation is a line of input. Strings beside value tell about the activation.
+// invocation is what is used of a line of input. The platform tells more beside it, of the activation and of the
+// namespace, its key too.
 type invocation struct {
 	Value    json.RawMessage `json:"value"`
 	Deadline string          `json:"deadline"` // milliseconds since 1970
-
-	ActivationID  string `json:"activation_id"`
-	ActionName    string `json:"action_name"`
-	ActionVersion string `json:"action_version"`
-	Namespace     string `json:"namespace"`
-	RequestID     string `json:"transaction_id"`
-	APIHost       string `json:"api_host"`
-	APIKey        string `json:"api_key"`
 }
 
 func (l *actionLoop) run() error {
@@ -101,15 +94,9 @@ func (l *actionLoop) answer(line []byte) (response Response) {
 	return l.main(ctx, event)
 }
 
-// context carries what the platform's own launcher would put there, under the same plain string keys.
+// context ends when the platform ends the invocation.
 func (in invocation) context() (context.Context, context.CancelFunc) {
 	ctx := context.Background()
-	for key, value := range map[string]string{
-		"activation_id": in.ActivationID, "function_name": in.ActionName, "function_version": in.ActionVersion,
-		"namespace": in.Namespace, "request_id": in.RequestID, "api_host": in.APIHost, "api_key": in.APIKey,
-	} {
-		ctx = context.WithValue(ctx, key, value) //nolint:staticcheck // the platform's contract has string keys
-	}
 	if ms, err := strconv.ParseInt(in.Deadline, 10, 64); err == nil {
 		return context.WithDeadline(ctx, time.UnixMilli(ms))
 	}

@@ -29,26 +29,30 @@ func TestActionLoop(t *testing.T) {
 			panic("boom")
 		}
 		deadline, _ := ctx.Deadline()
-		body := ctx.Value("activation_id").(string) + " " + deadline.UTC().Format(time.RFC3339)
-		if e.Fault != nil {
-			body = "fault"
+		switch {
+		case e.Fault != nil:
+			return Response{StatusCode: 200, Body: "fault"}
+		case e.HTTP == nil:
+			return Response{StatusCode: 200, Body: "no HTTP"}
 		}
-		return Response{StatusCode: 200, Body: body}
+		return Response{StatusCode: 200, Body: deadline.UTC().Format(time.RFC3339) + " " + e.HTTP.Body}
 	}
 	out, log := drive(t, echo,
-		`{"value":{"http":{"path":"/a"}},"activation_id":"one","deadline":"1795327982000"}`,
+		`{"value":{"http":{"path":"/a","body":"one"}},"activation_id":"x","deadline":"1795327982000","api_key":"x"}`,
 		`{"value":{"http":{"path":"/panic"}}}`,
 		`not JSON`,
 		`{"value":7}`,
-		`{"activation_id":"`+strings.Repeat("x", 1<<20)+`"}`,
+		`{"value":{"http":{"body":"`+strings.Repeat("x", 1<<20)+`"}}}`,
+		`{"activation_id":"x"}`,
 	)
 	want := []string{
 		`{"ok":true}`,
-		`{"statusCode":200,"body":"one 2026-11-22T06:13:02Z"}`,
+		`{"statusCode":200,"body":"2026-11-22T06:13:02Z one"}`,
 		`"statusCode":500`,
 		`"body":"fault"`,
 		`"body":"fault"`,
-		`{"statusCode":200,"body":"xxx`,
+		`{"statusCode":200,"body":"0001-01-01T00:00:00Z xxx`,
+		`"body":"no HTTP"`,
 	}
 	if len(out) != len(want) {
 		t.Fatalf("got %d lines, want %d: %.300q", len(out), len(want), out)
@@ -66,6 +70,29 @@ func TestActionLoop(t *testing.T) {
 	}
 }
 
+// TestConnection holds what is known of the client's connection: the platform's word for it and not the client's.
+func TestConnection(t *testing.T) {
+	t.Parallel()
+	for _, row := range []struct{ name, forwarded, remote string }{
+		{"the platform's alone", "203.0.113.7", "203.0.113.7"},
+		{"the client has sent one, too", "127.0.0.1, 203.0.113.7", "203.0.113.7"},
+		{"without white space", "10.0.0.1,2001:db8::7", "2001:db8::7"},
+		{"none", "", ""},
+	} {
+		t.Run(row.name, func(t *testing.T) {
+			t.Parallel()
+			h := http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+				if r.RemoteAddr != row.remote || r.TLS == nil || r.Host != "api.example.com" || r.Proto != "HTTP/1.1" {
+					t.Errorf("got %s from %q, TLS %v, host %q", r.Proto, r.RemoteAddr, r.TLS != nil, r.Host)
+				}
+			})
+			Handle(context.Background(), h, Event{HTTP: &HTTP{
+				Headers: map[string]string{"host": "api.example.com", "x-forwarded-for": row.forwarded, "x-forwarded-proto": "http"},
+			}})
+		})
+	}
+}
+
 func TestHandleJoinsHeaders(t *testing.T) {
 	t.Parallel()
 	h := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -73,13 +100,13 @@ func TestHandleJoinsHeaders(t *testing.T) {
 		w.Header().Add("X-Tag", "b")
 		w.WriteHeader(http.StatusTeapot)
 		w.WriteHeader(http.StatusOK) // too late
-		_, _ = io.WriteString(w, r.RemoteAddr+" "+r.Host+" "+r.RequestURI)
+		_, _ = io.WriteString(w, r.Host+" "+r.RequestURI)
 	})
 	got := Handle(context.Background(), h, Event{HTTP: &HTTP{
 		Method: "post", Path: "/a%2Fb", QueryString: "x=1",
-		Headers: map[string]string{"host": "api.example.com", "x-forwarded-for": "203.0.113.7, 10.0.0.1"},
+		Headers: map[string]string{"host": "api.example.com"},
 	}})
-	if got.StatusCode != http.StatusTeapot || got.Headers["X-Tag"] != "a, b" || got.Body != "203.0.113.7 api.example.com /a%2Fb?x=1" {
+	if got.StatusCode != http.StatusTeapot || got.Headers["X-Tag"] != "a, b" || got.Body != "api.example.com /a%2Fb?x=1" {
 		t.Errorf("got %+v", got)
 	}
 }

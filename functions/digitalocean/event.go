@@ -9,6 +9,7 @@ package digitalocean
 import (
 	"bytes"
 	"context"
+	"crypto/tls"
 	"encoding/base64"
 	"encoding/json"
 	"fmt"
@@ -110,14 +111,21 @@ func (e Event) request(ctx context.Context) (*http.Request, error) {
 		Header:        make(http.Header, len(in.Headers)),
 		Body:          io.NopCloser(bytes.NewReader(body)),
 		ContentLength: int64(len(body)),
+		TLS:           &tls.ConnectionState{HandshakeComplete: true}, // the platform takes nothing but HTTPS
 	}
 	for name, value := range in.Headers {
 		r.Header[textproto.CanonicalMIMEHeaderKey(name)] = []string{value}
 	}
 	r.Host = r.Header.Get("Host")
 	r.Header.Del("Host")
-	r.RemoteAddr, _, _ = strings.Cut(r.Header.Get("X-Forwarded-For"), ",")
+	r.RemoteAddr = remote(r.Header.Get("X-Forwarded-For"))
 	return r.WithContext(ctx), nil
+}
+
+// remote is the last address of X-Forwarded-For, the one that the platform has put there. Those before it are what the
+// client has sent.
+func remote(forwarded string) string {
+	return strings.TrimSpace(forwarded[strings.LastIndexByte(forwarded, ',')+1:])
 }
 
 // target is path and query in origin form. The platform hands the path on as the client wrote it; what no request line

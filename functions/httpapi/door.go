@@ -102,9 +102,9 @@ func (d *Door) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	target, ok := d.target(uri)
 	switch {
 	case !ok:
-		notFound(d.prefix).write(w)
+		notFound(d.prefix).refuse(w, r)
 	case !slices.Contains(d.options.Methods, r.Method):
-		methodNotQueued.write(w)
+		methodNotQueued.refuse(w, r)
 	default:
 		d.enqueue(w, r, target)
 	}
@@ -142,23 +142,24 @@ func (d *Door) enqueue(w http.ResponseWriter, r *http.Request, target string) {
 	ctx, cancel := context.WithDeadline(context.WithoutCancel(r.Context()), d.deadline(r))
 	defer cancel()
 
-	held, problem := d.admit(r)
-	if problem != nil {
-		problem.write(w)
-		return
-	}
-	defer d.release(held)
-
+	// Before anything is counted: what strangers send must not use up what others may.
 	authorized := d.keys.open() || d.keys.hasToken(r.Header)
 	if !authorized && !d.keys.maySign(r.Header) {
-		unauthorized.write(w)
+		unauthorized.refuse(w, r)
 		return
 	}
 	r.Header.Del(authorization)
 
+	held, problem := d.admit(r)
+	if problem != nil {
+		problem.refuse(w, r)
+		return
+	}
+	defer d.release(held)
+
 	request, err := envelope.Capture(r, target, d.options.Limits)
 	if err != nil {
-		d.unreadable(err).write(w)
+		d.unreadable(err).refuse(w, r)
 		return
 	}
 	if !authorized && !d.keys.isSigned(request) {
@@ -186,15 +187,15 @@ func (d *Door) deadline(r *http.Request) time.Time {
 // admit counts a request in, and the bytes that it may take: all that are allowed when it does not say how many it has.
 // What it returns is to be released.
 func (d *Door) admit(r *http.Request) (held int64, refused *problem) {
-	if d.limiter != nil && !d.limiter.Allow() {
-		return 0, &rateLimited
-	}
 	held = r.ContentLength
 	if held < 0 {
 		held = d.options.Limits.Body
 	}
 	if held > d.options.Limits.Body {
 		return 0, bodyTooLarge(d.options.Limits.Body)
+	}
+	if d.limiter != nil && !d.limiter.Allow() {
+		return 0, &rateLimited
 	}
 	requests, bytes := d.requests.Add(1), d.bytes.Add(held)
 	if requests > int64(d.options.InFlight) || bytes > d.options.BytesInHand {

@@ -332,6 +332,9 @@ func TestTarget(t *testing.T) {
 			w := serve(d, request("POST", row.uri, "x"))
 			if row.want == none {
 				checkAnswer(t, w, http.StatusNotFound, "not-found")
+				if strings.Contains(w.Body.String(), "  ") {
+					t.Errorf("a word is missing: %s", w.Body)
+				}
 			} else {
 				checkAnswer(t, w, http.StatusAccepted, "")
 			}
@@ -552,6 +555,25 @@ func TestStrangerIsNotRead(t *testing.T) {
 	if read {
 		t.Error("the body was read")
 	}
+}
+
+// TestStrangerUsesUpNothing holds that requests without a key do not count against those with one.
+func TestStrangerUsesUpNothing(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) { // in which no second passes that would let another one in
+		o := options()
+		o.Tokens, o.Rate = []string{"one"}, 1
+		d := door(t, o, store{})
+		for range 10 {
+			checkAnswer(t, serve(d, request("POST", "/fallback", "x")), http.StatusUnauthorized, "unauthorized")
+		}
+		friend := request("POST", "/fallback", "x")
+		friend.Header.Set("Fallback-Authorization", "Bearer one")
+		checkAnswer(t, serve(d, friend), http.StatusAccepted, "")
+		another := request("POST", "/fallback", "x")
+		another.Header.Set("Fallback-Authorization", "Bearer one")
+		checkAnswer(t, serve(d, another), http.StatusTooManyRequests, "rate-limited")
+	})
 }
 
 type readFunc func([]byte) (int, error)

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/http"
 	"strconv"
+	"time"
 )
 
 // problem is an RFC 9457 error answer. Type is stable and made for programs, Detail is for people.
@@ -57,7 +58,11 @@ var Unconfigured http.Handler = http.HandlerFunc(func(w http.ResponseWriter, _ *
 })
 
 func notFound(prefix string) *problem {
-	p := newProblem(http.StatusNotFound, "not-found", "Requests are taken at "+prefix+" and below.")
+	detail := "Requests are taken at " + prefix + " and below."
+	if prefix == "" { // every path, so this was none: an asterisk, or a tunnel
+		detail = "Requests are taken at paths, which begin with a slash."
+	}
+	p := newProblem(http.StatusNotFound, "not-found", detail)
 	return &p
 }
 
@@ -105,7 +110,33 @@ func (p problem) write(w http.ResponseWriter) {
 	if p.challenge != "" {
 		h.Set("WWW-Authenticate", p.challenge)
 	}
-	body, _ := json.Marshal(p) // strings and a number
 	w.WriteHeader(p.Status)
-	_, _ = w.Write(append(body, '\n'))
+	_, _ = w.Write(p.body())
+}
+
+func (p problem) body() []byte {
+	body, _ := json.Marshal(p) // strings and a number
+	return append(body, '\n')
+}
+
+// What net/http reads of a body that the door did not read, so that the connection can take another request: for
+// arrivePatience before it writes the answer, which is enough for a body that is on its way, and for lingerPatience
+// after that. A connection that is closed before its client has stopped sending is reset, and the answer may be lost.
+const (
+	arrivePatience = 50 * time.Millisecond
+	lingerPatience = time.Second
+)
+
+// refuse writes the answer to a request whose body has not been read to its end. By itself net/http would read up to
+// 256 KiB of it first, for as long as the client may take to send them.
+func (p problem) refuse(w http.ResponseWriter, r *http.Request) {
+	control := http.NewResponseController(w)
+	if r.ContentLength == 0 || control.SetReadDeadline(time.Now().Add(arrivePatience)) != nil {
+		p.write(w) // there is no body, or no connection that it would come from
+		return
+	}
+	w.Header().Set("Content-Length", strconv.Itoa(len(p.body()))) // else what is flushed is chunked
+	p.write(w)
+	_ = control.Flush()
+	_ = control.SetReadDeadline(time.Now().Add(lingerPatience))
 }

@@ -17,24 +17,30 @@ const (
 	shutdownTimeout = 7 * time.Second
 )
 
+// maxConnections bounds the open connections; more wait in the system's backlog until one is closed. An idle one costs
+// about 20 KB, so that all of them fit into the container of docker-compose.yml beside the bodies in hand.
+const maxConnections = 4096
+
 // Server is a door that listens.
 type Server struct {
 	http *http.Server
 
-	ending atomic.Bool  // answers ask for the end of their connection
-	open   atomic.Int64 // connections
+	ending atomic.Bool   // answers ask for the end of their connection
+	places chan struct{} // holds one token for each open connection
 }
 
-// NewServer returns a server for the door. Every wait on a client is bounded: for the headers and the body together by
-// the door's timeout, for taking the answer by as much again, and for the next request by two minutes.
+// NewServer returns a server for the door. Connections are bounded, and so is every wait on a client: for the headers
+// and the body together by the door's timeout, less what the store needs of it, for taking the answer by twice as much,
+// and for the next request by two minutes.
 func NewServer(d *Door) *Server {
 	o := d.options
-	s := &Server{}
+	reading := o.Timeout - storeTime(o.Timeout)
+	s := &Server{places: make(chan struct{}, maxConnections)}
 	s.http = &http.Server{
 		Handler:           s.tellEnd(d),
 		ConnState:         s.count,
-		ReadHeaderTimeout: o.Timeout,
-		ReadTimeout:       o.Timeout,
+		ReadHeaderTimeout: reading,
+		ReadTimeout:       reading,
 		WriteTimeout:      2*o.Timeout + time.Second,
 		IdleTimeout:       2 * time.Minute,
 		// Past this, net/http answers by itself and not with a problem: it leaves room for our own answer.
@@ -54,20 +60,43 @@ func (s *Server) tellEnd(next http.Handler) http.Handler {
 	})
 }
 
+// storeTime is the part of a request's time that its body may not use up: a publish with a few milliseconds left is
+// late, and what is late costs all others their connection to the broker.
+func storeTime(timeout time.Duration) time.Duration { return min(timeout/5, time.Second) }
+
+// count gives back the place that Accept took.
 func (s *Server) count(_ net.Conn, state http.ConnState) {
-	switch state {
-	case http.StateNew:
-		s.open.Add(1)
-	case http.StateClosed, http.StateHijacked:
-		s.open.Add(-1)
+	if state == http.StateClosed || state == http.StateHijacked {
+		<-s.places
 	}
+}
+
+// bounded is a listener that accepts no more connections than there are places. (netutil.LimitListener wraps them, which
+// takes from net/http the half-close that keeps a refusal from being lost.)
+type bounded struct {
+	net.Listener
+	places chan struct{}
+	end    <-chan struct{}
+}
+
+func (b bounded) Accept() (net.Conn, error) {
+	select {
+	case b.places <- struct{}{}:
+	case <-b.end:
+		return nil, net.ErrClosed
+	}
+	conn, err := b.Listener.Accept()
+	if err != nil {
+		<-b.places
+	}
+	return conn, err
 }
 
 // Serve answers requests on ln until ctx ends, and then finishes what it has: it takes no new connection, asks for the
 // end of the open ones with their next answers, and returns when the last answer is written, within eight seconds.
 func (s *Server) Serve(ctx context.Context, ln net.Listener) error {
 	failed := make(chan error, 1)
-	go func() { failed <- s.http.Serve(ln) }()
+	go func() { failed <- s.http.Serve(bounded{ln, s.places, ctx.Done()}) }()
 	select {
 	case err := <-failed:
 		return fmt.Errorf("serve HTTP: %w", err)
@@ -93,7 +122,7 @@ func (s *Server) Serve(ctx context.Context, ln net.Listener) error {
 // linger waits a moment for the connections to go: a busy client's next request may be on its way already, and Shutdown
 // would close its connection, which looks idle, under it.
 func (s *Server) linger() {
-	for end := time.Now().Add(lingerTimeout); s.open.Load() > 0 && time.Now().Before(end); {
+	for end := time.Now().Add(lingerTimeout); len(s.places) > 0 && time.Now().Before(end); {
 		time.Sleep(5 * time.Millisecond)
 	}
 }

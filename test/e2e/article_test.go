@@ -21,28 +21,30 @@ import (
 	"fallback/test/harness"
 )
 
-// TestArticleHost goes the article's own way, command by command: a host with RabbitMQ as a package manager installs it,
-// our definitions imported into the running broker, and the server beside it.
+// TestArticleHost goes the article's own way, by the README's own commands: a host with RabbitMQ as a package manager
+// installs it, our definitions imported into the running broker, and the server beside it.
 func TestArticleHost(t *testing.T) {
 	t.Parallel()
 	h := newHost(t)
-
 	h.run("rabbitmqctl authenticate_user guest guest") // so it is that the broker comes
-	h.run("fallback definitions --private /etc/fallback")
-	if harness.Version() == "3.10" {
-		// It gives its default queue type to a virtual host that the import makes, and not to one that is there.
-		h.run("rabbitmqctl delete_vhost /")
+	var asPublisher string                             // what the shell keeps from command to command
+	for _, command := range articleCommands(t) {
+		switch {
+		case strings.HasPrefix(command, "apt-get install"), strings.HasPrefix(command, "make build"):
+			// newHost has done the like.
+		case command == "rabbitmqctl delete_vhost /" && harness.Version() != "3.10":
+		case strings.HasPrefix(command, ". "), strings.HasPrefix(command, "export "):
+			asPublisher += command + "; "
+		case strings.HasSuffix(command, "fallback serve"):
+			h.start(asPublisher + strings.Replace(command, "127.0.0.1:", ":", 1)) // the test is not on that host
+		default:
+			h.run(command)
+		}
 	}
-	h.run("rabbitmqctl import_definitions /etc/fallback/definitions.json")
-	h.run("rabbitmqctl delete_user guest")
 	h.checkImported()
 	if out, err := h.exec("rabbitmqctl authenticate_user guest guest"); err == nil {
 		t.Errorf("guest is let in:\n%s", out)
 	}
-
-	const asPublisher = ". /etc/fallback/fallback.env; " +
-		"export AMQP_SERVER_URL=amqp://fallback-publisher:$FALLBACK_PUBLISHER_PASSWORD@localhost:5672/; "
-	h.start(asPublisher + "exec fallback serve")
 	harness.Eventually(t, 30*time.Second, "the server to be ready", func() bool {
 		_, err := h.exec("fallback health")
 		return err == nil
@@ -66,6 +68,21 @@ func TestArticleHost(t *testing.T) {
 	password := strings.TrimSpace(h.run(". /etc/fallback/fallback.env; echo $RABBITMQ_ADMIN_PASSWORD"))
 	articlePublish(t, "amqp://admin:"+password+"@"+h.AMQP+"/")
 	eventuallyListed(t, h.Broker, "rabbitmqctl list_queues", articleQueue, "2")
+}
+
+// articleCommands are those of the README's section on a host without containers, without their comments.
+func articleCommands(t *testing.T) (commands []string) {
+	t.Helper()
+	_, section, found := strings.Cut(readme(t), "\n### RabbitMQ from apt, without containers\n")
+	blocks := consoleBlocks(section)
+	if !found || len(blocks) == 0 {
+		t.Fatal("the README has no such section")
+	}
+	for _, part := range blocks[0] {
+		command, _, _ := strings.Cut(part, " #")
+		commands = append(commands, strings.TrimSpace(command))
+	}
+	return commands
 }
 
 // host is a machine with a RabbitMQ of the package manager's and our program.

@@ -78,8 +78,11 @@ func (b *bundle) must(args ...string) string {
 type composeConfig struct {
 	Services map[string]struct {
 		User        string
+		Hostname    string
 		ReadOnly    bool     `json:"read_only"`
 		CapDrop     []string `json:"cap_drop"`
+		SecurityOpt []string `json:"security_opt"`
+		MemLimit    int64    `json:"mem_limit,string"`
 		Environment map[string]*string
 		Ports       []struct {
 			HostIP string `json:"host_ip"`
@@ -102,6 +105,9 @@ func TestBundleConfig(t *testing.T) {
 		if service.HealthCheck == nil {
 			t.Errorf("%s has no health check", name)
 		}
+		if service.MemLimit < 128<<20 || service.MemLimit > 1<<30 {
+			t.Errorf("%s may take %d bytes of memory, which is nothing for a small droplet", name, service.MemLimit)
+		}
 		for _, port := range service.Ports {
 			published[port.Target] = true
 			if port.HostIP != "127.0.0.1" {
@@ -118,8 +124,15 @@ func TestBundleConfig(t *testing.T) {
 	if !server.ReadOnly || !slices.Equal(server.CapDrop, []string{"ALL"}) {
 		t.Errorf("the server's root is writable or it has capabilities: %+v", server)
 	}
-	if got := config.Services["rabbitmq"].User; got != "rabbitmq" {
-		t.Errorf("RabbitMQ runs as %q", got)
+	if !slices.Contains(server.SecurityOpt, "no-new-privileges:true") {
+		t.Errorf("the server may gain privileges: %q", server.SecurityOpt)
+	}
+	var soft int64
+	if _, err := fmt.Sscanf(*server.Environment["GOMEMLIMIT"], "%dMiB", &soft); err != nil || soft<<20 >= server.MemLimit {
+		t.Errorf("GOMEMLIMIT of %d MiB is not below the limit of %d bytes: %v", soft, server.MemLimit, err)
+	}
+	if rabbitmq := config.Services["rabbitmq"]; rabbitmq.User != "rabbitmq" || rabbitmq.Hostname != "rabbitmq" {
+		t.Errorf("RabbitMQ runs as %q on host %q, which its data is under", rabbitmq.User, rabbitmq.Hostname)
 	}
 	if url := *server.Environment["AMQP_SERVER_URL"]; !strings.Contains(url, "@rabbitmq:5672/") {
 		t.Errorf("the server takes AMQP_SERVER_URL from the environment, where it is the function's: %s", url)
@@ -128,6 +141,7 @@ func TestBundleConfig(t *testing.T) {
 
 // TestBundle brings the bundle up, sends a request, restarts everything, and finds the request on the queue.
 func TestBundle(t *testing.T) {
+	t.Parallel()
 	if harness.Version() != "4.3" {
 		t.Log("the bundle's own RabbitMQ is 4.3")
 	}
@@ -164,6 +178,10 @@ func TestBundle(t *testing.T) {
 	}
 	if rows[0].Queue != topology.DefaultQueue || rows[0].Ready != 1 {
 		t.Errorf("after a restart: got %s, want one message on %s", queues, topology.DefaultQueue)
+	}
+	id := strings.TrimSpace(b.must("ps", "--quiet", "server"))
+	if out, err := exec.Command("docker", "inspect", "--format", "{{.Config.User}}", id).CombinedOutput(); string(out) != "65532:65532\n" {
+		t.Errorf("the server runs as %q %v", out, err)
 	}
 	user, err := b.compose("exec", "-T", "rabbitmq", "id", "-un")
 	if err != nil || strings.TrimSpace(user) != "rabbitmq" {

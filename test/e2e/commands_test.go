@@ -200,8 +200,11 @@ func testQueues(t *testing.T, fallback program) {
 			}
 			for i, line := range lines(t, harness.Settings{"AMQP_SERVER_URL": vhost.URL(user)}) {
 				want := ""
-				if i >= visible {
+				switch {
+				case i == visible:
 					want = "not visible to this user"
+				case i > visible:
+					want = "not asked"
 				}
 				if line.Error != want {
 					t.Errorf("%s: got the reason %q, want %q", line.Queue, line.Error, want)

@@ -32,7 +32,7 @@ func TestCorpusThroughServer(t *testing.T) {
 	reader := vhost.Reader(t, topology.DefaultQueue)
 	for _, in := range corpus.All() {
 		t.Run(in.Name, func(t *testing.T) {
-			response := sendRaw(t, server.Addr, in.Raw)
+			response, from := sendRawFrom(t, server.Addr, in.Raw)
 			if response.StatusCode != http.StatusAccepted {
 				t.Fatalf("answer: %s", response.Status)
 			}
@@ -41,12 +41,20 @@ func TestCorpusThroughServer(t *testing.T) {
 				t.Fatalf("message id %q, Fallback-Id %q", message.MessageId, id)
 			}
 			checkSame(t, in, message)
+			checkConnection(t, message, "http", from)
 		})
 	}
 }
 
 // sendRaw puts bytes on the wire as they are and reads one answer.
 func sendRaw(t *testing.T, addr string, raw []byte) *http.Response {
+	t.Helper()
+	response, _ := sendRawFrom(t, addr, raw)
+	return response
+}
+
+// sendRawFrom is sendRaw and the address that it was sent from.
+func sendRawFrom(t *testing.T, addr string, raw []byte) (*http.Response, string) {
 	t.Helper()
 	conn, err := net.Dial("tcp", addr)
 	if err != nil {
@@ -67,7 +75,26 @@ func sendRaw(t *testing.T, addr string, raw []byte) *http.Response {
 		}
 		if response.StatusCode != http.StatusContinue {
 			response.Body = io.NopCloser(bytes.NewReader(body))
-			return response
+			return response, conn.LocalAddr().String()
+		}
+	}
+}
+
+// checkConnection holds what a message of the corpus says of the connection that its request came over.
+func checkConnection(t *testing.T, message amqp.Delivery, scheme, remote string) {
+	t.Helper()
+	r, err := rabbit.FromMessage(message)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, row := range []struct{ what, got, want string }{
+		{"scheme", r.Scheme, scheme},
+		{"host", r.Host, corpus.Host},
+		{"proto", r.Proto, "HTTP/1.1"},
+		{"remote", r.Remote, remote},
+	} {
+		if row.got != row.want {
+			t.Errorf("%s: got %q, want %q", row.what, row.got, row.want)
 		}
 	}
 }

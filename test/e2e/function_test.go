@@ -16,6 +16,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"sync"
 	"testing"
@@ -145,14 +146,16 @@ func TestCorpusThroughFunction(t *testing.T) {
 			if id := response.Header.Get("Fallback-Id"); message.MessageId != id {
 				t.Fatalf("message id %q, Fallback-Id %q", message.MessageId, id)
 			}
-			checkSame(t, platformAlters(in, replay(t, message)), message)
+			checkSame(t, platformAlters(t, in, replay(t, message)), message)
+			checkConnection(t, message, "https", "127.0.0.1")
 		})
 	}
 }
 
 // platformAlters is the request as the platform hands it to a function, in all that it changes and we cannot give back.
-// Of the headers that it adds, which are different each time, it takes got's.
-func platformAlters(in corpus.Request, got corpus.Request) corpus.Request {
+// Of the id that it adds, which is another each time, it takes got's.
+func platformAlters(t *testing.T, in corpus.Request, got corpus.Request) corpus.Request {
+	t.Helper()
 	var fields []corpus.Field
 	for _, f := range in.Header {
 		name := strings.ToLower(f.Name) // names in lower case
@@ -169,11 +172,15 @@ func platformAlters(in corpus.Request, got corpus.Request) corpus.Request {
 		}
 		fields = append(fields, corpus.Field{Name: name, Value: value})
 	}
-	for _, name := range []string{"x-forwarded-for", "x-forwarded-proto", "x-request-id"} {
-		for _, value := range got.Values(name) {
-			fields = append(fields, corpus.Field{Name: name, Value: value})
-		}
+	id := strings.Join(got.Values("x-request-id"), ", ")
+	if !requestID.MatchString(id) {
+		t.Errorf("x-request-id: got %q, want the platform's", id)
 	}
+	fields = append(fields,
+		corpus.Field{Name: "x-forwarded-for", Value: strings.Join(append(in.Values("x-forwarded-for"), "127.0.0.1"), ", ")},
+		corpus.Field{Name: "x-forwarded-proto", Value: "https"},
+		corpus.Field{Name: "x-request-id", Value: id},
+	)
 	out := in
 	out.Header = fields
 	out.Trailer = nil // trailers do not reach a function
@@ -182,6 +189,9 @@ func platformAlters(in corpus.Request, got corpus.Request) corpus.Request {
 	}
 	return out
 }
+
+// requestID is the form of the platform's.
+var requestID = regexp.MustCompile(`^[0-9a-f]{32}$`)
 
 func indexOf(fields []corpus.Field, name string) int {
 	for i, f := range fields {

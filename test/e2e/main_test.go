@@ -6,8 +6,10 @@
 package e2e
 
 import (
+	"flag"
 	"fmt"
 	"os"
+	"runtime"
 	"testing"
 
 	"fallback/test/harness"
@@ -16,7 +18,15 @@ import (
 // broker is shared by all tests of the package.
 var broker *harness.Broker
 
+// atOnce is how many parallel tests run at the same time, unless -parallel says so: on two cores there would be two, and
+// they wait for brokers and deadlines more than they compute.
+const atOnce = "4"
+
 func TestMain(m *testing.M) {
+	flag.Parse()
+	if parallel := flag.Lookup("test.parallel"); parallel.Value.String() == parallel.DefValue && runtime.GOMAXPROCS(0) < 4 {
+		_ = parallel.Value.Set(atOnce)
+	}
 	var err error
 	if broker, err = harness.StartBroker(harness.BrokerOptions{}); err != nil {
 		fmt.Fprintln(os.Stderr, err)

@@ -20,11 +20,7 @@ func TestREADMEExamples(t *testing.T) {
 	vhost := broker.VHost(t)
 	server := vhost.Serve(t, nil)
 	server.WaitReady(t)
-	raw, err := os.ReadFile(filepath.Join(harness.Root(), "README.md"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	examples := curlExamples(string(raw))
+	examples := curlExamples(readme(t))
 	if len(examples) < 3 {
 		t.Fatalf("found %d curl examples in the README", len(examples))
 	}
@@ -46,10 +42,10 @@ func TestREADMEExamples(t *testing.T) {
 type example struct{ command, answer string }
 
 // curlExamples are the curl commands in the README's console blocks.
-func curlExamples(readme string) []example {
+func curlExamples(text string) []example {
 	var found []example
-	for _, block := range regexp.MustCompile("(?s)```console\n(.*?)```").FindAllStringSubmatch(readme, -1) {
-		for _, part := range strings.Split("\n"+block[1], "\n$ ")[1:] {
+	for _, block := range consoleBlocks(text) {
+		for _, part := range block {
 			command, answer, _ := strings.Cut(part, "\n")
 			if strings.HasPrefix(command, "curl ") {
 				found = append(found, example{command, answer})
@@ -57,6 +53,23 @@ func curlExamples(readme string) []example {
 		}
 	}
 	return found
+}
+
+func readme(t *testing.T) string {
+	t.Helper()
+	raw, err := os.ReadFile(filepath.Join(harness.Root(), "README.md"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(raw)
+}
+
+// consoleBlocks are those of a text, each cut into its commands with the answers that follow them.
+func consoleBlocks(text string) (blocks [][]string) {
+	for _, block := range regexp.MustCompile("(?s)```console\n(.*?)```").FindAllStringSubmatch(text, -1) {
+		blocks = append(blocks, strings.Split("\n"+block[1], "\n$ ")[1:])
+	}
+	return blocks
 }
 
 // eachTime is what no two answers share.

@@ -120,16 +120,6 @@ func (r *Reader) Next(t testing.TB) amqp.Delivery {
 	return amqp.Delivery{}
 }
 
-// Nothing fails the test if a message comes within the time.
-func (r *Reader) Nothing(t testing.TB, within time.Duration) {
-	t.Helper()
-	select {
-	case d := <-r.deliveries:
-		t.Fatalf("an unexpected message came: %s %.100q", d.MessageId, d.Body)
-	case <-time.After(within):
-	}
-}
-
 // Count is how many messages are ready on a queue.
 func (v *VHost) Count(t testing.TB, queue string) int {
 	t.Helper()

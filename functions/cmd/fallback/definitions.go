@@ -54,11 +54,7 @@ func writePrivate(w world, t topology.Topology, dir string) error {
 		return errors.New("a quote in the folder's or the queue's name cannot be written into an env file")
 	}
 	env, definitions := freshFiles(t, dir)
-	files := []struct {
-		name string
-		data []byte
-		mode fs.FileMode
-	}{
+	files := []file{
 		{filepath.Join(dir, "fallback.env"), env, 0o600},
 		{filepath.Join(dir, "definitions.json"), definitions, 0o644},
 	}
@@ -70,11 +66,33 @@ func writePrivate(w world, t topology.Topology, dir string) error {
 	if err := makeFolder(dir); err != nil {
 		return err
 	}
+	if err := writeAll(files); err != nil {
+		return err
+	}
 	for _, f := range files {
-		if err := writeNew(f.name, f.data, f.mode); err != nil {
-			return err
-		}
 		fmt.Fprintln(w.stderr, "wrote", f.name)
+	}
+	return nil
+}
+
+// file is one that is to be written.
+type file struct {
+	name string
+	data []byte
+	mode fs.FileMode
+}
+
+// writeAll writes new files, or none: what was written when one of them fails is removed again.
+func writeAll(files []file) error {
+	for i, f := range files {
+		err := writeNew(f)
+		if err == nil {
+			continue
+		}
+		for _, written := range files[:i] {
+			err = errors.Join(err, os.Remove(written.name))
+		}
+		return err
 	}
 	return nil
 }
@@ -121,22 +139,21 @@ func passwordVariable(user string) string {
 	return name
 }
 
-// writeNew refuses to overwrite: the passwords in use would be gone.
-func writeNew(name string, data []byte, mode fs.FileMode) error {
-	f, err := os.OpenFile(name, os.O_WRONLY|os.O_CREATE|os.O_EXCL, mode)
+// writeNew refuses to overwrite: the passwords in use would be gone. It leaves no file that has not all in it.
+func writeNew(f file) error {
+	out, err := os.OpenFile(f.name, os.O_WRONLY|os.O_CREATE|os.O_EXCL, f.mode)
 	if errors.Is(err, fs.ErrExist) {
-		return fmt.Errorf("%s is there already; move it away first, it may hold the passwords in use", name)
+		return fmt.Errorf("%s is there already; move it away first, it may hold the passwords in use", f.name)
 	}
 	if err != nil {
 		return err
 	}
-	if _, err := f.Write(data); err != nil {
-		f.Close()
-		return err
+	_, err = out.Write(f.data)
+	if err == nil {
+		err = out.Chmod(f.mode) // whatever the umask
 	}
-	if err := f.Chmod(mode); err != nil { // whatever the umask
-		f.Close()
-		return err
+	if err = errors.Join(err, out.Close()); err != nil {
+		err = errors.Join(err, os.Remove(f.name))
 	}
-	return f.Close()
+	return err
 }

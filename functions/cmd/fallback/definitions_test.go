@@ -267,3 +267,31 @@ func TestPrivateDefinitionsNeverHalf(t *testing.T) {
 		t.Error("there are passwords without a broker that has them")
 	}
 }
+
+// TestWriteAllOrNothing holds that a disk which has no room for the second file is left as it was.
+func TestWriteAllOrNothing(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	first, second := filepath.Join(dir, "first"), filepath.Join(dir, "none", "second")
+	files := []file{{first, []byte("1"), 0o600}, {second, []byte("2"), 0o644}}
+	if err := writeAll(files); err == nil || !strings.Contains(err.Error(), second) {
+		t.Errorf("got %v, want an error that names %s", err, second)
+	}
+	if left, err := os.ReadDir(dir); err != nil || len(left) > 0 {
+		t.Errorf("left over: %v, %v", left, err)
+	}
+	if err := os.Mkdir(filepath.Dir(second), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := writeAll(files); err != nil {
+		t.Error(err)
+	}
+	if err := writeAll(files[1:]); err == nil {
+		t.Error("a file was written over")
+	}
+	for name, want := range map[string]string{first: "1", second: "2"} {
+		if got, err := os.ReadFile(name); err != nil || string(got) != want {
+			t.Errorf("%s: got %q, %v", name, got, err)
+		}
+	}
+}

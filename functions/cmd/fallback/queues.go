@@ -27,8 +27,8 @@ func queuesCommand(w world) *cobra.Command {
 		Use:   "queues",
 		Short: "Show how many requests wait on each queue",
 		Long: `Queues prints each queue with the messages that are ready and the consumers, as rabbitmqctl list_queues would,
-without shell access to the broker. It asks as the user in AMQP_SERVER_URL; queues that this user may not see are
-named as such. The counts are those of this moment.`,
+without shell access to the broker. It asks as the user in AMQP_SERVER_URL, and no further than the first queue that
+this user may not see: each refusal is an error in the broker's log. The counts are those of this moment.`,
 		Example: `  fallback queues
   fallback queues --json | jq '.[] | select(.ready > 0)'`,
 		Args: noArguments,
@@ -65,6 +65,8 @@ func reason(err error) string {
 		return "does not exist"
 	case errors.Is(err, rabbit.ErrNotAllowed):
 		return "not visible to this user"
+	case errors.Is(err, rabbit.ErrNotAsked):
+		return "not asked"
 	default:
 		return err.Error()
 	}

@@ -23,8 +23,8 @@ func serveCommand(w world) *cobra.Command {
 		Long: `Serve takes requests at POST /fallback and below (PUT, PATCH and DELETE too) and puts each on the queue.
 It answers 202 when the broker has the request on disk, and 503 when it cannot say so.
 
-/livez says that the process runs, /readyz that it can accept requests. SIGTERM ends it in order: no new
-connections, the requests in hand, the connection to the broker; within 10 seconds.`,
+/livez says that the process runs, /readyz that the broker would take a request. SIGTERM ends it in order: no
+new connections, the requests in hand, the connection to the broker; within 10 seconds.`,
 		Example: `  AMQP_SERVER_URL=amqp://user:password@localhost:5672/ fallback serve
   FALLBACK_ADDR=127.0.0.1:9000 FALLBACK_PATH_PREFIX=/ fallback serve`,
 		Args: noArguments,
@@ -67,6 +67,9 @@ has no shell and no curl; this is its health check.`,
 	return cmd
 }
 
+// direct goes through no proxy, whatever HTTP_PROXY says: the question is whether this very server is ready.
+var direct = &http.Client{Transport: &http.Transport{}}
+
 func health(ctx context.Context, w world, address string) error {
 	host, port, err := net.SplitHostPort(address)
 	if err != nil {
@@ -82,7 +85,7 @@ func health(ctx context.Context, w world, address string) error {
 	if err != nil {
 		return usageError{err}
 	}
-	response, err := http.DefaultClient.Do(request)
+	response, err := direct.Do(request)
 	if err != nil {
 		return fmt.Errorf("not healthy: %w", err)
 	}
