@@ -17,8 +17,8 @@ const (
 	shutdownTimeout = 7 * time.Second
 )
 
-// maxConnections bounds the open connections; more wait in the system's backlog until one is closed. An idle one costs
-// about 20 KB, so that all of them fit into the container of docker-compose.yml beside the bodies in hand.
+// maxConnections bounds the open connections; what comes beyond them is turned away. An idle one costs about 20 KB, so that
+// all of them fit into the container of docker-compose.yml beside the bodies in hand.
 const maxConnections = 4096
 
 // Server is a door that listens.
@@ -71,32 +71,11 @@ func (s *Server) count(_ net.Conn, state http.ConnState) {
 	}
 }
 
-// bounded is a listener that accepts no more connections than there are places. (netutil.LimitListener wraps them, which
-// takes from net/http the half-close that keeps a refusal from being lost.)
-type bounded struct {
-	net.Listener
-	places chan struct{}
-	end    <-chan struct{}
-}
-
-func (b bounded) Accept() (net.Conn, error) {
-	select {
-	case b.places <- struct{}{}:
-	case <-b.end:
-		return nil, net.ErrClosed
-	}
-	conn, err := b.Listener.Accept()
-	if err != nil {
-		<-b.places
-	}
-	return conn, err
-}
-
 // Serve answers requests on ln until ctx ends, and then finishes what it has: it takes no new connection, asks for the
 // end of the open ones with their next answers, and returns when the last answer is written, within eight seconds.
 func (s *Server) Serve(ctx context.Context, ln net.Listener) error {
 	failed := make(chan error, 1)
-	go func() { failed <- s.http.Serve(bounded{ln, s.places, ctx.Done()}) }()
+	go func() { failed <- s.http.Serve(newBounded(ln, s.places)) }()
 	select {
 	case err := <-failed:
 		return fmt.Errorf("serve HTTP: %w", err)
@@ -106,9 +85,9 @@ func (s *Server) Serve(ctx context.Context, ln net.Listener) error {
 	_ = ln.Close()
 	served := <-failed
 	s.linger()
-	bounded, cancel := context.WithTimeout(context.WithoutCancel(ctx), shutdownTimeout)
+	timed, cancel := context.WithTimeout(context.WithoutCancel(ctx), shutdownTimeout)
 	defer cancel()
-	err := s.http.Shutdown(bounded)
+	err := s.http.Shutdown(timed)
 	if err != nil {
 		_ = s.http.Close()
 		err = fmt.Errorf("requests were cut off after %s: %w", shutdownTimeout, err)

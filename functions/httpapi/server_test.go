@@ -215,38 +215,45 @@ func TestRefusalIsAtOnce(t *testing.T) {
 	}
 }
 
-// TestConnectionsAreBounded holds that one connection too many waits until another one ends, and is not lost.
+// TestConnectionsAreBounded holds that one connection too many is told so at once, and that there is room again when
+// another one has ended.
 func TestConnectionsAreBounded(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		s := NewServer(door(t, options(), store{}))
 		s.places = make(chan struct{}, 2)
 		ln := listen(t, s)
-		ask := func(conn net.Conn) {
+		ask := func(conn net.Conn, want int) {
 			t.Helper()
-			go func() { _, _ = io.WriteString(conn, "GET /livez HTTP/1.1\r\nHost: h\r\n\r\n") }()
-			if response, _ := answer(t, bufio.NewReader(conn)); response.StatusCode != http.StatusOK {
-				t.Errorf("got %s", response.Status)
+			begin := time.Now()
+			go func() {
+				_, _ = io.WriteString(conn, "POST /fallback HTTP/1.1\r\nHost: h\r\nContent-Length: 1\r\n\r\nx")
+			}()
+			response, body := answer(t, bufio.NewReader(conn))
+			if response.StatusCode != want || time.Since(begin) > 0 {
+				t.Errorf("got %s after %s, want %d at once", response.Status, time.Since(begin), want)
+			}
+			if want == http.StatusServiceUnavailable {
+				if !strings.Contains(string(body), "urn:fallback:problem:overloaded") || response.Header.Get("Retry-After") == "" || !response.Close {
+					t.Errorf("got %v %s", response.Header, body)
+				}
 			}
 		}
-		first, second := ln.dial(), ln.dial()
-		ask(first)
-		ask(second)
-		third := make(chan net.Conn)
-		go func() { third <- ln.dial() }()
-		time.Sleep(time.Minute) // both are idle, and not for long enough to be closed
-		select {
-		case <-third:
-			t.Error("a third connection was taken")
-		default:
+		first, second, third := ln.dial(), ln.dial(), ln.dial()
+		ask(first, http.StatusAccepted)
+		ask(second, http.StatusAccepted)
+		ask(third, http.StatusServiceUnavailable)
+		third.Close()
+		silent := ln.dial() // it is one too many, too, and says nothing
+		time.Sleep(turnAwayTime + time.Millisecond)
+		if _, err := silent.Read(make([]byte, 1)); err == nil {
+			t.Error("one that says nothing was answered")
 		}
 		first.Close()
-		conn := <-third
-		if conn == nil {
-			t.Fatal("the third connection was never taken")
-		}
-		ask(conn)
-		conn.Close()
+		synctest.Wait()
+		fourth := ln.dial()
+		ask(fourth, http.StatusAccepted)
+		fourth.Close()
 		second.Close()
 	})
 }

@@ -17,6 +17,8 @@ func (r *rig) leave(ctx context.Context) {
 		to := r.load.doors[0]
 		conn, err := net.DialTimeout("tcp", to.addr, time.Second)
 		if err != nil {
+			r.ledger.undial()
+			time.Sleep(refusedPause())
 			continue
 		}
 		q := r.load.request(r.load.next.Add(1))
@@ -35,7 +37,7 @@ func (r *rig) leave(ctx context.Context) {
 			_ = conn.(*net.TCPConn).SetLinger(0)
 		}
 		conn.Close()
-		r.half++
+		r.left++
 	}
 }
 
@@ -60,6 +62,7 @@ func (r *rig) dribbleOne(pause time.Duration) {
 	to := r.load.doors[0]
 	conn, err := net.DialTimeout("tcp", to.addr, time.Second)
 	if err != nil {
+		r.ledger.undial()
 		return
 	}
 	var writer sync.WaitGroup

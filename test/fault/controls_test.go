@@ -32,6 +32,7 @@ func TestControls(t *testing.T) {
 	calm := fault{
 		name: "no fault", hold: span[time.Duration]{100 * time.Millisecond, 200 * time.Millisecond},
 		strike: func(context.Context, *rig) error { return nil }, heal: func(context.Context, *rig) error { return nil },
+		shows: func(figures) bool { return true },
 	}
 	// Without a pause: what is accepted while the queue is not there is what this is about.
 	deleted := find("queue deleted and put back")
@@ -48,6 +49,7 @@ func TestControls(t *testing.T) {
 		{"published twice", &wrongStore{confirms: true, mandatory: true, twice: true}, calm, func(r result) int { return r.Duplicated }},
 	} {
 		t.Run(row.name, func(t *testing.T) {
+			t.Parallel()
 			const tries = 5
 			for try := range uint64(tries) {
 				r := control(t, row.store, row.fault, seed+try)
@@ -79,7 +81,7 @@ func control(t *testing.T, store *wrongStore, f fault, seed uint64) result {
 		store.url, store.conn, store.ch = rig.url(""), nil, nil
 		rig.load.doors = []door{{serveDoor(t, store, p.timeout), "/fallback"}}
 		t.Cleanup(store.close)
-		r = rig.rounds(t, f, p, time.Now())
+		rig.rounds(t, f, p, time.Now(), &r)
 	})
 	return r
 }

@@ -9,7 +9,11 @@
 //
 //	go test -tags e2e ./test/fault -run 'TestFaults/network_reset$' -fault.seed=42
 //
-// A short round of each fault is what TestFaults does by itself. With FAULT_ACKNOWLEDGED=1000000 it goes on until as many
+// Time to recover counts from the end of the fault to the first 202 to a request that was sent after it, at most 5 s; then
+// the load goes on until the service is as before. A half-open connection has no end, because the server is never told: there
+// it counts from its begin, and the deadline of one request comes on top of the limit.
+//
+// A short round of each fault is what TestFaults does by itself, two at a time where the fault is not the whole broker's. With FAULT_ACKNOWLEDGED=1000000 it goes on until as many
 // requests were accepted, over the whole list, and with FAULT_RESULTS=. it writes results.json and RESULTS.md here.
 //
 // What only the machine decides, such as which requests are in flight when a packet is lost, a seed does not bring back.

@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"net/url"
 	"os/exec"
+	"slices"
 	"time"
 
 	"fallback/functions/topology"
@@ -15,16 +16,21 @@ import (
 // span is a range that the seed chooses from.
 type span[T int | time.Duration] struct{ from, to T }
 
-// evidence is what tells that a fault has struck. One that does not proves nothing.
-type evidence int
+// evidence tells from a round's figures that its fault has struck. One that does not proves nothing.
+type evidence func(figures) bool
 
-const (
-	refusals   evidence = iota // requests without a 202
-	reconnects                 // new connections to the broker
-	duplicates                 // messages that were stored twice
-	slowness                   // half as many 202s a second as before, or fewer
-	leavers                    // requests whose clients left
-)
+// answers is one of these, between the strike and the first 202 after the end.
+func answers(names ...string) evidence {
+	return func(c figures) bool {
+		return slices.ContainsFunc(names, func(name string) bool { return c.struck.answers[name] > 0 })
+	}
+}
+
+func reconnects(c figures) bool { return c.reconnected > 0 }                             // new connections to the broker
+func duplicates(c figures) bool { return c.duplicated > 0 }                              // messages that were stored twice
+func leavers(c figures) bool    { return c.left > 0 }                                    // clients that left
+func cutOffs(c figures) bool    { return c.struck.unanswered > 0 }                       // requests without an answer
+func slowness(c figures) bool   { return float64(c.during) < c.warm/2*c.held.Seconds() } // half as many 202s as before, or fewer
 
 // fault is one way in which things break.
 type fault struct {
@@ -39,12 +45,22 @@ type fault struct {
 	servers int
 	query   string // of the AMQP URL
 
-	shows      evidence
-	serves     bool // 202s go on while it lasts
-	shut       bool // no 202 may be given while it lasts
-	unanswered bool // the server ends: requests that it has not read yet may be cut off with their connection
-	killed     bool // it is given no time to answer those that it has in hand
-	function   bool // what serves is the function behind its gateway
+	shows    evidence
+	wide     bool // it is the whole broker's: nothing else goes on beside it
+	serves   bool // 202s go on while it lasts
+	shut     bool // no 202 may be given while it lasts
+	untold   bool // nothing tells the server: it can only miss a confirm, and has the deadline to do so on top of the limit
+	ends     int  // how often a server ends: requests that it has not read yet may be cut off with their connection
+	killed   bool // it is given no time to answer those that it has in hand
+	function bool // what serves is the function behind its gateway
+}
+
+// limit is how soon after the end of the fault there must be a 202.
+func (f fault) limit(p pace) time.Duration {
+	if f.untold {
+		return p.timeout + recoveryLimit
+	}
+	return recoveryLimit
 }
 
 // faults is the list. The function, which serves one request at a time, is early in it: in the long run, later faults make
@@ -52,12 +68,13 @@ type fault struct {
 var faults = []fault{
 	{
 		name: "broker SIGKILL and restart", about: "the broker's process is killed and started again",
-		strike: docker("kill"), heal: startBroker, hold: span[time.Duration]{0, time.Second}, shows: refusals,
+		strike: docker("kill"), heal: startBroker, hold: span[time.Duration]{0, time.Second}, shows: answers("503 broker-unavailable"), wide: true,
 	},
 	{
 		name: "broker stopped and continued", about: "all processes of the broker frozen for longer than two heartbeats",
 		strike: docker("pause"), heal: docker("unpause"), query: "?heartbeat=2",
-		hold: span[time.Duration]{4500 * time.Millisecond, 6 * time.Second}, fixed: true, shows: refusals,
+		// The server notices before a deadline of 5 s and may give each request its 202 on the thaw: it has reconnected then.
+		hold: span[time.Duration]{4500 * time.Millisecond, 6 * time.Second}, fixed: true, shows: reconnects, wide: true,
 	},
 	{
 		name: "function frozen and thawed", about: "a warm function's process frozen until the broker has missed two heartbeats",
@@ -74,15 +91,17 @@ var faults = []fault{
 	},
 	{
 		name: "memory alarm", about: "the broker blocks publishers for want of memory",
-		strike: rabbitmqctl("set_vm_memory_high_watermark", "absolute", "1"),
-		heal:   alarmEnds("set_vm_memory_high_watermark", "absolute", "512MB"),
-		hold:   span[time.Duration]{500 * time.Millisecond, 1500 * time.Millisecond}, shows: refusals,
+		strike: erlang(`vm_memory_monitor:set_vm_memory_high_watermark({absolute, 1})`),
+		heal:   alarmEnds(`vm_memory_monitor:set_vm_memory_high_watermark({absolute, "512MB"})`),
+		// Those in hand when it comes wait for it to end: it is told to what is sent after their deadline.
+		hold: span[time.Duration]{1200 * time.Millisecond, 1800 * time.Millisecond}, shows: answers("503 broker-blocked"), wide: true,
 	},
 	{
 		name: "disk alarm", about: "the broker blocks publishers for want of disk",
-		strike: rabbitmqctl("set_disk_free_limit", "100000GB"),
-		heal:   alarmEnds("set_disk_free_limit", "1GB"),
-		hold:   span[time.Duration]{500 * time.Millisecond, 1500 * time.Millisecond}, shows: refusals,
+		strike: erlang(`rabbit_disk_monitor:set_disk_free_limit("100000GB")`),
+		heal:   alarmEnds(`rabbit_disk_monitor:set_disk_free_limit("1GB")`),
+		// Those in hand when it comes wait for it to end: it is told to what is sent after their deadline.
+		hold: span[time.Duration]{1200 * time.Millisecond, 1800 * time.Millisecond}, shows: answers("503 broker-blocked"), wide: true,
 	},
 	{
 		name: "connections closed by the operator", about: "again and again, through the management API",
@@ -90,21 +109,21 @@ var faults = []fault{
 			r.background(every(200*time.Millisecond, func() { _ = r.closeConnections() }))
 			return nil
 		},
-		heal: healBackground, hold: span[time.Duration]{500 * time.Millisecond, 1500 * time.Millisecond}, shows: reconnects,
+		heal: healBackground, hold: span[time.Duration]{500 * time.Millisecond, 1500 * time.Millisecond}, shows: reconnects, wide: true,
 	},
 	{
 		name: "channel errors", about: "the broker refuses messages over 1,000 bytes (406), which closes their channel",
 		// The limit is kept where the broker can read it quickly; the setting is where channels of older versions look.
-		strike: rabbitmqctl("eval", `application:set_env(rabbit, fault_size, application:get_env(rabbit, max_message_size, 134217728)),
-			persistent_term:put(max_message_size, 1000), application:set_env(rabbit, max_message_size, 1000).`),
-		heal: rabbitmqctl("eval", `{ok, Size} = application:get_env(rabbit, fault_size),
-			persistent_term:put(max_message_size, Size), application:set_env(rabbit, max_message_size, Size).`),
-		hold: span[time.Duration]{500 * time.Millisecond, 1500 * time.Millisecond}, shows: refusals,
+		strike: erlang(`application:set_env(rabbit, fault_size, application:get_env(rabbit, max_message_size, 134217728)),
+			persistent_term:put(max_message_size, 1000), application:set_env(rabbit, max_message_size, 1000)`),
+		heal: erlang(`{ok, Size} = application:get_env(rabbit, fault_size),
+			persistent_term:put(max_message_size, Size), application:set_env(rabbit, max_message_size, Size)`),
+		hold: span[time.Duration]{500 * time.Millisecond, 1500 * time.Millisecond}, shows: answers("503 not-confirmed"), wide: true,
 	},
 	{
 		name: "queue deleted and put back", about: "senders pause while it is read empty and deleted",
 		strike: deleteQueue, heal: putQueue,
-		hold: span[time.Duration]{500 * time.Millisecond, 1500 * time.Millisecond}, shows: refusals, shut: true,
+		hold: span[time.Duration]{500 * time.Millisecond, 1500 * time.Millisecond}, shows: answers("503 queue-missing"), shut: true,
 	},
 	{
 		name: "permission revoked and given back", about: "the publisher's user may not write any more; its connections are closed",
@@ -116,7 +135,7 @@ var faults = []fault{
 			return r.closeConnections()
 		},
 		heal: func(_ context.Context, r *rig) error { return r.permit(publisherMay()) },
-		hold: span[time.Duration]{500 * time.Millisecond, 1500 * time.Millisecond}, shows: refusals,
+		hold: span[time.Duration]{500 * time.Millisecond, 1500 * time.Millisecond}, shows: answers("503 not-allowed"), wide: true,
 	},
 	{
 		name: "password changed", about: "and connections closed by the operator; the server is restarted with the new one",
@@ -128,18 +147,18 @@ var faults = []fault{
 			return r.closeConnections()
 		},
 		heal: restartWithPassword,
-		hold: span[time.Duration]{500 * time.Millisecond, 1500 * time.Millisecond}, shows: refusals, unanswered: true,
+		hold: span[time.Duration]{500 * time.Millisecond, 1500 * time.Millisecond}, shows: answers("503 broker-unavailable"), wide: true, ends: 1,
 	},
 	{
 		name: "queue full", about: "the broker refuses what is over the queue's limit (nack)",
 		strike: func(_ context.Context, r *rig) error { return r.limitQueue(10) },
 		heal:   func(_ context.Context, r *rig) error { return r.limitQueue(1_000_000) },
-		hold:   span[time.Duration]{500 * time.Millisecond, 1500 * time.Millisecond}, shows: refusals,
+		hold:   span[time.Duration]{500 * time.Millisecond, 1500 * time.Millisecond}, shows: answers("503 queue-full"),
 	},
 	{
 		name: "network black hole", about: "the network takes everything and brings nothing, for longer than the deadline",
 		strike: network(blackHole), heal: network(passing),
-		hold: span[time.Duration]{1200 * time.Millisecond, 1800 * time.Millisecond}, shows: refusals,
+		hold: span[time.Duration]{1200 * time.Millisecond, 1800 * time.Millisecond}, shows: answers("503 not-confirmed"),
 	},
 	{
 		name: "network reset", about: "connections to the broker are reset, again and again",
@@ -160,10 +179,10 @@ var faults = []fault{
 		hold: span[time.Duration]{500 * time.Millisecond, 1500 * time.Millisecond}, shows: slowness, serves: true,
 	},
 	{
-		name: "half-open connection", about: "the broker's side is gone and the server's side is not told, for longer than the deadline",
-		strike: func(_ context.Context, r *rig) error { r.proxy.forget(); return nil },
-		heal:   func(context.Context, *rig) error { return nil }, // nobody tells it: it has to find out
-		hold:   span[time.Duration]{1100 * time.Millisecond, 1500 * time.Millisecond}, shows: refusals,
+		name: "half-open connection", about: "the broker's side is gone and the server's side is never told; a new connection works at once",
+		strike: func(_ context.Context, r *rig) error { r.proxy.forget(); r.over(); return nil },
+		heal:   func(context.Context, *rig) error { return nil }, // it has to find out
+		hold:   span[time.Duration]{1100 * time.Millisecond, 1500 * time.Millisecond}, shows: answers("503 not-confirmed"), untold: true,
 	},
 	{
 		name: "confirms lost", about: "the broker stores and confirms, the confirm is lost, and then the connection",
@@ -175,18 +194,18 @@ var faults = []fault{
 		name: "server SIGKILL under 500 in flight", about: "the server's process is killed and started again",
 		strike: func(_ context.Context, r *rig) error { r.servers[0].kill(); return nil },
 		heal:   func(_ context.Context, r *rig) error { return r.servers[0].start() },
-		hold:   span[time.Duration]{0, 500 * time.Millisecond}, senders: span[int]{500, 500}, shows: refusals, unanswered: true, killed: true,
+		hold:   span[time.Duration]{0, 500 * time.Millisecond}, senders: span[int]{500, 500}, shows: cutOffs, ends: 1, killed: true,
 	},
 	{
 		name: "server SIGTERM under 500 in flight", about: "the server ends in order and is started again",
 		strike: func(_ context.Context, r *rig) error { return r.servers[0].terminate() },
 		heal:   func(_ context.Context, r *rig) error { return r.servers[0].start() },
-		hold:   span[time.Duration]{0, 500 * time.Millisecond}, senders: span[int]{500, 500}, shows: reconnects, unanswered: true,
+		hold:   span[time.Duration]{0, 500 * time.Millisecond}, senders: span[int]{500, 500}, shows: reconnects, ends: 1,
 	},
 	{
 		name: "rolling restart of two servers", about: "one after the other ends on SIGTERM and is started again",
 		strike: rollingRestart, heal: func(context.Context, *rig) error { return nil },
-		servers: 2, shows: reconnects, serves: true, unanswered: true,
+		servers: 2, shows: reconnects, serves: true, ends: 2,
 	},
 	{
 		name: "client gone mid-body", about: "clients leave in the headers, in the body, and before the answer",
@@ -198,7 +217,7 @@ var faults = []fault{
 		name: "slow body", about: "clients send a byte at a time, some slower than the deadline allows",
 		strike: func(_ context.Context, r *rig) error { r.background(r.dribble); return nil },
 		heal:   healBackground,
-		hold:   span[time.Duration]{1200 * time.Millisecond, 1500 * time.Millisecond}, shows: refusals, serves: true,
+		hold:   span[time.Duration]{1200 * time.Millisecond, 1500 * time.Millisecond}, shows: answers("408 body-too-slow"), serves: true,
 	},
 }
 
@@ -239,17 +258,22 @@ func docker(command string) func(context.Context, *rig) error {
 	}
 }
 
-func rabbitmqctl(arguments ...string) func(context.Context, *rig) error {
+// erlang has the broker's node evaluate expressions. rabbitmqctl takes seconds to start beside the load; an image may have
+// nothing else.
+func erlang(expressions string) func(context.Context, *rig) error {
+	const script = `command -v erl_call >/dev/null || exec rabbitmqctl -q eval "$1."
+		printf '%s.\n' "$1" | erl_call -sname rabbit@rabbitmq -c "$(cat /var/lib/rabbitmq/.erlang.cookie)" -e | tee /dev/stderr | grep -q '^{ok,'`
 	return func(ctx context.Context, r *rig) error {
-		_, err := r.vhost.Exec(ctx, append([]string{"rabbitmqctl", "-q"}, arguments...)...)
+		_, err := r.vhost.Exec(ctx, "sh", "-c", script, "sh", expressions)
 		return err
 	}
 }
 
-// alarmEnds clears an alarm. The command goes on for a while after that, so the broker is asked when.
-func alarmEnds(arguments ...string) func(context.Context, *rig) error {
+// alarmEnds clears an alarm. The command may go on for a while after that, so the broker is asked when.
+func alarmEnds(expressions string) func(context.Context, *rig) error {
 	return func(ctx context.Context, r *rig) error {
 		asked, stop := context.WithCancel(ctx)
+		defer stop()
 		done := make(chan error, 1)
 		go func() {
 			done <- poll(asked, "the end of the alarm", func() (bool, error) {
@@ -260,11 +284,10 @@ func alarmEnds(arguments ...string) func(context.Context, *rig) error {
 				return true, nil
 			})
 		}()
-		err := rabbitmqctl(arguments...)(ctx, r)
+		err := erlang(expressions)(ctx, r)
 		if err != nil {
 			stop()
 		}
-		defer stop()
 		return errors.Join(err, <-done)
 	}
 }
@@ -281,6 +304,8 @@ func startBroker(ctx context.Context, r *rig) error {
 	return conn.Close()
 }
 
+// closeConnections closes those of the publisher's user, in every virtual host: the API knows a single one by its name only
+// once the broker has counted for it, seconds later.
 func (r *rig) closeConnections() error {
 	return r.vhost.Call(http.MethodDelete, "/api/connections/username/"+topology.Publisher, nil, nil)
 }

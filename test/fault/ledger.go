@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"hash/maphash"
 	"maps"
+	"net/http"
 	"slices"
 	"sync"
 	"time"
@@ -16,9 +17,12 @@ type ledger struct {
 	mu         sync.Mutex // guards what follows
 	entries    map[uint64]*entry
 	accepted   int
+	last       time.Time     // of the last 202, or when the gaps began to count
+	gap        time.Duration // the longest between two of them
 	slowest    time.Duration
 	lateOnes   int
 	unanswered int
+	undialled  int
 	answers    map[string]int // those that were no 202, by what they said
 	unexpected int
 	corrupt    int
@@ -40,14 +44,21 @@ func newLedger(late time.Duration) *ledger {
 
 var sumSeed = maphash.MakeSeed()
 
-// checksum is over everything of a request that the senders choose.
-func checksum(method, target string, body []byte) uint64 {
+// checksum is over everything of a request that the senders choose. Headers that were added on the way are not looked at.
+func checksum(method, target string, header http.Header, body []byte) uint64 {
 	var h maphash.Hash
 	h.SetSeed(sumSeed)
 	h.WriteString(method)
 	h.WriteByte(0)
 	h.WriteString(target)
 	h.WriteByte(0)
+	for _, name := range ownHeaders {
+		for _, value := range header[name] {
+			h.WriteString(value)
+			h.WriteByte(0)
+		}
+		h.WriteByte(1) // no header holds this, nor a zero
+	}
 	h.Write(body)
 	return h.Sum64()
 }
@@ -66,7 +77,16 @@ func (l *ledger) record(id uint64, message string, took time.Duration) {
 	e := l.entries[id]
 	e.message = message
 	l.accepted++
+	now := time.Now()
+	l.gap, l.last = max(l.gap, now.Sub(l.last)), now
 	l.took(took)
+}
+
+// undial notes that a connection to the server could not be made.
+func (l *ledger) undial() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.undialled++
 }
 
 // refused notes any other answer: the request may be on the queue or not.
@@ -135,6 +155,7 @@ type audit struct {
 	Undetermined int            // sent and not acknowledged
 	Found        int            // of the undetermined, those on the queue
 	Unanswered   int            // the connection was lost before an answer, or none came in time
+	Undialled    int            // connections that could not be made; nothing was sent
 	Cut          int            // of the unanswered, those on the queue: the server had them in hand
 	Late         int            // answered after the deadline and one second, or not at all
 	Slowest      time.Duration  // to an answer
@@ -147,7 +168,7 @@ func (l *ledger) audit() audit {
 	defer l.mu.Unlock()
 	a := audit{
 		Sent: len(l.entries), Acknowledged: l.accepted, Corrupt: l.corrupt, Unexpected: l.unexpected, Duplicated: l.duplicated,
-		Unanswered: l.unanswered, Late: l.lateOnes, Slowest: l.slowest, Answers: maps.Clone(l.answers), Examples: slices.Clone(l.examples),
+		Unanswered: l.unanswered, Undialled: l.undialled, Late: l.lateOnes, Slowest: l.slowest, Answers: maps.Clone(l.answers), Examples: slices.Clone(l.examples),
 	}
 	for id, e := range l.entries {
 		switch {
@@ -169,9 +190,51 @@ func (l *ledger) audit() audit {
 	return a
 }
 
-// settled says how many were accepted so far.
-func (l *ledger) settled() int {
+// tally is what the senders have seen.
+type tally struct {
+	accepted   int
+	unanswered int
+	undialled  int
+	answers    map[string]int // other than 202
+}
+
+// tally says what they have seen so far.
+func (l *ledger) tally() tally {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return l.accepted
+	return tally{l.accepted, l.unanswered, l.undialled, maps.Clone(l.answers)}
+}
+
+// since is what they have seen after before.
+func (now tally) since(before tally) tally {
+	answers := map[string]int{}
+	for answer, n := range now.answers {
+		if n > before.answers[answer] {
+			answers[answer] = n - before.answers[answer]
+		}
+	}
+	return tally{now.accepted - before.accepted, now.unanswered - before.unanswered, now.undialled - before.undialled, answers}
+}
+
+// failures counts all but 202s.
+func (now tally) failures() int {
+	sum := now.unanswered + now.undialled
+	for _, n := range now.answers {
+		sum += n
+	}
+	return sum
+}
+
+// countGaps begins to look for the longest time without a 202.
+func (l *ledger) countGaps() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.last, l.gap = time.Now(), 0
+}
+
+// longestGap is the longest time without a 202 since countGaps.
+func (l *ledger) longestGap() time.Duration {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return max(l.gap, time.Since(l.last))
 }

@@ -2,7 +2,9 @@ package fault
 
 import (
 	"errors"
+	"net/http"
 	"testing"
+	"testing/synctest"
 	"time"
 )
 
@@ -67,6 +69,7 @@ func TestLedger(t *testing.T) {
 			l.broken(7, errors.New("reset"), 0)
 			l.delivered(7, true, sum, "a")
 		}, audit{Sent: 1, Undetermined: 1, Found: 1, Unanswered: 1, Cut: 1}},
+		{"not to be reached", func(l *ledger) { l.undial() }, audit{Undialled: 1}},
 		{"late", func(l *ledger) {
 			l.sending(7, sum)
 			l.record(7, "a", time.Minute)
@@ -93,18 +96,58 @@ func TestLedger(t *testing.T) {
 func equal(a, b audit) bool {
 	return a.Sent == b.Sent && a.Acknowledged == b.Acknowledged && a.Lost == b.Lost && a.Corrupt == b.Corrupt &&
 		a.Unexpected == b.Unexpected && a.Duplicated == b.Duplicated && a.Undetermined == b.Undetermined &&
-		a.Found == b.Found && a.Unanswered == b.Unanswered && a.Cut == b.Cut && a.Late == b.Late && a.Slowest == b.Slowest
+		a.Found == b.Found && a.Unanswered == b.Unanswered && a.Undialled == b.Undialled && a.Cut == b.Cut && a.Late == b.Late && a.Slowest == b.Slowest
 }
 
 func TestChecksumSeesEverything(t *testing.T) {
 	t.Parallel()
-	sum := checksum("POST", "/a", []byte("b"))
-	for _, other := range []uint64{
-		checksum("PUT", "/a", []byte("b")), checksum("POST", "/b", []byte("b")), checksum("POST", "/a", []byte("c")),
-		checksum("POST", "/a", nil), checksum("POST", "/ab", nil),
+	header := func(check ...string) http.Header {
+		return http.Header{"User-Agent": {"fault"}, checkHeader: check}
+	}
+	sum := checksum("POST", "/a", header("1"), []byte("b"))
+	for i, other := range []uint64{
+		checksum("PUT", "/a", header("1"), []byte("b")), checksum("POST", "/b", header("1"), []byte("b")),
+		checksum("POST", "/a", header("1"), []byte("c")), checksum("POST", "/a", header("1"), nil),
+		checksum("POST", "/ab", header("1"), nil), checksum("POST", "/a", header("2"), []byte("b")),
+		checksum("POST", "/a", header(), []byte("b")), checksum("POST", "/a", header("1", "1"), []byte("b")),
+		checksum("POST", "/a", nil, []byte("b")),
 	} {
 		if other == sum {
-			t.Error("another request has the same checksum")
+			t.Errorf("another request, number %d, has the same checksum", i)
 		}
+	}
+	added := header("1")
+	added.Set("X-Forwarded-For", "192.0.2.1")
+	if checksum("POST", "/a", added, []byte("b")) != sum {
+		t.Error("a header that was added on the way changes the checksum")
+	}
+}
+
+func TestGaps(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		l := newLedger(time.Minute)
+		l.sending(1, 0)
+		l.countGaps()
+		time.Sleep(3 * time.Second)
+		l.record(1, "a", 0)
+		time.Sleep(2 * time.Second)
+		if got := l.longestGap(); got != 3*time.Second {
+			t.Errorf("got %s, want 3s", got)
+		}
+		time.Sleep(2 * time.Second)
+		if got := l.longestGap(); got != 4*time.Second {
+			t.Errorf("got %s at the end, want 4s", got)
+		}
+	})
+}
+
+func TestTally(t *testing.T) {
+	t.Parallel()
+	before := tally{accepted: 5, unanswered: 1, undialled: 1, answers: map[string]int{"503 a": 2}}
+	now := tally{accepted: 8, unanswered: 2, undialled: 3, answers: map[string]int{"503 a": 2, "503 b": 4}}
+	got := now.since(before)
+	if got.accepted != 3 || got.failures() != 1+2+4 || len(got.answers) != 1 || got.answers["503 b"] != 4 {
+		t.Errorf("got %+v", got)
 	}
 }

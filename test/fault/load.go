@@ -3,6 +3,7 @@ package fault
 import (
 	"bufio"
 	"bytes"
+	"cmp"
 	"errors"
 	"fmt"
 	"io"
@@ -23,6 +24,7 @@ type door struct{ addr, prefix string }
 type load struct {
 	ledger  *ledger
 	seed    uint64
+	size    int // of every body; 0 for what the seed chooses
 	doors   []door
 	timeout time.Duration // of the server, for one request
 
@@ -32,7 +34,7 @@ type load struct {
 
 	gate sync.RWMutex // a sender holds it for reading during a request, and pause for writing
 
-	watcher atomic.Pointer[chan time.Time] // gets the time of the next 202
+	watcher atomic.Pointer[watcher]
 }
 
 func newLoad(l *ledger, seed uint64, timeout time.Duration, doors ...door) *load {
@@ -59,11 +61,18 @@ func (l *load) end() {
 func (l *load) pause()  { l.gate.Lock() }
 func (l *load) resume() { l.gate.Unlock() }
 
-// watch gives the time of the next 202.
+// watcher waits for the 202 of a request that was sent after a time: the answers of those that were under way then say
+// nothing of how things are since.
+type watcher struct {
+	since time.Time
+	found chan time.Time
+}
+
+// watch gives the time of the first 202 to a request that is sent from now on.
 func (l *load) watch() <-chan time.Time {
-	c := make(chan time.Time, 1)
-	l.watcher.Store(&c)
-	return c
+	w := &watcher{time.Now(), make(chan time.Time, 1)}
+	l.watcher.Store(w)
+	return w.found
 }
 
 func (l *load) ended() bool {
@@ -96,11 +105,9 @@ func (l *load) send(i int) {
 }
 
 // accepted tells who watches.
-func (l *load) accepted() {
-	if l.watcher.Load() != nil {
-		if c := l.watcher.Swap(nil); c != nil {
-			*c <- time.Now()
-		}
+func (l *load) accepted(sent time.Time) {
+	if w := l.watcher.Load(); w != nil && !sent.Before(w.since) && l.watcher.CompareAndSwap(w, nil) {
+		w.found <- time.Now()
 	}
 }
 
@@ -125,6 +132,7 @@ func (s *sender) dial() error {
 	conn, err := net.DialTimeout("tcp", s.doors[s.door%len(s.doors)].addr, time.Second)
 	if err != nil {
 		s.door++
+		s.ledger.undial()
 		return err
 	}
 	s.conn = conn
@@ -144,9 +152,10 @@ func refusedPause() time.Duration { return 20*time.Millisecond + rand.N(60*time.
 
 // one sends one request and returns how long to wait before the next.
 func (s *sender) one() time.Duration {
+	sent := time.Now()
 	switch status, _, _ := s.ask(); status {
 	case http.StatusAccepted:
-		s.accepted()
+		s.accepted(sent)
 		return 0
 	case notSent:
 		return refusedPause() / 2
@@ -196,11 +205,13 @@ func (s *sender) ask() (status int, took time.Duration, answer string) {
 	return status, took, answer
 }
 
+// exchange reads the answer even if not all could be written: a server may answer and close before it has read a body.
 func (s *sender) exchange() (status int, closing bool, body []byte, err error) {
-	if _, err := s.conn.Write(s.out); err != nil {
-		return 0, false, nil, err
+	_, unwritten := s.conn.Write(s.out)
+	if status, closing, body, err = readAnswer(s.in); err != nil {
+		err = cmp.Or(unwritten, err)
 	}
-	return readAnswer(s.in)
+	return status, closing || unwritten != nil, body, err
 }
 
 // readAnswer reads one answer to its end.
@@ -258,6 +269,7 @@ type request struct {
 	id     uint64
 	method string
 	target string
+	check  string // a header's value
 	body   []byte
 }
 
@@ -280,16 +292,24 @@ func (l *load) request(id uint64) request {
 	case 1, 2, 3, 4, 5:
 		size = 0
 	}
+	if l.size > 0 {
+		size = l.size
+	}
 	at := r.IntN(len(pool) - size + 1)
 	return request{
 		id:     id,
 		method: methods[r.IntN(len(methods))],
 		target: "/orders/" + strconv.FormatUint(id, 10) + "?check=" + strconv.FormatUint(r.Uint64(), 36),
+		check:  strconv.FormatUint(r.Uint64(), 36),
 		body:   pool[at : at+size],
 	}
 }
 
-func (r request) sum() uint64 { return checksum(r.method, r.target, r.body) }
+func (r request) sum() uint64 {
+	return checksum(r.method, r.target, http.Header{
+		"User-Agent": {userAgent}, "Content-Type": {contentType}, checkHeader: {r.check}, ledgerID: {strconv.FormatUint(r.id, 10)},
+	}, r.body)
+}
 
 // head is everything before the body.
 func (r request) head(b []byte, to door) []byte {
@@ -299,7 +319,9 @@ func (r request) head(b []byte, to door) []byte {
 	b = append(b, r.target...)
 	b = append(b, " HTTP/1.1\r\nHost: "...)
 	b = append(b, to.addr...)
-	b = append(b, "\r\nUser-Agent: fault\r\nContent-Type: application/octet-stream\r\n"+ledgerID+": "...)
+	b = append(b, "\r\nUser-Agent: "+userAgent+"\r\nContent-Type: "+contentType+"\r\n"+checkHeader+": "...)
+	b = append(b, r.check...)
+	b = append(b, "\r\n"+ledgerID+": "...)
 	b = strconv.AppendUint(b, r.id, 10)
 	b = append(b, "\r\nContent-Length: "...)
 	b = strconv.AppendInt(b, int64(len(r.body)), 10)
@@ -308,5 +330,12 @@ func (r request) head(b []byte, to door) []byte {
 
 func (r request) append(b []byte, to door) []byte { return append(r.head(b, to), r.body...) }
 
-// ledgerID is the header by which a message is found in the ledger.
-const ledgerID = "Ledger-Id"
+const (
+	userAgent   = "fault"
+	contentType = "application/octet-stream"
+	checkHeader = "X-Check"   // has a value that is another with every request
+	ledgerID    = "Ledger-Id" // by it a message is found in the ledger
+)
+
+// ownHeaders are those that a sender chooses the value of, as they come back in a captured request.
+var ownHeaders = [...]string{"User-Agent", "Content-Type", checkHeader, ledgerID}

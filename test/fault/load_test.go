@@ -32,7 +32,7 @@ func TestRequestsFollowFromTheSeed(t *testing.T) {
 			t.Fatal(err)
 		}
 		target, _ := strings.CutPrefix(read.RequestURI, "/fallback")
-		if checksum(read.Method, target, body) != q.sum() {
+		if checksum(read.Method, target, read.Header, body) != q.sum() {
 			t.Fatalf("request %d: got %s %s and %d bytes", id, read.Method, read.RequestURI, len(body))
 		}
 		if len(q.body) == 0 {

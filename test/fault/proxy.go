@@ -96,8 +96,10 @@ func (p *proxy) swallow() {
 // thrown away. New ones work.
 func (p *proxy) forget() {
 	for _, l := range p.live() {
-		l.set(func() { l.forgotten = true })
-		l.far.Close()
+		l.set(func() {
+			l.forgotten = true
+			l.far.Close()
+		})
 	}
 }
 
@@ -145,6 +147,7 @@ type link struct {
 	forgotten  bool
 }
 
+// set changes a link that has both of its sides. One that is still dialling is a new one.
 func (l *link) set(change func()) {
 	l.mu.Lock()
 	defer l.mu.Unlock()

@@ -10,13 +10,20 @@ import (
 	"fallback/test/harness"
 )
 
-// recoveryLimit is how soon after the end of a fault there must be a 202.
-const recoveryLimit = 5 * time.Second
+const (
+	// recoveryLimit is how soon after the end of a fault there must be a 202.
+	recoveryLimit = 5 * time.Second
+	// gapLimit is the longest time without a 202 during a fault that the service goes on through.
+	gapLimit = 2 * time.Second
+	// goroutineTolerance is how many more a server may have at its end than one that has only been warmed up: its idle
+	// connections to the management API, two goroutines each, come and go.
+	goroutineTolerance = 4
+)
 
 // pace says how long the parts of a round are.
 type pace struct {
 	timeout      time.Duration // of the server, for one request
-	warm, after  time.Duration // load before the fault, and after the first 202 that follows it
+	warm, after  time.Duration // load before the fault, and after the first 202 that follows it, or longer until it is as before
 	acknowledged int           // rounds go on until there are as many; 0 for one round
 	longest      time.Duration // and until this, at most
 }
@@ -35,9 +42,12 @@ type result struct {
 	Undetermined int            `json:"undetermined"`
 	Found        int            `json:"undetermined_found"`
 	Unanswered   int            `json:"unanswered"`
+	Undialled    int            `json:"failed_dials"`
 	Late         int            `json:"late"`
 	Slowest      float64        `json:"slowest_answer_ms"`
 	Recovery     float64        `json:"recovery_ms"`
+	Limit        float64        `json:"recovery_limit_ms"`
+	Gap          float64        `json:"longest_gap_ms"` // without a 202, while the fault lasted
 	Deadline     float64        `json:"deadline_ms"`
 	Answers      map[string]int `json:"other_answers"`
 	Failures     []string       `json:"failures"`
@@ -46,8 +56,9 @@ type result struct {
 // strikeTimeout bounds the strike and the heal of one round; a broker that starts on a busy machine takes its time.
 const strikeTimeout = 3 * time.Minute
 
-// run does rounds of one fault and says what they came to.
-func run(t testing.TB, broker *harness.Broker, f fault, seed uint64, p pace) result {
+// run does rounds of one fault and enters into out what they came to. Idle is how many goroutines a server has that was
+// only warmed up.
+func run(t testing.TB, broker *harness.Broker, f fault, seed uint64, p pace, idle int, out *result) {
 	t.Helper()
 	begin := time.Now()
 	plan := plan{seed: seed, name: f.name, servers: f.servers, query: f.query, timeout: p.timeout}
@@ -57,48 +68,74 @@ func run(t testing.TB, broker *harness.Broker, f fault, seed uint64, p pace) res
 	} else {
 		r.serve(t, plan)
 	}
-	return r.rounds(t, f, p, begin)
+	r.rounds(t, f, p, begin, out)
+	for _, s := range r.servers {
+		_, dump := s.quit()
+		t.Logf("%d goroutines, %d in a server that was only warmed up", goroutines(dump), idle)
+		switch n := goroutines(dump); {
+		case n == 0:
+			out.fail("the server %s did not say where its goroutines are", s.addr)
+		case n > idle+goroutineTolerance:
+			out.fail("the server %s has %d goroutines, want about %d", s.addr, n, idle)
+		}
+	}
+}
+
+// idleGoroutines is how many a server has that was only warmed up.
+func idleGoroutines(t testing.TB, broker *harness.Broker, timeout time.Duration) int {
+	t.Helper()
+	plan := plan{seed: 1, name: "idle", timeout: timeout}
+	r := newRig(t, broker, plan)
+	r.serve(t, plan)
+	if _, err := r.warmUp(); err != nil {
+		t.Fatal(err)
+	}
+	_, dump := r.servers[0].quit()
+	return goroutines(dump)
+}
+
+func (out *result) fail(format string, args ...any) {
+	out.Failures = append(out.Failures, fmt.Sprintf(format, args...))
 }
 
 // rounds does rounds with a rig that serves.
-func (r *rig) rounds(t testing.TB, f fault, p pace, begin time.Time) result {
+func (r *rig) rounds(t testing.TB, f fault, p pace, begin time.Time, out *result) {
 	t.Helper()
-	out := result{Fault: f.name, About: f.about, Seed: r.load.seed, Deadline: ms(p.timeout), Failures: []string{}}
-	fail := func(format string, args ...any) { out.Failures = append(out.Failures, fmt.Sprintf(format, args...)) }
 	before, err := r.warmUp()
 	if err != nil {
 		t.Fatal(err)
 	}
-	for out.Rounds == 0 || r.ledger.settled() < p.acknowledged && time.Since(begin) < p.longest {
+	out.Limit = ms(f.limit(p))
+	for out.Rounds == 0 || r.ledger.tally().accepted < p.acknowledged && time.Since(begin) < p.longest {
 		out.Rounds++
 		c, err := r.round(f, p)
 		if err != nil {
-			fail("round %d: %v", out.Rounds, err)
+			out.fail("round %d: %v", out.Rounds, err)
 			break
 		}
-		out.Recovery = max(out.Recovery, ms(c.recovery))
+		t.Logf("round %d: %+v", out.Rounds, c)
+		out.Recovery, out.Gap = max(out.Recovery, ms(c.recovery)), max(out.Gap, ms(c.gap))
 		for _, fault := range c.faults(f, p) {
-			fail("round %d: %s", out.Rounds, fault)
+			out.fail("round %d: %s", out.Rounds, fault)
 		}
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), p.timeout+20*time.Second)
 	defer cancel()
 	if err := r.leaks(ctx, before); err != nil {
-		fail("%v", err)
+		out.fail("%v", err)
 	}
 	a := r.ledger.audit()
 	out.Acknowledged, out.Lost, out.Corrupt, out.Unexpected = a.Acknowledged, a.Lost, a.Corrupt, a.Unexpected
 	out.Duplicated, out.Undetermined, out.Found = a.Duplicated, a.Undetermined, a.Found
-	out.Unanswered, out.Late, out.Slowest, out.Answers = a.Unanswered, a.Late, ms(a.Slowest), a.Answers
+	out.Unanswered, out.Undialled, out.Late, out.Slowest, out.Answers = a.Unanswered, a.Undialled, a.Late, ms(a.Slowest), a.Answers
 	for _, fault := range a.faults(f) {
-		fail("%s", fault)
+		out.fail("%s", fault)
 	}
 	if len(out.Failures) > 0 {
 		for _, example := range a.Examples {
 			t.Log(example)
 		}
 	}
-	return out
 }
 
 func ms(d time.Duration) float64 { return float64(d.Microseconds()) / 1000 }
@@ -121,40 +158,41 @@ func (r *rig) warmUp() (holdings, error) {
 
 // figures are those of one round.
 type figures struct {
-	warm, during int           // 202s before the strike, and between its end and the begin of the heal
-	held         time.Duration // between these
-	recovery     time.Duration // from the end of the fault to the next 202
-	recovered    bool
-	refused      int // requests without a 202
-	reconnected  int // connections through the proxy
-	duplicated   int // messages
-	left         int // clients
+	senders     int
+	warm        float64       // 202s a second before the strike
+	during      int           // 202s between the end of the strike and the begin of the heal
+	held        time.Duration // between these
+	gap         time.Duration // the longest without a 202, from the begin of the strike to that of the heal
+	struck      tally         // from the begin of the strike to the first 202 after the end
+	recovery    time.Duration // from the end of the fault to the first 202 to a request that was sent after it
+	recovered   bool
+	last        tally         // the last of the load
+	lasted      time.Duration // for so long
+	all         tally         // of the whole round
+	reconnected int           // connections through the proxy
+	duplicated  int           // messages
+	left        int           // clients
 }
 
 // round is one: load, the fault, its end, more load; then the queue is read empty.
 func (r *rig) round(f fault, p pace) (c figures, err error) {
 	ctx, cancel := context.WithTimeout(context.Background(), strikeTimeout)
 	defer cancel()
-	before := r.ledger.audit()
+	before, begin := r.ledger.audit(), r.ledger.tally()
 	connections := r.proxy.connections()
+	r.left = 0
 
-	r.load.start(r.senders(f))
+	c.senders = r.senders(f)
+	r.load.start(c.senders)
 	defer r.load.end()
 	time.Sleep(p.warm)
-	c.warm = r.ledger.settled() - before.Acknowledged
-
-	accepted, begin := r.ledger.settled(), time.Now()
-	if err := f.strike(ctx, r); err != nil {
-		return c, errors.Join(fmt.Errorf("strike: %w", err), f.heal(ctx, r))
+	strike := r.ledger.tally()
+	c.warm = float64(strike.since(begin).accepted) / p.warm.Seconds()
+	if err := r.strike(ctx, f, p, &c); err != nil {
+		return c, err
 	}
-	if f.hold.to > 0 { // else the strike is all of it
-		accepted, begin = r.ledger.settled(), time.Now()
-	}
-	time.Sleep(r.holdFor(f, p))
-	c.during, c.held = r.ledger.settled()-accepted, time.Since(begin)
-	if err := f.heal(ctx, r); err != nil {
-		return c, fmt.Errorf("heal: %w", err)
-	}
+	// Later than the end of a fault that goes on in silence; the same for all others.
+	steadyUntil := time.Now().Add(recoveryLimit)
 	if r.after == nil {
 		r.over()
 	}
@@ -165,28 +203,61 @@ func (r *rig) round(f fault, p pace) (c figures, err error) {
 		c.recovery = time.Since(r.healed)
 	}
 	r.after = nil
-	time.Sleep(p.after)
-	err = r.settle(ctx, &c, before, connections)
+	c.struck = r.ledger.tally().since(strike)
+	r.steady(&c, p, steadyUntil)
+	r.load.end()
+	err = r.readEmpty(ctx)
+	after := r.ledger.audit()
+	c.all = r.ledger.tally().since(begin)
+	c.duplicated = after.Duplicated - before.Duplicated
+	c.reconnected = r.proxy.connections() - connections
+	c.left = r.left
 	return c, err
 }
 
+// strike has the fault begin, last and end.
+func (r *rig) strike(ctx context.Context, f fault, p pace, c *figures) error {
+	r.ledger.countGaps()
+	accepted, begin := r.ledger.tally().accepted, time.Now()
+	if err := f.strike(ctx, r); err != nil {
+		return errors.Join(fmt.Errorf("strike: %w", err), f.heal(ctx, r))
+	}
+	if f.hold.to > 0 { // else the strike is all of it
+		accepted, begin = r.ledger.tally().accepted, time.Now()
+	}
+	time.Sleep(r.holdFor(f, p))
+	c.during, c.held, c.gap = r.ledger.tally().accepted-accepted, time.Since(begin), r.ledger.longestGap()
+	if err := f.heal(ctx, r); err != nil {
+		return fmt.Errorf("heal: %w", err)
+	}
+	return nil
+}
+
+// steady goes on with the load until the service is as it was, or until it should be: a first 202 may be the only one.
+func (r *rig) steady(c *figures, p pace, until time.Time) {
+	c.lasted = p.after / 2
+	for time.Sleep(p.after - c.lasted); ; {
+		before := r.ledger.tally()
+		time.Sleep(c.lasted)
+		if c.last = r.ledger.tally().since(before); c.isSteady() || time.Now().After(until) {
+			return
+		}
+	}
+}
+
+// isSteady says whether nearly every answer of the last of the load was a 202, and there were enough of them: at least a
+// quarter of those before the fault, because the machine is not quiet.
+func (c figures) isSteady() bool {
+	const share, part = 0.05, 0.25
+	accepted, failures := float64(c.last.accepted), float64(c.last.failures())
+	return failures <= share*(accepted+failures) && accepted >= part*c.warm*c.lasted.Seconds()
+}
+
 // over marks the end of a fault: time to recover counts from here. A heal that goes on for longer than the fault calls
-// it by itself.
+// it by itself, and so does a strike after which nothing is left to end.
 func (r *rig) over() {
 	r.healed = time.Now()
 	r.after = r.load.watch()
-}
-
-// settle ends the load and reads the queue empty.
-func (r *rig) settle(ctx context.Context, c *figures, before audit, connections int) error {
-	r.load.end()
-	err := r.readEmpty(ctx)
-	after := r.ledger.audit()
-	c.refused = after.Undetermined - before.Undetermined
-	c.duplicated = after.Duplicated - before.Duplicated
-	c.reconnected = r.proxy.connections() - connections
-	c.left = r.half
-	return err
 }
 
 func (r *rig) senders(f fault) int {
@@ -208,37 +279,27 @@ func (r *rig) holdFor(f fault, p pace) time.Duration {
 // faults says what is wrong with a round.
 func (c figures) faults(f fault, p pace) (faults []string) {
 	add := func(format string, args ...any) { faults = append(faults, fmt.Sprintf(format, args...)) }
-	if !c.recovered {
+	switch {
+	case !c.recovered:
 		add("no 202 for %s after the end of the fault", c.recovery)
-	} else if c.recovery > recoveryLimit {
-		add("the first 202 came %s after the end of the fault, want %s", c.recovery, recoveryLimit)
+	case c.recovery > f.limit(p):
+		add("the first 202 came %s after the end of the fault, want %s", c.recovery, f.limit(p))
+	case !c.isSteady():
+		add("the service did not come back: %d 202s in the last %s and %d others, %.0f 202s a second before", c.last.accepted, c.lasted, c.last.failures(), c.warm)
 	}
-	if f.serves && c.during == 0 {
-		add("no 202 while the fault lasted (%s)", c.held)
+	if f.serves && (c.during == 0 || c.gap > gapLimit) {
+		add("%d 202s while the fault lasted (%s), and none for %s, want %s at most", c.during, c.held, c.gap, gapLimit)
 	}
 	if f.shut && c.during > 0 {
 		add("%d requests got a 202 while nothing could be stored", c.during)
 	}
-	if !c.shows(f.shows, p) {
+	if most := f.ends * c.senders; c.all.unanswered > most {
+		add("%d requests were not answered: the server ended %d times before %d senders", c.all.unanswered, f.ends, c.senders)
+	}
+	if !f.shows(c) {
 		add("the fault did not strike: %+v", c)
 	}
 	return faults
-}
-
-// shows says whether a round has the marks of its fault.
-func (c figures) shows(e evidence, p pace) bool {
-	switch e {
-	case refusals:
-		return c.refused > 0
-	case reconnects:
-		return c.reconnected > 0
-	case duplicates:
-		return c.duplicated > 0
-	case leavers:
-		return c.left > 0
-	default: // slowness
-		return float64(c.during)/c.held.Seconds() < float64(c.warm)/p.warm.Seconds()/2
-	}
 }
 
 // faults says what breaks the promise.
@@ -253,8 +314,9 @@ func (a audit) faults(f fault) (faults []string) {
 	add(a.Unexpected, "messages were never sent")
 	add(a.Late, fmt.Sprintf("requests were answered late, the slowest after %s", a.Slowest))
 	switch {
-	case !f.unanswered:
+	case f.ends == 0:
 		add(a.Unanswered, "requests were not answered")
+		add(a.Undialled, "connections to the server failed")
 	case !f.killed:
 		add(a.Cut, "requests that the server had in hand were not answered")
 	}

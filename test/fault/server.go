@@ -46,6 +46,7 @@ type server struct {
 
 	cmd    *exec.Cmd
 	exited chan struct{} // closed when the process has been reaped
+	dumped int           // where the dump of its goroutines begins in the log; 0 while there is none
 }
 
 // start starts the process and does not wait until it listens.
@@ -99,19 +100,30 @@ func (s *server) kill() {
 	}
 }
 
-// quit ends the process with SIGQUIT and says where its goroutines were.
-func (s *server) quit() string {
-	if s.cmd == nil {
-		return ""
+// quit ends the process with SIGQUIT, which has it dump its goroutines. Twice is fine.
+func (s *server) quit() (log, dump string) {
+	if s.cmd != nil && s.dumped == 0 {
+		s.dumped = len(s.log.String())
+		_ = s.cmd.Process.Signal(syscall.SIGQUIT)
+		select {
+		case <-s.exited:
+		case <-time.After(5 * time.Second):
+			s.kill()
+		}
 	}
-	before := len(s.log.String())
-	_ = s.cmd.Process.Signal(syscall.SIGQUIT)
-	select {
-	case <-s.exited:
-	case <-time.After(5 * time.Second):
-		s.kill()
+	all := s.log.String()
+	return all[:s.dumped], all[s.dumped:]
+}
+
+// goroutines counts those in a dump. Number 0 is the scheduler's, and seen by chance.
+func goroutines(dump string) int {
+	n := 0
+	for line := range strings.Lines(dump) {
+		if strings.HasPrefix(line, "goroutine ") && !strings.HasPrefix(line, "goroutine 0 ") {
+			n++
+		}
 	}
-	return whereabouts(s.log.String()[before:])
+	return n
 }
 
 // whereabouts sums up a dump of goroutines: how many are where, in the server's own code and its AMQP client.
