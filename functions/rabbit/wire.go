@@ -3,6 +3,7 @@ package rabbit
 import (
 	"context"
 	"net"
+	"runtime"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -12,12 +13,10 @@ import (
 const (
 	// wirePending bounds the bytes of messages that wait to be written, so that a broker that stops reading costs bounded
 	// memory. A single larger message may wait by itself.
-	wirePending = 4 << 20
+	wirePending = 2 << 20
 	// wirePiece is how much of a batch is written under one deadline: what it bounds is a write that makes no progress, and
 	// not how large a message may be on a slow line.
 	wirePiece = 128 << 10
-	// wireKept bounds the buffers that are kept from batch to batch.
-	wireKept = 256 << 10
 	// closeFlush bounds how long Close waits for what is still to be written.
 	closeFlush = 500 * time.Millisecond
 )
@@ -124,6 +123,7 @@ func (w *wire) writeBatches() {
 	defer w.Conn.Close()
 	var batch []byte
 	for range w.wake {
+		runtime.Gosched() // what is about to write may do so first: larger batches cost both sides less, and a lone write waits for nobody
 		var closing bool
 		batch, closing = w.take(batch)
 		for piece := range slices.Chunk(batch, wirePiece) {
@@ -136,7 +136,7 @@ func (w *wire) writeBatches() {
 		if closing {
 			return
 		}
-		if cap(batch) > wireKept {
+		if cap(batch) > 2*wirePending { // one large message; the buffers of the usual ones are kept
 			batch = nil
 		}
 	}

@@ -37,6 +37,7 @@ new connections, the requests in hand, the connection to the broker; within 10 s
 			if err != nil {
 				return err
 			}
+			calmGC()
 			return server.Run(cmd.Context())
 		},
 	}
