@@ -46,7 +46,7 @@ type Request struct {
 	Body []byte
 
 	// metadata is what Capture encoded, to see whether it fits; a captured request is not changed any more.
-	metadata []byte
+	metadata string
 }
 
 // Bodyless says that there is nothing in the body.

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"strings"
 	"time"
 	"unicode/utf8"
 )
@@ -39,8 +40,8 @@ type metadata struct {
 // Metadata returns everything but the body as JSON: v, method, target, host, scheme, proto, remote, received_at
 // (RFC 3339, nanoseconds), header, bodyless, and where needed trailer and charset ("latin1": every string is bytes, one
 // code point a byte).
-func (r *Request) Metadata() []byte {
-	if r.metadata != nil {
+func (r *Request) Metadata() string {
+	if r.metadata != "" {
 		return r.metadata
 	}
 	return r.encode()
@@ -48,9 +49,9 @@ func (r *Request) Metadata() []byte {
 
 // encode writes the JSON by hand because it is on the way of every request; see BenchmarkMetadata for what encoding/json
 // would take.
-func (r *Request) encode() []byte {
+func (r *Request) encode() string {
 	w := writer{bytewise: !r.isUTF8()}
-	w.buf = make([]byte, 0, r.sizeHint())
+	w.Grow(r.sizeHint())
 	w.raw(`{"v":1,"method":`).str(r.Method)
 	w.raw(`,"target":`).str(r.Target)
 	w.raw(`,"host":`).str(r.Host)
@@ -58,7 +59,8 @@ func (r *Request) encode() []byte {
 	w.raw(`,"proto":`).str(r.Proto)
 	w.raw(`,"remote":`).str(r.Remote)
 	w.raw(`,"received_at":"`)
-	w.buf = r.ReceivedAt.UTC().AppendFormat(w.buf, time.RFC3339Nano)
+	var received [len(time.RFC3339Nano)]byte
+	_, _ = w.Write(r.ReceivedAt.UTC().AppendFormat(received[:0], time.RFC3339Nano))
 	w.raw(`","header":`).fields(r.Header)
 	if len(r.Trailer) > 0 {
 		w.raw(`,"trailer":`).fields(r.Trailer)
@@ -71,14 +73,14 @@ func (r *Request) encode() []byte {
 	if w.bytewise {
 		w.raw(`,"charset":"latin1"`)
 	}
-	return w.raw(`}`).buf
+	return w.raw(`}`).String()
 }
 
 // Decode is the way back from Metadata: a Request with the given message id and body. The message body of a bodyless
 // request is not a request body and is dropped.
-func Decode(id string, meta, body []byte) (*Request, error) {
+func Decode(id, meta string, body []byte) (*Request, error) {
 	var m metadata
-	if err := json.Unmarshal(meta, &m); err != nil {
+	if err := json.Unmarshal([]byte(meta), &m); err != nil {
 		return nil, fmt.Errorf("metadata of %s: %w", id, err)
 	}
 	if m.Version != Version {
@@ -177,59 +179,62 @@ func (r *Request) fromLatin1() error {
 
 // writer appends JSON.
 type writer struct {
-	buf      []byte
+	strings.Builder
 	bytewise bool // each byte is a code point
 }
 
 func (w *writer) raw(s string) *writer {
-	w.buf = append(w.buf, s...)
+	w.WriteString(s)
 	return w
 }
 
 // fields writes {"Name":["value",...],...}.
 func (w *writer) fields(h http.Header) *writer {
-	w.buf = append(w.buf, '{')
+	w.WriteByte('{')
 	first := true
 	for name, values := range h {
 		if !first {
-			w.buf = append(w.buf, ',')
+			w.WriteByte(',')
 		}
 		first = false
 		w.str(name)
-		w.buf = append(w.buf, ':', '[')
+		w.WriteString(`:[`)
 		for i, v := range values {
 			if i > 0 {
-				w.buf = append(w.buf, ',')
+				w.WriteByte(',')
 			}
 			w.str(v)
 		}
-		w.buf = append(w.buf, ']')
+		w.WriteByte(']')
 	}
-	w.buf = append(w.buf, '}')
+	w.WriteByte('}')
 	return w
 }
 
 // str writes a JSON string (RFC 8259, 7): only quotes, backslashes and control characters must be escaped.
 func (w *writer) str(s string) {
 	const hex = "0123456789abcdef"
-	w.buf = append(w.buf, '"')
+	w.WriteByte('"')
 	plain := 0 // s[plain:i] needs no change and has not been written
 	for i := 0; i < len(s); i++ {
 		c := s[i]
 		if c >= 0x20 && c != '"' && c != '\\' && (c < utf8.RuneSelf || !w.bytewise) {
 			continue
 		}
-		w.buf = append(w.buf, s[plain:i]...)
+		w.WriteString(s[plain:i])
 		plain = i + 1
 		switch {
 		case c >= utf8.RuneSelf:
-			w.buf = utf8.AppendRune(w.buf, rune(c))
+			w.WriteRune(rune(c))
 		case c == '"' || c == '\\':
-			w.buf = append(w.buf, '\\', c)
+			w.WriteByte('\\')
+			w.WriteByte(c)
 		default:
-			w.buf = append(w.buf, '\\', 'u', '0', '0', hex[c>>4], hex[c&0xf])
+			w.WriteString(`\u00`)
+			w.WriteByte(hex[c>>4])
+			w.WriteByte(hex[c&0xf])
 		}
 	}
-	w.buf = append(w.buf, s[plain:]...)
-	w.buf = append(w.buf, '"')
+	w.WriteString(s[plain:])
+	w.WriteByte('"')
 }

@@ -24,7 +24,7 @@ const (
 // 255 bytes makes the client library close the whole connection, and with it everything in flight.
 func toMessage(r *envelope.Request, text string) amqp.Publishing {
 	m := amqp.Publishing{
-		Headers:      amqp.Table{HeaderMetadata: string(r.Metadata())},
+		Headers:      amqp.Table{HeaderMetadata: r.Metadata()},
 		ContentType:  contentType(r.Header),
 		DeliveryMode: amqp.Persistent,
 		MessageId:    r.ID,
@@ -75,7 +75,7 @@ func FromMessage(d amqp.Delivery) (*envelope.Request, error) {
 		}
 		return r, nil
 	case string:
-		return envelope.Decode(d.MessageId, []byte(meta), d.Body)
+		return envelope.Decode(d.MessageId, meta, d.Body)
 	default:
 		return nil, fmt.Errorf("message %s: header %q is a %T, want a string", d.MessageId, HeaderMetadata, meta)
 	}

@@ -70,7 +70,7 @@ func TestToMessage(t *testing.T) {
 	r := captured()
 	r.Header.Del("X-Tag") // the order of names has no meaning, and is not always the same
 	want := amqp.Publishing{
-		Headers:      amqp.Table{"fallback": string(r.Metadata())},
+		Headers:      amqp.Table{"fallback": r.Metadata()},
 		ContentType:  "application/json",
 		DeliveryMode: 2,
 		MessageId:    r.ID,

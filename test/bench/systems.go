@@ -153,7 +153,7 @@ func sameMessage(body []byte) amqp.Publishing {
 		Header: http.Header{"User-Agent": {"bench"}, "Content-Type": {"application/json"}, "Content-Length": {fmt.Sprint(len(body))}},
 	}
 	return amqp.Publishing{
-		Headers: amqp.Table{rabbit.HeaderMetadata: string(r.Metadata())}, ContentType: "application/json",
+		Headers: amqp.Table{rabbit.HeaderMetadata: r.Metadata()}, ContentType: "application/json",
 		DeliveryMode: amqp.Persistent, MessageId: r.ID, Timestamp: r.ReceivedAt, Type: rabbit.MessageType, AppId: rabbit.AppID, Body: body,
 	}
 }

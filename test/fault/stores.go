@@ -31,7 +31,7 @@ func (s *wrongStore) Ready(context.Context) error { return nil }
 
 func (s *wrongStore) Publish(ctx context.Context, r *envelope.Request) error {
 	m := amqp.Publishing{
-		Headers:      amqp.Table{rabbit.HeaderMetadata: string(r.Metadata())},
+		Headers:      amqp.Table{rabbit.HeaderMetadata: r.Metadata()},
 		ContentType:  "application/octet-stream",
 		DeliveryMode: amqp.Persistent,
 		MessageId:    r.ID,

@@ -10,7 +10,7 @@ import (
 // gcHeadroom is how much garbage may pile up, in bytes, before it is collected. A server that holds nothing has a live heap
 // of 4 MB, and by the runtime's default it would collect after as much again, 20 times a second under load: that took a
 // fourth of its throughput. A larger live heap keeps the default, twice its size.
-const gcHeadroom = 24 << 20
+const gcHeadroom = 18 << 20
 
 // calmGC keeps the collector's percentage at what gcHeadroom comes to, anew after each collection, unless GOGC is set.
 // GOMEMLIMIT is heard as ever.

@@ -11,7 +11,7 @@ func TestGCPercent(t *testing.T) {
 	for _, row := range []struct {
 		live uint64
 		want int
-	}{{0, 2400}, {1 << 20, 2400}, {4 << 20, 600}, {12 << 20, 200}, {24 << 20, 100}, {1 << 30, 100}} {
+	}{{0, 1800}, {1 << 20, 1800}, {4 << 20, 450}, {9 << 20, 200}, {18 << 20, 100}, {1 << 30, 100}} {
 		if got := gcPercent(row.live); got != row.want {
 			t.Errorf("%d bytes live: got %d, want %d", row.live, got, row.want)
 		}
