@@ -5,6 +5,8 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
+	"net"
 	"os"
 	"path/filepath"
 	"strings"
@@ -21,6 +23,7 @@ const roundTrip = 20 * time.Millisecond
 type functionResult struct {
 	ExecMB    float64 `json:"exec_mb"`
 	ReadyMS   float64 `json:"ready_ms"` // from the start of the process to {"ok":true}
+	TripMS    float64 `json:"round_trip_ms"` // as measured with an echo: what delays it wakes up a little late
 	ColdTrips int64   `json:"cold_round_trips"`
 	ColdMS    float64 `json:"cold_ms"`
 	WarmTrips int64   `json:"warm_round_trips"`
@@ -44,6 +47,10 @@ func (w *world) function(starts int) (*functionResult, error) {
 	}
 	defer far.Close()
 	url := strings.Replace(w.amqpURL, w.broker.IP()+":5672", far.Addr, 1)
+	trip, err := echo(200)
+	if err != nil {
+		return nil, err
+	}
 	t := &functionTimes{}
 	for range starts {
 		if err := t.start(url, far); err != nil {
@@ -52,7 +59,7 @@ func (w *world) function(starts int) (*functionResult, error) {
 		}
 	}
 	return &functionResult{
-		ExecMB: float64(info.Size()) / 1e6, ReadyMS: spread(t.ready).median, Errors: t.errors,
+		ExecMB: float64(info.Size()) / 1e6, ReadyMS: spread(t.ready).median, TripMS: trip, Errors: t.errors,
 		ColdTrips: t.coldTrips, ColdMS: spread(t.cold).median, WarmTrips: t.warmTrips, WarmMS: spread(t.warm).median,
 	}, nil
 }
@@ -101,4 +108,44 @@ func call(f *deploy.Function) error {
 		return fmt.Errorf("the function answered %s", result)
 	}
 	return nil
+}
+
+// echo is what a round trip takes over the distance at which the broker is put, to a peer that answers at once: the median
+// of n, in ms.
+func echo(n int) (float64, error) {
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		return 0, err
+	}
+	defer ln.Close()
+	go func() {
+		conn, err := ln.Accept()
+		if err != nil {
+			return
+		}
+		defer conn.Close()
+		_, _ = io.Copy(conn, conn)
+	}()
+	far, err := harness.Far(ln.Addr().String(), roundTrip)
+	if err != nil {
+		return 0, err
+	}
+	defer far.Close()
+	conn, err := net.Dial("tcp", far.Addr)
+	if err != nil {
+		return 0, err
+	}
+	defer conn.Close()
+	var times []float64
+	for range n {
+		start := time.Now()
+		if _, err := conn.Write([]byte{1}); err != nil {
+			return 0, err
+		}
+		if _, err := io.ReadFull(conn, make([]byte, 1)); err != nil {
+			return 0, err
+		}
+		times = append(times, ms(time.Since(start)))
+	}
+	return spread(times).median, nil
 }

@@ -148,7 +148,7 @@ func TestSaved(t *testing.T) {
 	r.Cells[0].Errors = 7
 	r.Soak = &soakResult{Requests: 1000, MemoryMB: []float64{20, 30, 31, 30, 31, 32, 31, 30, 31, 32}}
 	r.Soak.judge()
-	r.Function = &functionResult{ExecMB: 7.1, WarmTrips: 1, WarmMS: 21}
+	r.Function = &functionResult{ExecMB: 7.1, WarmTrips: 1, WarmMS: 21, TripMS: 20.1}
 	dir := t.TempDir()
 	if err := r.save(options{out: dir}); err != nil {
 		t.Fatal(err)
