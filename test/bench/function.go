@@ -22,7 +22,7 @@ const roundTrip = 20 * time.Millisecond
 // functionResult is what a call of the DigitalOcean Function costs, with the broker a round trip of 20 ms away: medians.
 type functionResult struct {
 	ExecMB    float64 `json:"exec_mb"`
-	ReadyMS   float64 `json:"ready_ms"` // from the start of the process to {"ok":true}
+	ReadyMS   float64 `json:"ready_ms"`      // from the start of the process to {"ok":true}
 	TripMS    float64 `json:"round_trip_ms"` // as measured with an echo: what delays it wakes up a little late
 	ColdTrips int64   `json:"cold_round_trips"`
 	ColdMS    float64 `json:"cold_ms"`
