@@ -93,14 +93,14 @@ image: docker ## the server's image
 	docker build --quiet --tag fallback "$$@" . >/dev/null 2>dist/image.log || { cat dist/image.log >&2; exit 1; }
 
 .PHONY: generate
-generate: ## rabbitmq/definitions.json and the README's table of settings
+generate: ## rabbitmq/definitions.json and the README's tables
 	go run ./functions/cmd/fallback definitions > rabbitmq/definitions.json
-	go test ./functions/config -run TestREADME -update
+	go test ./functions/app -run TestREADME -update
 
 .PHONY: verify
 verify: ## fail when a generated file or go.mod is stale, or a file is not formatted
 	go mod tidy -diff
-	go test ./functions/cmd/fallback ./functions/config
+	go test ./functions/cmd/fallback ./functions/app
 	@unformatted=$$(gofmt -l functions packages test); test -z "$$unformatted" || { echo "gofmt: $$unformatted" >&2; exit 1; }
 
 ##### set-up: each looks first and changes nothing that is there

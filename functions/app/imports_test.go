@@ -15,7 +15,7 @@ import (
 
 // graph is who may know whom: for each package of ours, those of ours that its own files import. Tests are free to know
 // more, but for what is below test/. Mains know app and what they turn into; app knows the rooms; rooms know envelope
-// and topology, and never each other.
+// and topology, and not each other, but for the drain, which knows the verdicts of its target.
 var graph = map[string][]string{
 	"functions":              {},
 	"functions/envelope":     {},
@@ -23,13 +23,16 @@ var graph = map[string][]string{
 	"functions/telemetry":    {},
 	"functions/rabbit":       {"functions/envelope"},
 	"functions/httpapi":      {"functions/envelope"},
+	"functions/target":       {"functions/envelope"},
+	"functions/drain":        {"functions/envelope", "functions/target"},
 	"functions/config":       {"functions/topology"},
 	"functions/digitalocean": {},
 	"functions/app": {
-		"functions/config", "functions/envelope", "functions/httpapi", "functions/rabbit", "functions/telemetry",
+		"functions/config", "functions/drain", "functions/envelope", "functions/httpapi", "functions/rabbit", "functions/target",
+		"functions/telemetry",
 	},
 	"functions/cmd/fallback": {
-		"functions/app", "functions/config", "functions/rabbit", "functions/telemetry", "functions/topology",
+		"functions/app", "functions/config", "functions/drain", "functions/rabbit", "functions/telemetry", "functions/topology",
 	},
 	"packages/fallback/enqueue": {"functions/app", "functions/digitalocean"},
 }
@@ -40,11 +43,14 @@ var modules = map[string][]string{
 	"github.com/rabbitmq/amqp091-go":                           {"functions/rabbit", "test"},
 	"github.com/sethvargo/go-envconfig":                        {"functions/config"},
 	"github.com/spf13/cobra":                                   {"functions/cmd/fallback"},
-	"github.com/google/uuid":                                   {"functions/envelope", "test"},
-	"github.com/standard-webhooks/standard-webhooks/libraries": {"functions/httpapi", "test"},
-	"golang.org/x/time":                                        {"functions/httpapi"},
+	"github.com/google/uuid":                                   {"functions/envelope", "functions/rabbit", "test"},
+	"github.com/standard-webhooks/standard-webhooks/libraries": {"functions/httpapi", "functions/target", "test"},
+	"github.com/sony/gobreaker/v2":                             {"functions/drain"},
+	"github.com/go-co-op/gocron/v2":                            {"functions/cmd/fallback"},
+	"golang.org/x/time":                                        {"functions/httpapi", "functions/drain", "functions/cmd/fallback"},
 	"golang.org/x/sync":                                        {"functions/rabbit"},
-	"golang.org/x/term":                                        {"functions/telemetry"},
+	"golang.org/x/term":                                        {"functions/telemetry", "functions/cmd/fallback"},
+	"github.com/schollz/progressbar/v3":                        {"functions/cmd/fallback"},
 	"golang.org/x/crypto/x509roots/fallback":                   {"functions/cmd/fallback", "packages/fallback/enqueue"},
 	"github.com/ory/dockertest/v3":                             {"test"},
 	"gopkg.in/yaml.v3":                                         {"test"},

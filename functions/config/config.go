@@ -39,6 +39,18 @@ type Config struct {
 	Tokens         []Secret `env:"FALLBACK_TOKENS" about:"Tokens, separated by commas. If set, a request needs one of them: Fallback-Authorization: Bearer TOKEN. That header is never stored."`
 	WebhookSecrets []Secret `env:"FALLBACK_WEBHOOK_SECRETS" about:"Secrets of Standard Webhooks (whsec_...), separated by commas. If set, a request signed with one of them is let in."`
 
+	TargetURL     Secret        `env:"FALLBACK_TARGET_URL" about:"The primary's base URL, for the drain: https://api.example.com. Without it the drain idles."`
+	ProbePath     string        `env:"FALLBACK_PROBE_PATH, default=/" about:"What the drain asks the primary for (GET), behind the base URL, to see whether it is alive: any answer under 500 says so."`
+	TargetTimeout time.Duration `env:"FALLBACK_TARGET_TIMEOUT, default=30s" about:"The longest that a replay waits for the primary's answer."`
+	ReplaySecret  Secret        `env:"FALLBACK_REPLAY_SECRET" about:"If set (whsec_...), replays are signed with it: Fallback-Signature."`
+	Schedule      string        `env:"FALLBACK_DRAIN_SCHEDULE, default=1m" about:"When the drain runs: an interval (1m), or a cron expression in UTC (0 3 * * *)."`
+	Window        time.Duration `env:"FALLBACK_DRAIN_WINDOW, default=1h" about:"How long one run may take. A run that finds the primary down asks again until then."`
+	DrainRate     float64       `env:"FALLBACK_DRAIN_RATE, default=0" about:"Replays a second, at most. 0 is no limit."`
+	Concurrency   int           `env:"FALLBACK_DRAIN_CONCURRENCY, default=8" about:"Replays in flight, at most. It begins with one, and goes back when the primary is in trouble."`
+	MaxAttempts   int           `env:"FALLBACK_MAX_ATTEMPTS, default=8" about:"Replays of a request that fails by itself (500, time-out) before it is parked."`
+	MaxAge        time.Duration `env:"FALLBACK_MAX_AGE, default=0s" about:"Requests received longer ago are treated as FALLBACK_STALE says. 0s is no limit."`
+	Stale         string        `env:"FALLBACK_STALE, default=deliver" about:"What becomes of them: deliver, park or drop."`
+
 	LogLevel  slog.Level `env:"LOG_LEVEL, default=info" about:"debug, info, warn or error."`
 	LogFormat string     `env:"LOG_FORMAT, default=auto" about:"json, text, or auto: text on a terminal, else JSON."`
 
@@ -186,6 +198,35 @@ func (c *Config) check(unread map[string]bool) []error {
 		if _, err := base64.StdEncoding.DecodeString(strings.TrimPrefix(secret.Reveal(), "whsec_")); err != nil {
 			fault("FALLBACK_WEBHOOK_SECRETS", "number %d is not base64 (whsec_...)", i+1)
 		}
+	}
+	if c.TargetURL != "" {
+		u, err := url.Parse(c.TargetURL.Reveal())
+		if err != nil || (u.Scheme != "http" && u.Scheme != "https") || u.Host == "" {
+			fault("FALLBACK_TARGET_URL", "not an HTTP URL; want https://api.example.com")
+		}
+	}
+	if !strings.HasPrefix(c.ProbePath, "/") {
+		fault("FALLBACK_PROBE_PATH", "%q is not a path that begins with /", c.ProbePath)
+	}
+	if _, err := base64.StdEncoding.DecodeString(strings.TrimPrefix(c.ReplaySecret.Reveal(), "whsec_")); err != nil {
+		fault("FALLBACK_REPLAY_SECRET", "not base64 (whsec_...)")
+	}
+	if c.TargetTimeout < 100*time.Millisecond || c.TargetTimeout > 10*time.Minute {
+		fault("FALLBACK_TARGET_TIMEOUT", "%s is not between 100ms and 10m", c.TargetTimeout)
+	}
+	if c.Window < time.Second {
+		fault("FALLBACK_DRAIN_WINDOW", "%s is less than 1s", c.Window)
+	}
+	if !(c.DrainRate >= 0) {
+		fault("FALLBACK_DRAIN_RATE", "%v is not 0 or more", c.DrainRate)
+	}
+	between("FALLBACK_DRAIN_CONCURRENCY", int64(c.Concurrency), 1, 1000)
+	between("FALLBACK_MAX_ATTEMPTS", int64(c.MaxAttempts), 1, 1000)
+	if c.MaxAge < 0 {
+		fault("FALLBACK_MAX_AGE", "%s is negative", c.MaxAge)
+	}
+	if !slices.Contains([]string{"deliver", "park", "drop"}, c.Stale) {
+		fault("FALLBACK_STALE", "%q is not one of deliver, park, drop", c.Stale)
 	}
 	if !slices.Contains([]string{"auto", "json", "text"}, c.LogFormat) {
 		fault("LOG_FORMAT", "%q is not one of auto, json, text", c.LogFormat)

@@ -12,7 +12,8 @@ import (
 	settings "fallback/functions/config"
 )
 
-// TestComposePassesEverySetting holds that what the README calls a setting is one of the server in docker-compose.yml.
+// TestComposePassesEverySetting holds that what the README calls a setting is one of the server, of the drain, or of both in
+// docker-compose.yml.
 func TestComposePassesEverySetting(t *testing.T) {
 	t.Parallel()
 	raw, err := os.ReadFile(filepath.Join(root, "docker-compose.yml"))
@@ -25,11 +26,16 @@ func TestComposePassesEverySetting(t *testing.T) {
 	if err := yaml.Unmarshal(raw, &compose); err != nil {
 		t.Fatal(err)
 	}
-	got := compose.Services["server"].Environment
+	server, drain := compose.Services["server"].Environment, compose.Services["drain"].Environment
 	of := []string{"GOMEMLIMIT"} // the runtime's, beside the settings
 	for _, s := range settings.Settings() {
 		of = append(of, s.Name)
-		value, passed := got[s.Name]
+		value, passed := server[s.Name]
+		if !passed {
+			value, passed = drain[s.Name]
+		} else if other, both := drain[s.Name]; both && other != value && s.Name != "AMQP_SERVER_URL" {
+			t.Errorf("%s: the server has %q, the drain %q", s.Name, value, other)
+		}
 		switch s.Name {
 		case "FALLBACK_ADDR": // inside the container; PORT is the one to change
 			if passed {
@@ -45,9 +51,11 @@ func TestComposePassesEverySetting(t *testing.T) {
 			}
 		}
 	}
-	for name := range got {
-		if !slices.Contains(of, name) {
-			t.Errorf("%s is no setting", name)
+	for _, environment := range []map[string]string{server, drain} {
+		for name := range environment {
+			if !slices.Contains(of, name) {
+				t.Errorf("%s is no setting", name)
+			}
 		}
 	}
 }

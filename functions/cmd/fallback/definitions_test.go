@@ -23,7 +23,7 @@ func command(t *testing.T, env map[string]string, args ...string) (stdout, stder
 	t.Helper()
 	var out, talk bytes.Buffer
 	lookup := func(name string) (string, bool) { v, ok := env[name]; return v, ok }
-	code = run(t.Context(), args, lookup, &out, &talk)
+	code = run(t.Context(), args, world{lookup, nil, &out, &talk})
 	return out.String(), talk.String(), code
 }
 

@@ -21,7 +21,7 @@ import (
 // Exit codes: 0 is fine, 1 is a failure, 2 is a command line that is not understood.
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
-	code := run(ctx, os.Args[1:], os.LookupEnv, os.Stdout, os.Stderr)
+	code := run(ctx, os.Args[1:], world{os.LookupEnv, os.Stdin, os.Stdout, os.Stderr})
 	stop()
 	os.Exit(code)
 }
@@ -29,25 +29,26 @@ func main() {
 // world is what a command may touch.
 type world struct {
 	lookup         config.Lookup
+	stdin          io.Reader
 	stdout, stderr io.Writer
 }
 
 // run is the program, with its world as arguments.
-func run(ctx context.Context, args []string, lookup config.Lookup, stdout, stderr io.Writer) int {
-	root := rootCommand(world{lookup, stdout, stderr})
+func run(ctx context.Context, args []string, w world) int {
+	root := rootCommand(w)
 	root.SetArgs(args)
-	root.SetOut(stdout)
-	root.SetErr(stderr)
+	root.SetOut(w.stdout)
+	root.SetErr(w.stderr)
 	err := root.ExecuteContext(ctx)
 	var usage usageError
 	switch {
 	case err == nil:
 		return 0
 	case errors.As(err, &usage):
-		fmt.Fprintf(stderr, "fallback: %v\nTry: fallback --help\n", err)
+		fmt.Fprintf(w.stderr, "fallback: %v\nTry: fallback --help\n", err)
 		return 2
 	default:
-		fmt.Fprintf(stderr, "fallback: %v\n", err)
+		fmt.Fprintf(w.stderr, "fallback: %v\n", err)
 		return 1
 	}
 }
@@ -75,7 +76,8 @@ answers 202 when the queue has it on disk. Settings come from the environment; s
 		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError{err} })
-	root.AddCommand(serveCommand(w), healthCommand(w), queuesCommand(w), definitionsCommand(w), settingsCommand(w))
+	root.AddCommand(serveCommand(w), drainCommand(w), healthCommand(w), queuesCommand(w), peekCommand(w), redriveCommand(w), discardCommand(w),
+		definitionsCommand(w), settingsCommand(w))
 	return root
 }
 

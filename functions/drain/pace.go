@@ -1,0 +1,68 @@
+package drain
+
+import "time"
+
+// pace is how many requests may be in flight: one at first, twice as many for each round of good answers until the first
+// trouble, one more after that, half as many on trouble.
+type pace struct {
+	limit, most int
+	good        int  // answers since limit last changed
+	steep       bool // there has been no trouble
+	resume      int  // the limit to go on with after a pause, when the first answer is good
+	latency     time.Duration
+	usual       time.Duration
+}
+
+func newPace(most int) *pace { return &pace{limit: 1, most: most, steep: true} }
+
+// answered notes a good answer. It says whether the limit has changed.
+func (p *pace) answered(latency time.Duration) bool {
+	if p.resume > 0 {
+		p.limit, p.resume, p.good = p.resume, 0, 0
+		return true
+	}
+	if p.slower(latency) {
+		return p.halve()
+	}
+	p.good++
+	if p.good < p.limit || p.limit == p.most {
+		return false
+	}
+	p.good = 0
+	if p.steep {
+		p.limit = min(p.limit*2, p.most)
+	} else {
+		p.limit++
+	}
+	return true
+}
+
+// slower says whether answers take more than three times what is usual, on the average of the last ones. What is usual is
+// the least average so far; it is let rise slowly, so that a primary which has become slower for good is not held back
+// for ever.
+func (p *pace) slower(latency time.Duration) bool {
+	const weight, margin, rise = 8, 20 * time.Millisecond, 512
+	if p.latency == 0 {
+		p.latency = latency
+	}
+	p.latency += (latency - p.latency) / weight
+	if p.usual == 0 || p.latency < p.usual {
+		p.usual = p.latency
+	}
+	p.usual += (p.latency - p.usual) / rise
+	return p.good >= p.limit/2 && p.latency > 3*p.usual+margin
+}
+
+// halve is for trouble. It says whether the limit has changed.
+func (p *pace) halve() bool {
+	p.steep, p.good = false, 0
+	before := p.limit
+	p.limit = max(p.limit/2, 1)
+	return p.limit != before
+}
+
+// pause makes the next request go alone; when it is answered well, half as many as before go on.
+func (p *pace) pause() {
+	half := max(max(p.limit, p.resume)/2, 1)
+	p.steep, p.good, p.limit, p.resume = false, 0, 1, half
+}

@@ -1,0 +1,354 @@
+package rabbit
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"sync"
+	"time"
+
+	"github.com/google/uuid"
+	amqp "github.com/rabbitmq/amqp091-go"
+
+	"fallback/functions/envelope"
+)
+
+// SourceOptions are what a [Source] needs.
+type SourceOptions struct {
+	// URL is the broker's, with a user that may read the queue, and publish if deliveries are to be moved.
+	URL string
+	// Queue is where requests are taken from.
+	Queue string
+	// Log gets the changes of state of the connection that moves deliveries.
+	Log *slog.Logger
+}
+
+// Source takes messages off one queue and keeps each until it is settled: done, given back, or moved to another queue.
+//
+// It has two connections, since a broker under an alarm stops reading those that publish, and with them their acks: one
+// to take, made by [Source.Take], and one to move, made when it is needed. Both are made anew when they are lost; what was
+// in hand then comes again, to whoever takes it. Methods are for one goroutine at a time, but for Next, which may be
+// called beside Take, and for those of deliveries.
+type Source struct {
+	options SourceOptions
+	mover   *Publisher
+
+	conn    *amqp.Connection
+	wire    *wire
+	channel *amqp.Channel
+	tag     int  // of the last consumer
+	taking  bool // it has not been cancelled
+
+	more chan struct{} // holds a token when ready or lost may have changed
+	work sync.WaitGroup
+
+	mu        sync.Mutex // guards the rest
+	ready     []amqp.Delivery
+	cancelled int  // the last consumer that we have cancelled
+	lost      bool // the connection or the consumer is gone, and nothing more will come
+}
+
+// NewSource returns a Source that has not connected yet.
+func NewSource(o SourceOptions) *Source {
+	return &Source{
+		options: o, more: make(chan struct{}, 1),
+		mover: NewPublisher(Options{URL: o.URL, Log: o.Log}),
+	}
+}
+
+// Waiting is how many messages are ready on the queue. The error wraps a [Failure].
+func (s *Source) Waiting(ctx context.Context) (int, error) {
+	if err := s.connect(ctx); err != nil {
+		return 0, err
+	}
+	defer s.bound(ctx)()
+	var waiting int
+	err := ask(s.conn, func(ch *amqp.Channel) error {
+		q, err := ch.QueueDeclarePassive(s.options.Queue, true, false, false, false, nil)
+		waiting = q.Messages
+		return err
+	})
+	return waiting, s.failure(err)
+}
+
+// Left is Waiting, when what has just been given back is counted again: the broker does that a moment later, and what it
+// says until then is too little.
+func (s *Source) Left(ctx context.Context) (int, error) {
+	const pause, tries = 30 * time.Millisecond, 30
+	last, err := s.Waiting(ctx)
+	for range tries {
+		sleep(ctx, pause)
+		var now int
+		if now, err = s.Waiting(ctx); err != nil || now == last {
+			break
+		}
+		last = now
+	}
+	return last, err
+}
+
+// Take begins to take messages, with at most ahead of them not settled. Called again, it changes ahead for those to come.
+func (s *Source) Take(ctx context.Context, ahead int) error {
+	if err := s.connect(ctx); err != nil {
+		return err
+	}
+	defer s.bound(ctx)()
+	if err := s.cancel(); err != nil {
+		return s.failure(err)
+	}
+	if err := s.channel.Qos(ahead, 0, false); err != nil {
+		return s.failure(err)
+	}
+	s.tag++
+	deliveries, err := s.channel.Consume(s.options.Queue, s.consumer(), false, false, false, false, nil)
+	if err != nil {
+		return s.failure(err)
+	}
+	s.taking = true
+	s.work.Add(1)
+	go s.collect(s.tag, deliveries)
+	return nil
+}
+
+func (s *Source) consumer() string { return fmt.Sprintf("fallback-%d", s.tag) }
+
+// cancel ends the present consumer, if there is one. What it has been sent is still to be settled.
+func (s *Source) cancel() error {
+	if !s.taking || s.channel.IsClosed() {
+		return nil
+	}
+	s.taking = false
+	s.mu.Lock()
+	s.cancelled = s.tag
+	s.mu.Unlock()
+	return s.channel.Cancel(s.consumer(), false)
+}
+
+// collect moves what a consumer is sent to ready, until it is cancelled, by us or by the broker, or the connection lost.
+func (s *Source) collect(tag int, deliveries <-chan amqp.Delivery) {
+	defer s.work.Done()
+	for d := range deliveries {
+		s.mu.Lock()
+		s.ready = append(s.ready, d)
+		s.mu.Unlock()
+		s.signal()
+	}
+	s.mu.Lock()
+	if s.cancelled < tag {
+		s.lost = true
+	}
+	s.mu.Unlock()
+	s.signal()
+}
+
+func (s *Source) signal() {
+	select {
+	case s.more <- struct{}{}:
+	default:
+	}
+}
+
+// Next is the next message, and waits for one as long as ctx lasts. It wraps [ErrUnavailable] when the connection is lost.
+func (s *Source) Next(ctx context.Context) (*Delivery, error) {
+	for {
+		s.mu.Lock()
+		lost := s.lost
+		var next *amqp.Delivery
+		if len(s.ready) > 0 && !lost {
+			next = &s.ready[0]
+			s.ready = s.ready[1:]
+		}
+		s.mu.Unlock()
+		switch {
+		case lost:
+			return nil, fmt.Errorf("%w: it was lost", ErrUnavailable)
+		case next != nil:
+			return &Delivery{message: *next, mover: s.mover}, nil
+		}
+		select {
+		case <-s.more:
+		case <-ctx.Done():
+			return nil, context.Cause(ctx)
+		}
+	}
+}
+
+// Stop takes no more, and gives back what Next has not returned. What it has returned is still to be settled, and can be.
+func (s *Source) Stop(ctx context.Context) error {
+	if s.conn == nil {
+		return nil
+	}
+	defer s.bound(ctx)()
+	if err := s.cancel(); err != nil {
+		return s.failure(err)
+	}
+	s.work.Wait() // the client closes a cancelled consumer's deliveries when all have been read
+	s.mu.Lock()
+	unread := s.ready
+	s.ready = nil
+	s.mu.Unlock()
+	for _, d := range unread {
+		if err := d.Nack(false, true); err != nil {
+			return s.failure(err)
+		}
+	}
+	return nil
+}
+
+// Close ends the connections. What is not settled goes back to the queue.
+func (s *Source) Close() {
+	s.mover.Close()
+	s.disconnect()
+}
+
+func (s *Source) disconnect() {
+	if s.conn == nil {
+		return
+	}
+	closeConnection(s.conn, s.wire)
+	s.work.Wait()
+	s.conn, s.channel, s.tag, s.taking = nil, nil, 0, false
+	s.mu.Lock()
+	s.ready, s.cancelled, s.lost = nil, 0, false
+	s.mu.Unlock()
+}
+
+// connect makes the connection and its channel, unless they are there.
+func (s *Source) connect(ctx context.Context) error {
+	s.mu.Lock()
+	lost := s.lost
+	s.mu.Unlock()
+	if s.conn != nil && !s.conn.IsClosed() && !s.channel.IsClosed() && !lost {
+		return nil
+	}
+	s.disconnect()
+	ctx, cancel := context.WithTimeout(ctx, dialTimeout)
+	defer cancel()
+	conn, w, err := connect(ctx, s.options.URL, "fallback drain")
+	if err != nil {
+		return fmt.Errorf("%w: %w (%s)", ErrUnavailable, err, hint(err))
+	}
+	defer closeWith(ctx, w)()
+	channel, err := conn.Channel()
+	if err != nil {
+		closeConnection(conn, w)
+		return fmt.Errorf("%w: %w", ErrUnavailable, err)
+	}
+	s.conn, s.wire, s.channel = conn, w, channel
+	return nil
+}
+
+// bound ends the connection when ctx ends, or a call to the broker has taken too long, unless it is released before.
+func (s *Source) bound(ctx context.Context) (release func()) {
+	ctx, cancel := context.WithTimeout(ctx, dialTimeout)
+	stop := closeWith(ctx, s.wire)
+	return func() {
+		stop()
+		cancel()
+	}
+}
+
+// failure is an error of the client library as one of ours.
+func (s *Source) failure(err error) error {
+	switch code(err) {
+	case 0:
+		return nil
+	case amqp.NotFound:
+		return fmt.Errorf("%w: %s", ErrUnroutable, s.options.Queue)
+	case amqp.AccessRefused:
+		return fmt.Errorf("%w: %w", ErrNotAllowed, err)
+	}
+	return fmt.Errorf("%w: %w", ErrUnavailable, err)
+}
+
+// HeaderAttempt is the message header with the number of replays that have been tried.
+const HeaderAttempt = "fallback-attempt"
+
+// Delivery is a message in hand. It is settled once, by Done, Return or Move; unsettled, it goes back to the queue with
+// the connection.
+type Delivery struct {
+	message amqp.Delivery
+	mover   *Publisher
+}
+
+// Request is the request that the message carries, see [FromMessage].
+func (d *Delivery) Request() (*envelope.Request, error) { return FromMessage(d.message) }
+
+// ID is the message's id; empty if it has none.
+func (d *Delivery) ID() string { return d.message.MessageId }
+
+// Attempts is how many replays have been tried.
+func (d *Delivery) Attempts() int {
+	switch n := d.message.Headers[HeaderAttempt].(type) {
+	case int32:
+		return int(n)
+	case int64:
+		return int(n)
+	}
+	return 0
+}
+
+// Header is the value of one of the message's own headers, for people; empty if there is none.
+func (d *Delivery) Header(name string) string {
+	if v, ok := d.message.Headers[name]; ok {
+		return fmt.Sprint(v)
+	}
+	return ""
+}
+
+// Done takes the message off the queue for good.
+func (d *Delivery) Done() error { return settled(d.message.Ack(false)) }
+
+// Return gives the message back to the queue.
+func (d *Delivery) Return() error { return settled(d.message.Nack(false, true)) }
+
+func settled(err error) error {
+	if err != nil {
+		return fmt.Errorf("%w: %w", ErrUnavailable, err)
+	}
+	return nil
+}
+
+// Move puts the message on another queue, with headers of ours set, or taken off where the value is nil, and takes it off
+// this one when the broker has confirmed that: never before. On an error it is still in hand, and may be on both.
+func (d *Delivery) Move(ctx context.Context, queue string, headers map[string]any) error {
+	if err := d.mover.store(ctx, queue, d.copy(headers)); err != nil {
+		return err
+	}
+	return d.Done()
+}
+
+// copy is the message to be published again.
+func (d *Delivery) copy(headers map[string]any) amqp.Publishing {
+	m := d.message
+	id := m.MessageId
+	if id == "" { // another program's: a publish needs one, to be told from others when it comes back
+		id = uuid.Must(uuid.NewV7()).String()
+	}
+	table := amqp.Table{}
+	for name, value := range m.Headers {
+		if !brokersOwn[name] {
+			table[name] = value
+		}
+	}
+	for name, value := range headers {
+		if value == nil {
+			delete(table, name)
+			continue
+		}
+		table[name] = value
+	}
+	return amqp.Publishing{
+		Headers: table, ContentType: m.ContentType, ContentEncoding: m.ContentEncoding, DeliveryMode: amqp.Persistent,
+		Priority: m.Priority, CorrelationId: m.CorrelationId, ReplyTo: m.ReplyTo, MessageId: id, Timestamp: m.Timestamp,
+		Type: m.Type, AppId: m.AppId, Body: m.Body, // without Expiration, which would delete it, and UserId, which is another's
+	}
+}
+
+// brokersOwn are the headers that the broker keeps its own accounts in. Published again, they leave messages stuck on
+// some versions.
+var brokersOwn = map[string]bool{
+	"x-death": true, "x-delivery-count": true, "x-acquired-count": true,
+	"x-first-death-exchange": true, "x-first-death-queue": true, "x-first-death-reason": true,
+	"x-last-death-exchange": true, "x-last-death-queue": true, "x-last-death-reason": true,
+}

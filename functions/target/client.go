@@ -1,0 +1,194 @@
+package target
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/url"
+	"strconv"
+	"strings"
+	"time"
+
+	standardwebhooks "github.com/standard-webhooks/standard-webhooks/libraries/go"
+
+	"fallback/functions/envelope"
+)
+
+// The headers that a replay has beside the client's own. A client's headers of these names are replaced, or taken off:
+// what the primary finds there is our word.
+const (
+	HeaderID         = "Fallback-Id"          // the request's id, the same in every attempt
+	HeaderAttempt    = "Fallback-Attempt"     // which attempt this is, from 1
+	HeaderReceivedAt = "Fallback-Received-At" // when the door took the request: RFC 3339, UTC
+	HeaderSignature  = "Fallback-Signature"   // see [Options].Secret
+)
+
+// Options are what a [Client] needs.
+type Options struct {
+	// URL is the primary's base URL; requests go to it with their own path and query behind its path.
+	URL string
+	// ProbePath is asked for to see whether the primary is alive; "/" if it is not set.
+	ProbePath string
+	// Timeout bounds an attempt, from its start to the end of the answer's headers.
+	Timeout time.Duration
+	// Secret, if set, signs each replay in the form of Standard Webhooks, over the id, the seconds of the time received
+	// (not sent: the primary is to trust that) and the body. It is base64 after "whsec_".
+	Secret string
+	// Connections is how many are kept open between requests.
+	Connections int
+}
+
+// Client sends requests to one primary. It is safe for concurrent use.
+type Client struct {
+	options Options
+	base    *url.URL
+	probe   string
+	signer  *standardwebhooks.Webhook
+	http    *http.Client
+}
+
+// probeTimeout bounds a probe.
+const probeTimeout = 5 * time.Second
+
+// New returns a client. The error shows no secret.
+func New(o Options) (*Client, error) {
+	base, err := url.Parse(o.URL)
+	if err != nil || (base.Scheme != "http" && base.Scheme != "https") || base.Host == "" {
+		return nil, errors.New("FALLBACK_TARGET_URL: not an HTTP URL; for example https://api.example.com")
+	}
+	c := &Client{options: o, base: base}
+	probe, err := base.Parse(strings.TrimSuffix(base.EscapedPath(), "/") + "/" + strings.TrimPrefix(o.ProbePath, "/"))
+	if err != nil {
+		return nil, fmt.Errorf("FALLBACK_PROBE_PATH: %q is not a path", o.ProbePath)
+	}
+	c.probe = probe.String()
+	if o.Secret != "" {
+		if c.signer, err = standardwebhooks.NewWebhook(o.Secret); err != nil {
+			return nil, errors.New("FALLBACK_REPLAY_SECRET: not base64 (whsec_...)")
+		}
+	}
+	c.options.Timeout = cmp.Or(o.Timeout, 30*time.Second)
+	c.http = &http.Client{
+		Transport: &http.Transport{
+			Proxy:                 http.ProxyFromEnvironment,
+			DialContext:           (&net.Dialer{Timeout: probeTimeout}).DialContext,
+			TLSHandshakeTimeout:   probeTimeout,
+			ExpectContinueTimeout: time.Second,
+			IdleConnTimeout:       time.Minute,
+			MaxIdleConnsPerHost:   max(o.Connections, 1),
+			DisableCompression:    true, // it would add a header that the client did not send
+			ForceAttemptHTTP2:     true,
+		},
+		// A redirect is an answer: followed, a POST would arrive as a GET, or elsewhere.
+		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
+	}
+	return c, nil
+}
+
+// Close ends the idle connections.
+func (c *Client) Close() { c.http.CloseIdleConnections() }
+
+// Send replays r, as the attempt of the given number, and judges the answer.
+func (c *Client) Send(ctx context.Context, r *envelope.Request, attempt int) Verdict {
+	timed, cancel := context.WithTimeout(ctx, c.options.Timeout)
+	defer cancel()
+	out, err := r.HTTP(timed, c.base)
+	if err != nil {
+		return Verdict{Action: Park, Reason: "it cannot be sent: its target is no path"}
+	}
+	c.addHeaders(out.Header, r, attempt)
+	answer, err := c.http.Do(out)
+	if err != nil {
+		return c.judgeError(ctx, timed, err)
+	}
+	discard(answer.Body)
+	return judge(answer.StatusCode, answer.Header, time.Now())
+}
+
+// judgeError is the verdict when there was no answer.
+func (c *Client) judgeError(ctx, timed context.Context, err error) Verdict {
+	switch {
+	case ctx.Err() != nil:
+		return Verdict{Action: Pause, Reason: "the drain ended before the answer came"}
+	case timed.Err() != nil:
+		return Verdict{Action: Retry, Reason: fmt.Sprintf("no answer within %s", c.options.Timeout)}
+	}
+	var u *url.Error
+	if errors.As(err, &u) {
+		err = u.Err // without the URL
+	}
+	return Verdict{Action: Pause, Reason: "no connection: " + withoutAddress(err)}
+}
+
+// withoutAddress is an error of the network without the address that it has before it.
+func withoutAddress(err error) string {
+	var op *net.OpError
+	var dns *net.DNSError
+	switch {
+	case errors.As(err, &dns):
+		return "the host name is not found"
+	case errors.As(err, &op):
+		return op.Err.Error()
+	}
+	return err.Error()
+}
+
+func (c *Client) addHeaders(h http.Header, r *envelope.Request, attempt int) {
+	for _, name := range []string{HeaderID, HeaderAttempt, HeaderReceivedAt, HeaderSignature} {
+		h.Del(name)
+	}
+	if r.ID != "" {
+		h.Set(HeaderID, r.ID)
+		if h.Get("Idempotency-Key") == "" {
+			h.Set("Idempotency-Key", r.ID)
+		}
+	}
+	h.Set(HeaderAttempt, strconv.Itoa(attempt))
+	if !r.ReceivedAt.IsZero() {
+		h.Set(HeaderReceivedAt, r.ReceivedAt.UTC().Format(time.RFC3339Nano))
+	}
+	if r.Host != "" && h.Get("X-Forwarded-Host") == "" {
+		h.Set("X-Forwarded-Host", r.Host)
+	}
+	if c.signer != nil {
+		if signature, err := c.signer.Sign(r.ID, r.ReceivedAt, r.Body); err == nil {
+			h.Set(HeaderSignature, signature)
+		}
+	}
+}
+
+// discard reads what is left of an answer, so that its connection can be used again, and not more than is cheaper to
+// read than to connect anew.
+func discard(body io.ReadCloser) {
+	_, _ = io.CopyN(io.Discard, body, 64<<10)
+	_ = body.Close()
+}
+
+// Probe asks whether the primary is alive: any answer under 500 says so. Otherwise the verdict's Reason says what is
+// wrong, and After for how long it asks to be left alone.
+func (c *Client) Probe(ctx context.Context) (alive bool, v Verdict) {
+	timed, cancel := context.WithTimeout(ctx, min(probeTimeout, c.options.Timeout))
+	defer cancel()
+	request, err := http.NewRequestWithContext(timed, http.MethodGet, c.probe, nil)
+	if err != nil {
+		return false, Verdict{Action: Pause, Reason: "the probe's URL is not one"}
+	}
+	request.Header.Set("User-Agent", "fallback-probe")
+	answer, err := c.http.Do(request)
+	if err != nil {
+		v = c.judgeError(ctx, timed, err)
+		v.Action = Pause
+		return false, v
+	}
+	discard(answer.Body)
+	if answer.StatusCode < http.StatusInternalServerError {
+		return true, Verdict{Action: Done, Status: answer.StatusCode}
+	}
+	v = judge(answer.StatusCode, answer.Header, time.Now())
+	v.Action, v.After = Pause, retryAfter(answer.Header, time.Now())
+	return false, v
+}

@@ -1,0 +1,243 @@
+//go:build e2e
+
+package e2e
+
+import (
+	"encoding/json"
+	"fmt"
+	"io"
+	"net"
+	"os/exec"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"testing"
+	"time"
+
+	"fallback/functions/drain"
+	"fallback/functions/topology"
+	"fallback/test/harness"
+)
+
+// TestWorker runs `fallback drain` as it is shipped.
+func TestWorker(t *testing.T) {
+	t.Parallel()
+	fallback := build(t)
+	for _, row := range []struct {
+		name string
+		test func(*testing.T, program)
+	}{
+		{"by its schedule", workerBySchedule},
+		{"without a target", workerIdles},
+		{"with a schedule that is none", workerSchedule},
+		{"once", workerOnce},
+		{"killed between answer and ack", workerKilled},
+	} {
+		t.Run(row.name, func(t *testing.T) {
+			t.Parallel()
+			row.test(t, fallback)
+		})
+	}
+}
+
+// worker is a running `fallback drain`.
+type worker struct {
+	*exec.Cmd
+	log   *harness.Log
+	ended chan error
+}
+
+func (p program) drain(t *testing.T, env harness.Settings) *worker {
+	t.Helper()
+	w := &worker{Cmd: exec.Command(string(p), "drain"), log: &harness.Log{}, ended: make(chan error, 1)}
+	for name, value := range env {
+		w.Env = append(w.Env, name+"="+value)
+	}
+	w.Stderr = w.log
+	if err := w.Start(); err != nil {
+		t.Fatal(err)
+	}
+	go func() { w.ended <- w.Wait() }()
+	t.Cleanup(func() {
+		_ = w.Process.Kill()
+		if t.Failed() {
+			t.Logf("the worker's log:\n%s", w.log)
+		}
+	})
+	return w
+}
+
+// terminate holds that SIGTERM ends it in order and in time.
+func (w *worker) terminate(t *testing.T) {
+	t.Helper()
+	begin := time.Now()
+	if err := w.Process.Signal(syscall.SIGTERM); err != nil {
+		t.Fatal(err)
+	}
+	select {
+	case err := <-w.ended:
+		if err != nil {
+			t.Errorf("it ended with %v", err)
+		}
+	case <-time.After(20 * time.Second):
+		t.Fatal("it did not end")
+	}
+	if took := time.Since(begin); took > 10*time.Second {
+		t.Errorf("it took %s to end", took)
+	}
+}
+
+func workerBySchedule(t *testing.T, fallback program) {
+	vhost := broker.VHost(t)
+	server := vhost.Serve(t, nil)
+	primary := harness.NewPrimary(t, func(harness.Received) harness.Answer { return harness.Answer{After: 100 * time.Millisecond} })
+	w := fallback.drain(t, harness.Settings{
+		"AMQP_SERVER_URL": vhost.URL(topology.Drainer), "FALLBACK_TARGET_URL": primary.URL, "FALLBACK_DRAIN_SCHEDULE": "1s",
+		"FALLBACK_DRAIN_CONCURRENCY": "2",
+	})
+	for round := range 2 {
+		path := fmt.Sprint("/round/", round)
+		enqueue(t, server, 5, path)
+		harness.Eventually(t, 20*time.Second, "a run by the schedule", func() bool { return len(primary.Got()) == 5*(round+1) })
+		checkOnce(t, primary, 5, path)
+	}
+	enqueue(t, server, 100, "/more")
+	harness.Eventually(t, 20*time.Second, "a run to be under way", func() bool { return len(primary.Got()) > 20 })
+	w.terminate(t)
+	got := len(primary.Got()) - 10
+	if left := vhost.Count(t, topology.DefaultQueue); got+left != 100 {
+		t.Errorf("%d of 100 were delivered and %d are left: what was in flight was not finished", got, left)
+	}
+}
+
+func workerIdles(t *testing.T, fallback program) {
+	vhost := broker.VHost(t)
+	w := fallback.drain(t, harness.Settings{"AMQP_SERVER_URL": vhost.URL(topology.Drainer)})
+	harness.Eventually(t, 10*time.Second, "it to say so", func() bool { return strings.Contains(w.log.String(), "FALLBACK_TARGET_URL is not set") })
+	w.terminate(t)
+}
+
+func workerSchedule(t *testing.T, fallback program) {
+	env := harness.Settings{
+		"AMQP_SERVER_URL": "amqp://user:geheim@" + nowhere(t) + "/", "FALLBACK_TARGET_URL": "http://" + nowhere(t), "FALLBACK_DRAIN_SCHEDULE": "soon",
+	}
+	fallback.run(t, env, "drain").check(t, 1, []string{"FALLBACK_DRAIN_SCHEDULE", "0 3 * * *"}, []string{"geheim"})
+}
+
+func workerOnce(t *testing.T, fallback program) {
+	vhost := broker.VHost(t)
+	server := vhost.Serve(t, nil)
+	primary := harness.NewPrimary(t, nil)
+	env := harness.Settings{"AMQP_SERVER_URL": vhost.URL(topology.Drainer), "FALLBACK_TARGET_URL": primary.URL}
+	enqueue(t, server, 10, "/orders")
+	var report drain.Report
+	o := fallback.run(t, env, "drain", "--once", "--json", "--requests", "4")
+	if err := json.Unmarshal([]byte(o.stdout), &report); err != nil || o.code != 1 || report.Delivered != 4 || report.Waiting != 6 {
+		t.Errorf("a budget of four: got code %d, %v, %+v", o.code, err, report)
+	}
+	o = fallback.run(t, env, "drain", "--once")
+	if o.code != 0 || !strings.Contains(o.stdout, "delivered 6 ") || !strings.Contains(o.stdout, "the queue is empty") {
+		t.Errorf("the rest: got code %d, %q %q", o.code, o.stdout, o.stderr)
+	}
+	checkOnce(t, primary, 10, "/orders")
+	delete(env, "FALLBACK_TARGET_URL")
+	fallback.run(t, env, "drain", "--once").check(t, 1, []string{"FALLBACK_TARGET_URL"}, nil)
+}
+
+// workerKilled holds that a worker which is killed after the primary has answered and before the broker has heard of it
+// loses nothing: the request comes again, under the same key.
+func workerKilled(t *testing.T, fallback program) {
+	vhost := broker.VHost(t)
+	server := vhost.Serve(t, nil)
+	gate := newGate(t, vhost.AMQP)
+	primary := harness.NewPrimary(t, func(r harness.Received) harness.Answer {
+		if string(r.Body) == "5" {
+			gate.shut.Store(true) // the ack will not get through
+		}
+		return harness.Answer{}
+	})
+	enqueue(t, server, 10, "/orders")
+	first := fallback.drain(t, harness.Settings{
+		"AMQP_SERVER_URL": strings.Replace(vhost.URL(topology.Drainer), vhost.AMQP, gate.addr, 1), "FALLBACK_TARGET_URL": primary.URL,
+		"FALLBACK_DRAIN_CONCURRENCY": "1",
+	})
+	harness.Eventually(t, 20*time.Second, "the answer", func() bool { return len(primary.Got()) >= 6 })
+	if err := first.Process.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	gate.close()
+	d, _ := vhost.Drain(t, primary, harness.Settings{"FALLBACK_DRAIN_CONCURRENCY": "1"})
+	harness.Eventually(t, 20*time.Second, "the rest to be delivered", func() bool {
+		once(t, d)
+		return vhost.Count(t, topology.DefaultQueue) == 0 && len(primary.Got()) >= 11
+	})
+	keys := map[string][]string{}
+	for _, r := range primary.Got() {
+		keys[string(r.Body)] = append(keys[string(r.Body)], r.Header.Get("Idempotency-Key"))
+	}
+	if len(keys) != 10 {
+		t.Errorf("the primary has got %d requests, want 10", len(keys))
+	}
+	if again := keys["5"]; len(again) != 2 || again[0] != again[1] {
+		t.Errorf("request 5 came with the keys %q, want the same twice", again)
+	}
+}
+
+// gate is a way to an address that can be shut for what goes there; what comes from there still comes.
+type gate struct {
+	addr string
+	shut atomic.Bool
+
+	mu    sync.Mutex // guards conns
+	conns []net.Conn
+}
+
+func newGate(t *testing.T, target string) *gate {
+	t.Helper()
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	g := &gate{addr: ln.Addr().String()}
+	t.Cleanup(func() { ln.Close(); g.close() })
+	go func() {
+		for {
+			client, err := ln.Accept()
+			if err != nil {
+				return
+			}
+			server, err := net.Dial("tcp", target)
+			if err != nil {
+				client.Close()
+				continue
+			}
+			g.mu.Lock()
+			g.conns = append(g.conns, client, server)
+			g.mu.Unlock()
+			go func() { _, _ = io.Copy(client, server) }()
+			go func() { _, _ = io.Copy(writeFunc(func(p []byte) (int, error) { return g.pass(server, p) }), client) }()
+		}
+	}()
+	return g
+}
+
+type writeFunc func([]byte) (int, error)
+
+func (f writeFunc) Write(p []byte) (int, error) { return f(p) }
+
+func (g *gate) pass(to net.Conn, p []byte) (int, error) {
+	if g.shut.Load() {
+		return len(p), nil
+	}
+	return to.Write(p)
+}
+
+// close ends all that has come through, as the network does for a process that is gone.
+func (g *gate) close() {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	for _, c := range g.conns {
+		_ = c.Close()
+	}
+}

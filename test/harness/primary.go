@@ -1,0 +1,167 @@
+package harness
+
+import (
+	"bufio"
+	"bytes"
+	"io"
+	"net"
+	"net/http"
+	"strconv"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+)
+
+// Primary is an API that remembers every request as it came over the wire, and answers as a test says.
+type Primary struct {
+	// URL is its base URL; it stays the same while the primary is down.
+	URL string
+
+	answer func(Received) Answer
+	addr   string
+
+	mu       sync.Mutex // guards the rest
+	listener net.Listener
+	conns    map[net.Conn]bool
+	got      []Received
+}
+
+// Received is a request that has reached the primary.
+type Received struct {
+	// Raw is all of it, as it came.
+	Raw            []byte
+	Method, Target string
+	Header         http.Header
+	Body           []byte
+	At             time.Time
+}
+
+// Answer is what the primary says. The zero value is a 200.
+type Answer struct {
+	Status     int
+	RetryAfter int           // seconds; 0 for none
+	After      time.Duration // it takes its time
+	Hang       bool          // it says nothing, and closes the connection
+}
+
+// NewPrimary starts one. answer is called for each request but probes (GET /), which are answered with 200.
+func NewPrimary(t testing.TB, answer func(Received) Answer) *Primary {
+	t.Helper()
+	if answer == nil {
+		answer = func(Received) Answer { return Answer{} }
+	}
+	p := &Primary{answer: answer, conns: map[net.Conn]bool{}}
+	p.Up(t)
+	p.URL = "http://" + p.addr
+	t.Cleanup(p.Down)
+	return p
+}
+
+// Up makes it listen.
+func (p *Primary) Up(t testing.TB) {
+	t.Helper()
+	address := "127.0.0.1:0"
+	if p.addr != "" {
+		address = p.addr
+	}
+	ln, err := net.Listen("tcp", address)
+	if err != nil {
+		t.Fatal(err)
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.addr, p.listener = ln.Addr().String(), ln
+	go p.serve(ln)
+}
+
+// Down takes it away: nobody listens, and its connections are reset.
+func (p *Primary) Down() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.listener != nil {
+		_ = p.listener.Close()
+	}
+	p.listener = nil
+	for conn := range p.conns {
+		if tcp, ok := conn.(*net.TCPConn); ok {
+			_ = tcp.SetLinger(0)
+		}
+		_ = conn.Close()
+	}
+}
+
+// Got are the requests so far, in the order in which they came, without probes.
+func (p *Primary) Got() []Received {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return append([]Received(nil), p.got...)
+}
+
+func (p *Primary) serve(ln net.Listener) {
+	for {
+		conn, err := ln.Accept()
+		if err != nil {
+			return
+		}
+		p.mu.Lock()
+		p.conns[conn] = true
+		p.mu.Unlock()
+		go func() {
+			defer func() {
+				_ = conn.Close()
+				p.mu.Lock()
+				delete(p.conns, conn)
+				p.mu.Unlock()
+			}()
+			p.converse(conn)
+		}()
+	}
+}
+
+func (p *Primary) converse(conn net.Conn) {
+	var seen bytes.Buffer
+	in := bufio.NewReader(io.TeeReader(conn, &seen))
+	for {
+		r, err := http.ReadRequest(in)
+		if err != nil {
+			return
+		}
+		body, err := io.ReadAll(r.Body)
+		if err != nil {
+			return
+		}
+		one := Received{
+			Raw:    bytes.Clone(seen.Next(seen.Len() - in.Buffered())),
+			Method: r.Method, Target: r.RequestURI, Header: r.Header, Body: body, At: time.Now(),
+		}
+		var answer Answer
+		if r.Header.Get("User-Agent") != "fallback-probe" {
+			p.mu.Lock()
+			p.got = append(p.got, one)
+			p.mu.Unlock()
+			answer = p.answer(one)
+		}
+		time.Sleep(answer.After)
+		if answer.Hang {
+			return
+		}
+		if _, err := io.WriteString(conn, answer.wire()); err != nil {
+			return
+		}
+	}
+}
+
+func (a Answer) wire() string {
+	status := a.Status
+	if status == 0 {
+		status = http.StatusOK
+	}
+	var b strings.Builder
+	b.WriteString("HTTP/1.1 " + strconv.Itoa(status) + " " + http.StatusText(status) + "\r\nContent-Length: 0\r\n")
+	if a.RetryAfter > 0 {
+		b.WriteString("Retry-After: " + strconv.Itoa(a.RetryAfter) + "\r\n")
+	}
+	b.WriteString("\r\n")
+	return b.String()
+}
