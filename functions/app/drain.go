@@ -32,7 +32,7 @@ func NewDrain(c config.Config, log *slog.Logger) (*Drain, error) {
 		Rate: c.DrainRate, Concurrency: c.Concurrency, Log: log,
 	}
 	for _, r := range c.Topology.Retries {
-		options.Retries = append(options.Retries, drain.Retry{Queue: r.Name, Wait: r.TTL})
+		options.Retries = append(options.Retries, r.Name)
 	}
 	return &Drain{drain.New(options, queue{source}, primary), source, primary}, nil
 }

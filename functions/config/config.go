@@ -44,6 +44,7 @@ type Config struct {
 	TargetTimeout time.Duration `env:"FALLBACK_TARGET_TIMEOUT, default=30s" about:"The longest that a replay waits for the primary's answer."`
 	ReplaySecret  Secret        `env:"FALLBACK_REPLAY_SECRET" about:"If set (whsec_...), replays are signed with it: Fallback-Signature."`
 	Schedule      string        `env:"FALLBACK_DRAIN_SCHEDULE, default=1m" about:"When the drain runs: an interval (1m), or a cron expression in UTC (0 3 * * *)."`
+	DrainAddr     string        `env:"FALLBACK_DRAIN_ADDR, default=:8081" about:"Where the drain's worker says whether it is well: /livez and /readyz."`
 	Window        time.Duration `env:"FALLBACK_DRAIN_WINDOW, default=1h" about:"How long one run may take. A run that finds the primary down asks again until then."`
 	DrainRate     float64       `env:"FALLBACK_DRAIN_RATE, default=0" about:"Replays a second, at most. 0 is no limit."`
 	Concurrency   int           `env:"FALLBACK_DRAIN_CONCURRENCY, default=8" about:"Replays in flight, at most. It begins with one, and goes back when the primary is in trouble."`

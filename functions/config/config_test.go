@@ -55,6 +55,7 @@ func TestDefaults(t *testing.T) {
 		{"FALLBACK_TARGET_TIMEOUT", c.TargetTimeout, 30 * time.Second},
 		{"FALLBACK_REPLAY_SECRET", c.ReplaySecret.Reveal(), ""},
 		{"FALLBACK_DRAIN_SCHEDULE", c.Schedule, "1m"},
+		{"FALLBACK_DRAIN_ADDR", c.DrainAddr, ":8081"},
 		{"FALLBACK_DRAIN_WINDOW", c.Window, time.Hour},
 		{"FALLBACK_DRAIN_RATE", c.DrainRate, 0.0},
 		{"FALLBACK_DRAIN_CONCURRENCY", c.Concurrency, 8},

@@ -9,8 +9,9 @@
 //     last attempt it is parked.
 //   - Park: to the parked queue, with the reason.
 //   - Pause: it goes back, and so does everything in hand; the run waits, probes, and begins again with one in flight.
-//     When the primary is alive and the same request pauses again, it is that request's fault: it is treated as Retry, so
-//     that no single request stalls the rest.
+//     A request that pauses again, alone, is kept in hand while the next one is sent: when the primary answers that, it was
+//     the first one's own fault, and it is treated as Retry, so that no single request stalls the rest; when several in a
+//     row pause, it was the primary's, and their attempts do not count.
 //
 // An effect always comes before the ack that rests on it: a request is taken off the queue after the primary has answered,
 // or after the broker has confirmed that it is on another queue. So a request may arrive twice, under the same
@@ -19,8 +20,10 @@ package drain
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/time/rate"
@@ -65,12 +68,6 @@ type Target interface {
 	Send(ctx context.Context, r *envelope.Request, attempt int) target.Verdict
 }
 
-// Retry is a queue that gives its messages back to the main queue after Wait.
-type Retry struct {
-	Queue string
-	Wait  time.Duration
-}
-
 // What becomes of a request that is older than [Options].MaxAge.
 const (
 	StaleDeliver = "deliver"
@@ -83,7 +80,7 @@ type Options struct {
 	// Parked is the queue of what the primary will not take; Retries are those for the first attempt that failed, the
 	// second, and so on; the last one is for all further ones.
 	Parked  string
-	Retries []Retry
+	Retries []string
 	// MaxAttempts is how many replays are tried before a request is parked.
 	MaxAttempts int
 	// MaxAge and Stale: a request that was received longer ago is treated as Stale says. 0 is no limit.
@@ -160,6 +157,11 @@ type Drainer struct {
 	source  Source
 	target  Target
 	limiter *rate.Limiter
+
+	unreachable atomic.Pointer[string] // why the source is, if it is
+
+	notBefore time.Time      // the primary has asked to be left alone until then
+	paused    map[string]int // how often each of those requests has paused that have, without another answer since
 }
 
 // New returns a Drainer.
@@ -176,7 +178,15 @@ func New(o Options, source Source, target Target) *Drainer {
 	if o.Rate <= 0 {
 		limit = rate.Inf
 	}
-	return &Drainer{options: o, source: source, target: target, limiter: rate.NewLimiter(limit, 1)}
+	return &Drainer{options: o, source: source, target: target, limiter: rate.NewLimiter(limit, 1), paused: map[string]int{}}
+}
+
+// Ready says whether the source could be reached when it was last asked; before that, it says so.
+func (d *Drainer) Ready() error {
+	if why := d.unreachable.Load(); why != nil {
+		return errors.New(*why)
+	}
+	return nil
 }
 
 // Once drains until the queue is empty, the budget is used up, or ctx ends.
@@ -196,18 +206,30 @@ func (d *Drainer) Once(ctx context.Context, b Budget) Report {
 
 // drain goes from probe to probe, and returns why the run ends.
 func (r *run) drain() string {
+	r.sleep(time.Until(r.notBefore))
 	for {
 		waiting, err := r.source.Waiting(r.window)
+		if err == nil && waiting == 0 {
+			waiting, err = r.source.Left(r.window) // what has just been given back may not be counted yet
+		}
 		switch {
 		case r.window.Err() != nil:
 			return r.over()
 		case err != nil:
-			r.trouble("cannot look at the queue", err.Error())
+			why := err.Error()
+			r.unreachable.Store(&why)
+			r.trouble("cannot look at the queue", why)
 			r.wait(0)
 			continue
-		case waiting == 0:
+		case waiting == 0 && len(r.suspects) == 0:
+			r.unreachable.Store(nil)
 			return "the queue is empty"
+		case waiting == 0: // nothing else is there to tell whose fault it is
+			r.letGo()
+			r.wait(0)
+			continue
 		}
+		r.unreachable.Store(nil)
 		if alive, v := r.target.Probe(r.window); !alive {
 			if r.window.Err() != nil {
 				return r.over()
@@ -216,7 +238,7 @@ func (r *run) drain() string {
 			r.wait(v.After)
 			continue
 		}
-		if !r.failing { // else the probe does not tell
+		if !r.answers {
 			r.waits = min(r.waits, soonAfterProbe)
 		}
 		p := r.consume()
@@ -225,7 +247,7 @@ func (r *run) drain() string {
 			return r.over()
 		case r.left == 0:
 			return "the budget of requests is used up"
-		case r.held != nil && len(r.held) >= mostHeld:
+		case r.overfull:
 			return "too many requests that no queue would have"
 		case p != nil:
 			r.report.Pauses++

@@ -21,7 +21,8 @@ type memory struct {
 	ready   []*message
 	queues  map[string][]*message
 	full    map[string]bool
-	ahead   int
+	credit  int // of the present consumer: as the broker counts, its own deliveries only
+	taker   int // which consumer that is
 	inHand  int
 	most    int // of inHand
 	taken   int // deliveries
@@ -36,6 +37,7 @@ type message struct {
 	broken   error
 	attempts int
 	headers  map[string]any
+	taker    int // the consumer that it was delivered to
 }
 
 func newMemory(n int) *memory {
@@ -57,7 +59,8 @@ func (q *memory) Left(ctx context.Context) (int, error) { return q.Waiting(ctx) 
 func (q *memory) Take(_ context.Context, ahead int) error {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	q.ahead, q.taking = ahead, true
+	q.credit, q.taking = ahead, true
+	q.taker++
 	q.signal()
 	return nil
 }
@@ -72,9 +75,11 @@ func (q *memory) Stop(context.Context) error {
 func (q *memory) Next(ctx context.Context) (Delivery, error) {
 	for {
 		q.mu.Lock()
-		if q.taking && len(q.ready) > 0 && q.inHand < q.ahead {
+		if q.taking && len(q.ready) > 0 && q.credit > 0 {
 			m := q.ready[0]
 			q.ready = q.ready[1:]
+			q.credit--
+			m.taker = q.taker
 			q.inHand++
 			q.taken++
 			q.most = max(q.most, q.inHand)
@@ -104,19 +109,26 @@ func (m *message) Attempts() int                       { return m.attempts }
 func (m *message) Done() error {
 	m.queue.mu.Lock()
 	defer m.queue.mu.Unlock()
-	m.queue.inHand--
 	m.queue.settled++
-	m.queue.signal()
+	m.leave()
 	return nil
 }
 
 func (m *message) Return() error {
 	m.queue.mu.Lock()
 	defer m.queue.mu.Unlock()
-	m.queue.inHand--
 	m.queue.ready = append([]*message{m}, m.queue.ready...)
-	m.queue.signal()
+	m.leave()
 	return nil
+}
+
+// leave is for a message that is not in hand any more; the caller holds mu.
+func (m *message) leave() {
+	m.queue.inHand--
+	if m.taker == m.queue.taker {
+		m.queue.credit++
+	}
+	m.queue.signal()
 }
 
 func (m *message) Move(_ context.Context, queue string, headers map[string]any) error {
@@ -128,6 +140,7 @@ func (m *message) Move(_ context.Context, queue string, headers map[string]any) 
 	moved := &message{queue: m.queue, request: m.request, headers: maps.Clone(headers)}
 	m.queue.queues[queue] = append(m.queue.queues[queue], moved)
 	m.queue.mu.Unlock()
+	time.Sleep(150 * time.Millisecond) // a confirm of a broker with a busy disk
 	return m.Done()
 }
 
@@ -178,7 +191,7 @@ var (
 
 func options() Options {
 	return Options{
-		Parked: "parked", Retries: []Retry{{"10s", 0}, {"1m", 0}, {"10m", 0}}, MaxAttempts: 8, Concurrency: 8, Stale: StaleDeliver,
+		Parked: "parked", Retries: []string{"10s", "1m", "10m"}, MaxAttempts: 8, Concurrency: 8, Stale: StaleDeliver,
 	}
 }
 
@@ -213,8 +226,8 @@ func TestPrefetch(t *testing.T) {
 		if r.Delivered != 500 || r.End != "the queue is empty" {
 			t.Errorf("got %+v", r)
 		}
-		if first != 1 || p.most != 8 || q.most > 8 {
-			t.Errorf("%d in flight at first, %d at most, %d in hand at most; want 1, 8, 8", first, p.most, q.most)
+		if first != 1 || p.most != 8 || q.most > 16 {
+			t.Errorf("%d in flight at first, %d at most, %d in hand at most; want 1, 8, 16", first, p.most, q.most)
 		}
 	})
 }
@@ -324,6 +337,100 @@ func TestNoSingleRequestStalls(t *testing.T) {
 			t.Errorf("a primary that comes and goes: got %+v", r)
 		}
 	})
+}
+
+// TestBlame holds whose fault a pause is.
+func TestBlame(t *testing.T) {
+	t.Parallel()
+	// away is a primary whose probe is alive and who answers everything with 503 for an hour, as a proxy before it does.
+	synctest.Test(t, func(t *testing.T) {
+		back := time.Now().Add(time.Hour)
+		q, p := newMemory(30), &primary{takes: time.Millisecond}
+		p.send = func(string, int) target.Verdict {
+			if time.Now().Before(back) {
+				return paused
+			}
+			return done
+		}
+		if r := drainOnce(t, options(), q, p, Budget{Time: 2 * time.Hour}); r.Delivered+r.Retried != 30 || r.Retried > mostSuspects || r.Parked != 0 { // the suspects at its return
+			t.Errorf("a primary that is away behind a proxy: got %+v", r)
+		}
+		if n := len(p.got); n > 1200 {
+			t.Errorf("it was sent %d requests meanwhile", n)
+		}
+	})
+	// crash is a request that takes the primary down for ten seconds.
+	synctest.Test(t, func(t *testing.T) {
+		q, p := newMemory(30), &primary{takes: time.Millisecond}
+		var down time.Time
+		p.probe = func() bool { return time.Now().After(down) }
+		p.send = func(id string, _ int) target.Verdict {
+			if id == "7" {
+				down = time.Now().Add(10 * time.Second)
+			}
+			if time.Now().Before(down) {
+				return paused
+			}
+			return done
+		}
+		if r := drainOnce(t, options(), q, p, Budget{Time: time.Hour}); r.Delivered != 29 || r.Retried != 1 || len(q.queues["10s"]) != 1 || q.queues["10s"][0].request.ID != "7" {
+			t.Errorf("a request that takes the primary down: got %+v", r)
+		}
+	})
+	// Alone on the queue, nothing can tell; in the end it is retried.
+	synctest.Test(t, func(t *testing.T) {
+		q, p := newMemory(1), &primary{takes: time.Millisecond, send: func(string, int) target.Verdict { return paused }}
+		if r := drainOnce(t, options(), q, p, Budget{Time: time.Hour}); r.Retried != 1 || len(p.got) != pausesAlone+1 {
+			t.Errorf("alone: got %+v, sent %d times", r, len(p.got))
+		}
+	})
+}
+
+// TestRetryAfterOutlastsTheRun holds that a primary which asks to be left alone is, by the next run too.
+func TestRetryAfterOutlastsTheRun(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		until := time.Now().Add(30 * time.Minute)
+		q, p := newMemory(3), &primary{}
+		p.send = func(string, int) target.Verdict {
+			if time.Now().Before(until) {
+				v := paused
+				v.After = time.Until(until)
+				return v
+			}
+			return done
+		}
+		d := New(options(), q, p)
+		for range 29 {
+			d.Once(context.Background(), Budget{Time: time.Minute})
+		}
+		if len(p.got) != 1 || p.probes != 1 {
+			t.Errorf("it was sent %d requests and %d probes meanwhile", len(p.got), p.probes)
+		}
+		if r := d.Once(context.Background(), Budget{Time: 5 * time.Minute}); r.Delivered != 3 {
+			t.Errorf("afterwards: got %+v", r)
+		}
+	})
+}
+
+// TestSlowQueue holds that a queue whose messages take their time to come is waited for.
+func TestSlowQueue(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		q, p := newMemory(5), &primary{}
+		slow := &slowQueue{q}
+		r := New(options(), slow, p).Once(context.Background(), Budget{Time: time.Minute})
+		if r.Delivered != 5 || r.Pauses != 0 || p.probes != 1 {
+			t.Errorf("got %+v, %d probes", r, p.probes)
+		}
+	})
+}
+
+type slowQueue struct{ *memory }
+
+func (q *slowQueue) Next(ctx context.Context) (Delivery, error) {
+	time.Sleep(3100 * time.Millisecond) // not when the drain looks whether anything waits
+	return q.memory.Next(ctx)
 }
 
 // TestBreaker holds that when everything fails, it is the primary's fault: the requests are not all sent to fail.

@@ -23,14 +23,17 @@ type run struct {
 	send   context.Context // ends later: what is in flight may be finished
 	close  func()
 
-	left    int // requests of the budget; -1 for no limit
-	pace    *pace
-	breaker *gobreaker.TwoStepCircuitBreaker[any]
-	waits   int             // pauses in a row without a good answer between them
-	failing bool            // the last of them because requests failed
-	paused  map[string]bool // ids of those that have paused once
-	held    []Delivery
-	report  Report
+	left     int // requests of the budget; -1 for no limit
+	pace     *pace
+	breaker  *gobreaker.TwoStepCircuitBreaker[any]
+	waits    int      // pauses in a row without a good answer between them
+	answers  bool     // the last of them although the primary answered, so that its probe tells nothing
+	suspects []result // they have paused twice, alone; the next request will tell whose fault that is
+	held     []result // no queue would have them
+	fresh    int      // of these, since the source was last asked for more
+	report   Report
+
+	overfull bool // there were too many of them
 }
 
 // errExcluded tells the breaker of what says nothing about the primary's health.
@@ -39,8 +42,14 @@ var errExcluded = errors.New("excluded")
 // failuresInRow is how many requests in a row may fail before it is the primary's fault and not theirs.
 const failuresInRow = 5
 
+// mostSuspects is how many requests may pause in a row, alone, before it is the primary's fault.
+const mostSuspects = 5
+
+// pausesAlone is how often a request may pause with nothing else to send, before it is its own fault.
+const pausesAlone = 5
+
 func newRun(d *Drainer, ctx, window context.Context, requests int) *run {
-	r := &run{Drainer: d, ctx: ctx, window: window, left: -1, pace: newPace(d.options.Concurrency), paused: map[string]bool{}}
+	r := &run{Drainer: d, ctx: ctx, window: window, left: -1, pace: newPace(d.options.Concurrency)}
 	if requests > 0 {
 		r.left = requests
 	}
@@ -56,18 +65,31 @@ func newRun(d *Drainer, ctx, window context.Context, requests int) *run {
 	return r
 }
 
-// end gives back what no queue would have, and counts what is left.
+// end gives back what is in hand, and counts what is left.
 func (r *run) end() {
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(r.ctx), moveTimeout)
-	defer cancel()
 	defer r.close()
-	for _, d := range r.held {
-		_ = d.Return() // if it cannot be given back, it comes back by itself
+	r.letGo()
+	patience := moveTimeout
+	if r.ctx.Err() != nil {
+		patience = 500 * time.Millisecond // the process is to end
 	}
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(r.ctx), patience)
+	defer cancel()
 	r.report.Waiting = -1
 	if left, err := r.source.Left(ctx); err == nil {
 		r.report.Waiting = left
 	}
+}
+
+// letGo gives back what was kept from one consume to the next.
+func (r *run) letGo() {
+	for _, one := range r.suspects {
+		r.giveBack(one)
+	}
+	for _, one := range r.held {
+		_ = one.delivery.Return() // if it cannot be given back, it comes back by itself
+	}
+	r.suspects, r.held, r.fresh = nil, nil, 0
 }
 
 const (
@@ -76,12 +98,21 @@ const (
 	soonAfterProbe = 3
 )
 
-// wait sleeps before the next probe: longer each time, and no shorter than the primary has asked for.
+// wait sleeps before the next probe: longer each time, and no shorter than the primary has asked for, which holds for the
+// runs to come, too.
 func (r *run) wait(asked time.Duration) {
 	d := min(shortestWait<<min(r.waits, 10), longestWait)
 	d = d/2 + rand.N(d/2)
 	r.waits++
-	timer := time.NewTimer(max(d, asked))
+	if asked > 0 {
+		r.notBefore = time.Now().Add(asked + rand.N(shortestWait/4)) // workers that were told the same do not come at once
+	}
+	r.sleep(max(d, time.Until(r.notBefore)))
+}
+
+// sleep ends with the window, at the latest.
+func (r *run) sleep(d time.Duration) {
+	timer := time.NewTimer(d)
 	defer timer.Stop()
 	select {
 	case <-timer.C:
@@ -93,73 +124,118 @@ func (r *run) wait(asked time.Duration) {
 type pause struct {
 	after  time.Duration
 	reason string
+	lost   bool // the connection to the broker: what was in hand is not any more
 }
 
 // result is what became of one request in hand.
 type result struct {
 	delivery Delivery
 	outcome  Outcome // empty: it is still in hand, and is to be returned or, when no queue would have it, held
-	id       string
+	key      string  // tells requests apart
 	attempt  int
+	alone    bool // nothing else could be in flight
 	sent     bool
+	tripped  bool // it has opened the breaker
 	verdict  target.Verdict
 	latency  time.Duration
 	err      error
 }
 
-// consume takes requests and settles them until the queue is idle (nil), the run ends (nil too), or it must pause. When it
+// stuckAfter is how long nothing may come while something waits.
+const stuckAfter = 10 * time.Second
+
+// consume takes requests and settles them until the queue is empty or the run is over (nil), or it must pause. When it
 // returns, nothing is in flight.
-func (r *run) consume() *pause {
-	if err := r.source.Take(r.window, r.pace.limit+len(r.held)); err != nil {
-		return &pause{reason: err.Error()}
+func (r *run) consume() (why *pause) {
+	if err := r.source.Take(r.send, r.pace.limit); err != nil {
+		return &pause{reason: err.Error(), lost: true}
 	}
+	r.fresh = 0
 	arrivals, lost, stop := r.feed()
 	results := make(chan result)
-	quiet := time.NewTimer(idle)
+	quiet := time.NewTicker(idle)
 	defer quiet.Stop()
-	over := r.window.Done()
+	over, last := r.window.Done(), time.Now()
 	var returning []result
-	var why *pause
+	var turn turn
 	stopping := false
+	halt := func(p *pause) {
+		if stopping = true; p != nil && (why == nil || p.after > why.after) {
+			why = p
+		}
+	}
 	for inFlight := 0; !stopping || inFlight > 0; {
-		in := arrivals
-		if stopping || inFlight >= r.pace.limit || r.left == 0 {
-			in = nil
+		var in <-chan Delivery
+		if !stopping && inFlight < r.pace.limit && r.left != 0 && turn.has(r) {
+			in = arrivals
 		}
 		select {
 		case d := <-in:
 			inFlight++
 			r.left = max(r.left-1, -1)
-			go func() { results <- r.handle(d) }()
+			turn.use()
+			last = time.Now()
+			go func(alone bool) { results <- r.handle(d, alone) }(r.pace.limit == 1)
 		case one := <-results:
 			inFlight--
-			quiet.Reset(idle)
-			if p := r.settle(one, &returning); p != nil {
-				stopping = true
-				if why == nil || p.after > why.after {
-					why = p
-				}
+			last = time.Now()
+			p := r.settle(one, &returning)
+			if p != nil || r.left == 0 && inFlight == 0 {
+				halt(p)
 			}
-			stopping = stopping || r.left == 0 && inFlight == 0
+		case <-turn.due:
+			turn.come()
 		case err := <-lost:
-			why, stopping, lost = &pause{reason: err.Error()}, true, nil
+			lost = nil
+			if stopping = true; why == nil {
+				why = &pause{reason: err.Error()}
+			}
+			why.lost = true
 		case <-quiet.C:
-			quiet.Reset(idle)
-			stopping = stopping || inFlight == 0
+			if inFlight > 0 || stopping || in == nil || time.Since(last) < idle {
+				continue
+			}
+			waiting, err := r.source.Waiting(r.window)
+			switch {
+			case err != nil && r.window.Err() == nil:
+				halt(&pause{reason: err.Error(), lost: true})
+			case waiting == 0:
+				halt(nil)
+			case time.Since(last) > stuckAfter:
+				halt(&pause{reason: "requests wait on the queue, and none comes"})
+			}
 		case <-over:
 			stopping, over = true, nil
 		}
 	}
 	stop()
-	r.giveBack(returning, why)
-	if err := r.source.Stop(r.send); err != nil && why == nil {
-		why = &pause{reason: err.Error()}
+	if err := r.source.Stop(r.send); err != nil && why == nil { // before anything goes back: it would come again at once
+		why = &pause{reason: err.Error(), lost: true}
 	}
-	if why != nil {
-		r.pace.pause()
-	}
+	r.conclude(returning, why)
 	return why
 }
+
+// turn is the leave to take one more request, by the rate.
+type turn struct {
+	granted bool
+	due     <-chan time.Time
+}
+
+// has says whether one may be taken now, and sees to it that due says when, if not.
+func (t *turn) has(r *run) bool {
+	if !t.granted && t.due == nil {
+		delay := r.limiter.Reserve().Delay()
+		t.granted = delay == 0
+		if !t.granted {
+			t.due = time.After(delay)
+		}
+	}
+	return t.granted
+}
+
+func (t *turn) come() { t.granted, t.due = true, nil }
+func (t *turn) use()  { t.granted = false }
 
 // feed brings what the source delivers. stop ends that, and gives back what nobody has taken.
 func (r *run) feed() (arrivals chan Delivery, lost chan error, stop func()) {
@@ -190,14 +266,14 @@ func (r *run) feed() (arrivals chan Delivery, lost chan error, stop func()) {
 }
 
 // handle replays one request and settles it, unless that is for the run to decide.
-func (r *run) handle(d Delivery) result {
-	out := result{delivery: d, attempt: d.Attempts() + 1}
+func (r *run) handle(d Delivery, alone bool) result {
+	out := result{delivery: d, attempt: d.Attempts() + 1, alone: alone}
 	request, err := d.Request()
 	if err != nil {
 		return r.park(out, "the message cannot be read: "+err.Error())
 	}
-	if out.id = request.ID; out.id == "" { // another program's: it is known by what it says
-		out.id = fmt.Sprintf("%x", sha256.Sum256(request.Body))
+	if out.key = request.ID; out.key == "" { // another program's: it is known by what it says
+		out.key = fmt.Sprintf("%x", sha256.Sum256(request.Body))
 	}
 	if r.isStale(request) {
 		switch r.options.Stale {
@@ -213,10 +289,6 @@ func (r *run) handle(d Delivery) result {
 		out.verdict = target.Verdict{Action: target.Pause, Reason: "too many requests failed in a row"}
 		return out
 	}
-	if r.limiter.Wait(r.window) != nil {
-		done(errExcluded)
-		return out
-	}
 	begin := time.Now()
 	out.verdict, out.sent = r.target.Send(r.send, request, out.attempt), true
 	out.latency = time.Since(begin)
@@ -229,6 +301,7 @@ func (r *run) handle(d Delivery) result {
 		return r.park(out, out.verdict.Reason)
 	case target.Retry:
 		done(errors.New(out.verdict.Reason))
+		out.tripped = r.breaker.State() == gobreaker.StateOpen // now: it does not stay open for long
 		return r.retry(out)
 	default:
 		done(errExcluded)
@@ -242,8 +315,12 @@ func (r *run) isStale(request *envelope.Request) bool {
 
 // park moves a request to the parked queue.
 func (r *run) park(out result, reason string) result {
+	tried := out.attempt
+	if !out.sent {
+		tried--
+	}
 	return r.move(out, Parked, r.options.Parked, map[string]any{
-		HeaderAttempt: int64(out.attempt), HeaderReason: reason, HeaderStatus: int64(out.verdict.Status),
+		HeaderAttempt: int64(tried), HeaderReason: reason, HeaderStatus: int64(out.verdict.Status),
 		HeaderParkedAt: time.Now().UTC().Format(time.RFC3339),
 	})
 }
@@ -253,7 +330,7 @@ func (r *run) retry(out result) result {
 	if out.attempt >= r.options.MaxAttempts || len(r.options.Retries) == 0 {
 		return r.park(out, fmt.Sprintf("given up after %d attempts; the last: %s", out.attempt, out.verdict.Reason))
 	}
-	queue := r.options.Retries[min(out.attempt, len(r.options.Retries))-1].Queue
+	queue := r.options.Retries[min(out.attempt, len(r.options.Retries))-1]
 	return r.move(out, Retried, queue, map[string]any{HeaderAttempt: int64(out.attempt)})
 }
 
@@ -273,48 +350,82 @@ func (r *run) move(out result, outcome Outcome, queue string, headers map[string
 func (r *run) settle(one result, returning *[]result) *pause {
 	if one.outcome == "" {
 		*returning = append(*returning, one)
-		if one.verdict.Action != target.Pause {
-			return nil // the run is ending
-		}
-		return &pause{one.verdict.After, one.verdict.Reason}
+		r.answers = one.verdict.Status != 0
+		return &pause{after: one.verdict.After, reason: one.verdict.Reason}
 	}
-	delete(r.paused, one.id)
+	delete(r.paused, one.key)
+	if one.sent {
+		if p := r.blame(); p != nil {
+			return p
+		}
+	}
+	return r.book(one)
+}
+
+// blame is for when the primary has answered another request: then it was the suspects' own fault that they have paused.
+func (r *run) blame() (p *pause) {
+	guilty := r.suspects
+	r.suspects = nil
+	for _, one := range guilty {
+		one = r.retry(one)
+		delete(r.paused, one.key)
+		if q := r.book(one); q != nil {
+			p = q
+		}
+	}
+	return p
+}
+
+// book counts a result and keeps the pace.
+func (r *run) book(one result) *pause {
 	if one.err == nil || one.outcome == Held {
 		r.count(one.outcome)
 	}
 	switch {
 	case one.outcome == Held:
-		r.options.Log.Error("a request stays where it is", "id", one.id, "error", one.err)
-		r.report.Trouble = one.err.Error()
-		r.held = append(r.held, one.delivery)
-		if len(r.held) >= mostHeld {
-			return &pause{reason: one.err.Error()}
-		}
-		return r.take()
+		return r.hold(one)
 	case one.err != nil:
-		return &pause{reason: one.err.Error()}
-	case !one.sent:
+		return &pause{reason: one.err.Error(), lost: true}
+	case !one.sent, one.verdict.Action == target.Pause: // the second is the suspect's
 		return nil
+	case one.tripped:
+		r.answers = true
+		return &pause{reason: fmt.Sprintf("%d requests failed in a row; the last: %s", failuresInRow, one.verdict.Reason)}
 	case one.verdict.Action == target.Retry:
-		if r.breaker.State() == gobreaker.StateOpen {
-			r.failing = true
-			return &pause{reason: fmt.Sprintf("%d requests failed in a row; the last: %s", failuresInRow, one.verdict.Reason)}
-		}
 		if r.pace.halve() {
 			return r.take()
 		}
 		return nil
 	}
-	r.waits, r.failing = 0, false
+	r.waits, r.answers = 0, false
 	if r.pace.answered(one.latency) {
 		return r.take()
 	}
 	return nil
 }
 
+// hold keeps a request in hand that no queue would have: given back, it would come again at once.
+func (r *run) hold(one result) *pause {
+	r.options.Log.Error("a request stays where it is", "id", one.key, "error", one.err)
+	r.report.Trouble = one.err.Error()
+	r.held = append(r.held, one)
+	r.fresh++
+	switch {
+	case len(r.held) >= mostHeld:
+		r.overfull = true
+		return &pause{reason: one.err.Error()}
+	case r.fresh >= r.pace.limit: // else the source would wait for these to be settled
+		return r.take()
+	}
+	return nil
+}
+
+// take asks the source for as many as may be in flight now. What is in hand already comes on top, so that for a moment
+// after a change there may be up to twice as many in hand; no more are sent.
 func (r *run) take() *pause {
-	if err := r.source.Take(r.window, r.pace.limit+len(r.held)); err != nil && r.window.Err() == nil {
-		return &pause{reason: err.Error()}
+	r.fresh = 0
+	if err := r.source.Take(r.send, r.pace.limit); err != nil {
+		return &pause{reason: err.Error(), lost: true}
 	}
 	return nil
 }
@@ -337,33 +448,57 @@ func (r *run) count(o Outcome) {
 	r.options.Count(o)
 }
 
-// giveBack returns what is in hand. A request that pauses the second time, while the primary is alive, is not returned
-// but retried: the pause is its own fault.
-func (r *run) giveBack(returning []result, why *pause) {
-	alive := false
-	for _, one := range returning {
-		if one.sent && r.paused[one.id] {
-			alive, _ = r.target.Probe(r.window)
-			break
-		}
+// conclude gives back what is in hand at the end of a consume. A request that has paused before, and has now paused
+// alone, is kept instead: whether that is its fault is for the next one to tell. When too many do so in a row, it is
+// nobody's.
+func (r *run) conclude(returning []result, why *pause) {
+	if why != nil && why.lost { // with the connection, all of it
+		r.suspects, r.held, r.fresh = nil, nil, 0
+		return
 	}
+	if why == nil && len(returning) == 0 {
+		return // the queue is empty, or the run over: what is kept goes back in the end
+	}
+	r.pace.pause()
+	if len(returning) == 1 && r.suspicious(returning[0]) {
+		return
+	}
+	r.letGo()
 	for _, one := range returning {
-		if alive && one.sent && r.paused[one.id] {
-			out := r.retry(one)
-			if out.err == nil {
-				delete(r.paused, one.id)
-				r.count(out.outcome)
-				if why != nil {
-					why.after = 0
-				}
-				continue
-			}
+		r.giveBack(one)
+	}
+}
+
+// suspicious counts a pause, and says whether the request is settled or kept for it.
+func (r *run) suspicious(one result) bool {
+	if !one.sent || !one.alone {
+		return false
+	}
+	r.paused[one.key]++
+	switch again := r.paused[one.key]; {
+	case again > pausesAlone && r.nothingElse():
+		out := r.retry(one)
+		if out.err != nil {
+			return false
 		}
-		if one.sent {
-			r.paused[one.id] = true
-		}
-		if err := one.delivery.Return(); err == nil {
-			r.count(Returned)
-		}
+		delete(r.paused, one.key)
+		r.count(out.outcome)
+		return true
+	case again > 1 && len(r.suspects) < mostSuspects:
+		r.suspects = append(r.suspects, one)
+		return true
+	}
+	return false
+}
+
+// nothingElse says that no other request waits, so that none can tell whose fault a pause is.
+func (r *run) nothingElse() bool {
+	waiting, err := r.source.Waiting(r.send)
+	return err == nil && waiting == 0
+}
+
+func (r *run) giveBack(one result) {
+	if one.delivery.Return() == nil {
+		r.count(Returned)
 	}
 }

@@ -50,7 +50,7 @@ type Publisher struct {
 	current  atomic.Pointer[session]
 	inFlight atomic.Int64
 	dialling singleflight.Group // one try to connect at a time
-	refusing atomic.Bool        // the last that was said in the log of the queue is that it is full
+	refusing atomic.Bool        // a queue has been full, so that there is something to say when it is not
 
 	mu       sync.Mutex // guards the rest
 	closed   bool
@@ -126,16 +126,15 @@ func (p *Publisher) store(ctx context.Context, queue string, message amqp.Publis
 func (p *Publisher) note(s *session, queue string, err error) {
 	switch {
 	case err == nil:
-		if p.refusing.Load() && p.refusing.CompareAndSwap(true, false) {
-			p.options.Log.Info("the queue takes requests again", "queue", queue)
+		if p.refusing.Load() {
+			p.states.change("full "+queue, "", slog.LevelInfo, "the queue takes requests again", "queue", queue)
 		}
 	case errors.Is(err, errLost):
 		s.retire()
 	case errors.Is(err, ErrRefused):
-		if p.refusing.CompareAndSwap(false, true) {
-			p.options.Log.Error("the queue is full and refuses requests", "queue", queue,
-				"hint", "drain it, or raise max-length and max-length-bytes in its policy")
-		}
+		p.refusing.Store(true)
+		p.states.change("full "+queue, "full", slog.LevelError, "the queue is full and refuses requests", "queue", queue,
+			"hint", "empty it, or raise max-length and max-length-bytes in its policy")
 	case errors.Is(err, ErrNotAllowed):
 		s.retire() // its channel is closed
 		p.holdOff(err)
@@ -273,7 +272,7 @@ func (p *Publisher) watch(s *session) {
 	defer p.work.Done()
 	err := s.watch(
 		func(reason string) {
-			p.states.change("alarm", reason, slog.LevelError, "the broker takes no messages: answering 503", "reason", reason)
+			p.states.change("alarm", reason, slog.LevelError, "the broker takes no messages", "reason", reason)
 		},
 		func() { p.states.change("alarm", "", slog.LevelInfo, "the broker takes messages again") },
 	)

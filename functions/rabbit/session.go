@@ -95,6 +95,9 @@ type session struct {
 	looked        look
 }
 
+// returnKey tells returns apart: the same message may be on its way twice, and to two queues.
+type returnKey struct{ queue, id string }
+
 // channel is an AMQP channel in confirm mode.
 type channel struct {
 	*amqp.Channel
@@ -102,7 +105,7 @@ type channel struct {
 	closes  chan *amqp.Error
 
 	mu       sync.Mutex // guards the next two, and is held while the two above are emptied into them
-	returned map[string]amqp.Return
+	returned map[returnKey]int
 	cause    *amqp.Error // why the broker closed the channel
 }
 
@@ -143,7 +146,7 @@ func openChannel(conn *amqp.Connection, inFlight int) (*channel, error) {
 		Channel:  ch,
 		returns:  ch.NotifyReturn(make(chan amqp.Return, inFlight)),
 		closes:   ch.NotifyClose(make(chan *amqp.Error, 1)),
-		returned: map[string]amqp.Return{},
+		returned: map[returnKey]int{},
 	}, nil
 }
 
@@ -221,7 +224,7 @@ func (s *session) publish(ctx context.Context, queue string, m amqp.Publishing) 
 		return ch.lost(nil)
 	case !confirm.Acked():
 		return ErrRefused
-	case ch.wasReturned(m.MessageId):
+	case ch.wasReturned(returnKey{queue, m.MessageId}):
 		return ErrUnroutable
 	}
 	return nil
@@ -263,21 +266,25 @@ func (ch *channel) lost(err error) error {
 
 // wasReturned says whether the broker gave the message back. It is right only after the message's confirm: by then the
 // library has put the return, which the broker sends first, into ch.returns.
-func (ch *channel) wasReturned(id string) bool {
+func (ch *channel) wasReturned(key returnKey) bool {
 	ch.mu.Lock()
 	defer ch.mu.Unlock()
 	for {
 		select {
 		case r, open := <-ch.returns:
 			if open {
-				ch.returned[r.MessageId] = r
+				ch.returned[returnKey{r.RoutingKey, r.MessageId}]++
 				continue
 			}
 			// The library has closed it with the channel; all that was in it has been read.
 		default:
 		}
-		_, found := ch.returned[id]
-		delete(ch.returned, id)
-		return found
+		found := ch.returned[key]
+		if found == 1 {
+			delete(ch.returned, key)
+		} else if found > 1 {
+			ch.returned[key]--
+		}
+		return found > 0
 	}
 }

@@ -279,11 +279,12 @@ func (d *Delivery) ID() string { return d.message.MessageId }
 
 // Attempts is how many replays have been tried.
 func (d *Delivery) Attempts() int {
+	const most = 1 << 20 // whoever wrote more did not count
 	switch n := d.message.Headers[HeaderAttempt].(type) {
 	case int32:
-		return int(n)
+		return int(min(max(n, 0), most))
 	case int64:
-		return int(n)
+		return int(min(max(n, 0), most))
 	}
 	return 0
 }

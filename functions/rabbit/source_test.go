@@ -39,7 +39,7 @@ func TestAttempts(t *testing.T) {
 	for _, row := range []struct {
 		header any
 		want   int
-	}{{nil, 0}, {int32(3), 3}, {int64(7), 7}, {"7", 0}} {
+	}{{nil, 0}, {int32(3), 3}, {int64(7), 7}, {"7", 0}, {int64(-1), 0}, {int32(-5), 0}, {int64(1) << 62, 1 << 20}} {
 		d := &Delivery{message: amqp.Delivery{Headers: amqp.Table{HeaderAttempt: row.header}}}
 		if got := d.Attempts(); got != row.want {
 			t.Errorf("%v: got %d, want %d", row.header, got, row.want)

@@ -8,9 +8,11 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"net/http/httptrace"
 	"net/url"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	standardwebhooks "github.com/standard-webhooks/standard-webhooks/libraries/go"
@@ -101,21 +103,26 @@ func (c *Client) Send(ctx context.Context, r *envelope.Request, attempt int) Ver
 		return Verdict{Action: Park, Reason: "it cannot be sent: its target is no path"}
 	}
 	c.addHeaders(out.Header, r, attempt)
-	answer, err := c.http.Do(out)
+	var connected atomic.Bool
+	answer, err := c.http.Do(out.WithContext(httptrace.WithClientTrace(timed, &httptrace.ClientTrace{
+		GotConn: func(httptrace.GotConnInfo) { connected.Store(true) },
+	})))
 	if err != nil {
-		return c.judgeError(ctx, timed, err)
+		return c.judgeError(ctx, timed, connected.Load(), c.options.Timeout, err)
 	}
 	discard(answer.Body)
 	return judge(answer.StatusCode, answer.Header, time.Now())
 }
 
 // judgeError is the verdict when there was no answer.
-func (c *Client) judgeError(ctx, timed context.Context, err error) Verdict {
+func (c *Client) judgeError(ctx, timed context.Context, connected bool, timeout time.Duration, err error) Verdict {
 	switch {
 	case ctx.Err() != nil:
 		return Verdict{Action: Pause, Reason: "the drain ended before the answer came"}
+	case timed.Err() != nil && connected:
+		return Verdict{Action: Retry, Reason: fmt.Sprintf("no answer within %s", timeout)}
 	case timed.Err() != nil:
-		return Verdict{Action: Retry, Reason: fmt.Sprintf("no answer within %s", c.options.Timeout)}
+		return Verdict{Action: Pause, Reason: fmt.Sprintf("no connection within %s", timeout)}
 	}
 	var u *url.Error
 	if errors.As(err, &u) {
@@ -171,7 +178,8 @@ func discard(body io.ReadCloser) {
 // Probe asks whether the primary is alive: any answer under 500 says so. Otherwise the verdict's Reason says what is
 // wrong, and After for how long it asks to be left alone.
 func (c *Client) Probe(ctx context.Context) (alive bool, v Verdict) {
-	timed, cancel := context.WithTimeout(ctx, min(probeTimeout, c.options.Timeout))
+	timeout := min(probeTimeout, c.options.Timeout)
+	timed, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
 	request, err := http.NewRequestWithContext(timed, http.MethodGet, c.probe, nil)
 	if err != nil {
@@ -180,7 +188,7 @@ func (c *Client) Probe(ctx context.Context) (alive bool, v Verdict) {
 	request.Header.Set("User-Agent", "fallback-probe")
 	answer, err := c.http.Do(request)
 	if err != nil {
-		v = c.judgeError(ctx, timed, err)
+		v = c.judgeError(ctx, timed, true, timeout, err)
 		v.Action = Pause
 		return false, v
 	}

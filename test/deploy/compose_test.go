@@ -37,7 +37,7 @@ func TestComposePassesEverySetting(t *testing.T) {
 			t.Errorf("%s: the server has %q, the drain %q", s.Name, value, other)
 		}
 		switch s.Name {
-		case "FALLBACK_ADDR": // inside the container; PORT is the one to change
+		case "FALLBACK_ADDR", "FALLBACK_DRAIN_ADDR": // inside the container; PORT is the one to change
 			if passed {
 				t.Errorf("%s is set, and the published port and the health check are not", s.Name)
 			}

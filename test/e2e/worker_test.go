@@ -31,7 +31,9 @@ func TestWorker(t *testing.T) {
 		{"by its schedule", workerBySchedule},
 		{"without a target", workerIdles},
 		{"with a schedule that is none", workerSchedule},
+		{"without a broker", workerWithoutBroker},
 		{"once", workerOnce},
+		{"ended while the primary hangs", workerHangs},
 		{"killed between answer and ack", workerKilled},
 	} {
 		t.Run(row.name, func(t *testing.T) {
@@ -51,6 +53,9 @@ type worker struct {
 func (p program) drain(t *testing.T, env harness.Settings) *worker {
 	t.Helper()
 	w := &worker{Cmd: exec.Command(string(p), "drain"), log: &harness.Log{}, ended: make(chan error, 1)}
+	if env["FALLBACK_DRAIN_ADDR"] == "" {
+		env["FALLBACK_DRAIN_ADDR"] = "127.0.0.1:0"
+	}
 	for name, value := range env {
 		w.Env = append(w.Env, name+"="+value)
 	}
@@ -113,14 +118,36 @@ func workerBySchedule(t *testing.T, fallback program) {
 
 func workerIdles(t *testing.T, fallback program) {
 	vhost := broker.VHost(t)
-	w := fallback.drain(t, harness.Settings{"AMQP_SERVER_URL": vhost.URL(topology.Drainer)})
+	address := harness.FreeAddress()
+	w := fallback.drain(t, harness.Settings{"AMQP_SERVER_URL": vhost.URL(topology.Drainer), "FALLBACK_DRAIN_ADDR": address})
+	defer func() { fallback.run(t, nil, "health", "--addr", address).check(t, 1, []string{"not healthy"}, nil) }()
 	harness.Eventually(t, 10*time.Second, "it to say so", func() bool { return strings.Contains(w.log.String(), "FALLBACK_TARGET_URL is not set") })
+	fallback.run(t, nil, "health", "--addr", address).check(t, 0, []string{"ready"}, nil)
+	w.terminate(t)
+}
+
+// workerWithoutBroker holds that a worker which cannot reach the broker lives, and is not ready.
+func workerWithoutBroker(t *testing.T, fallback program) {
+	address := harness.FreeAddress()
+	w := fallback.drain(t, harness.Settings{
+		"AMQP_SERVER_URL": "amqp://user:geheim@" + nowhere(t) + "/", "FALLBACK_TARGET_URL": "http://" + nowhere(t), "FALLBACK_DRAIN_ADDR": address,
+	})
+	harness.Eventually(t, 10*time.Second, "it to say so", func() bool {
+		return strings.Contains(fallback.run(t, nil, "health", "--addr", address).stderr, "cannot reach the queue")
+	})
+	if r := send(t, "GET", "http://"+address+"/livez", ""); r.status != 200 {
+		t.Errorf("/livez: got %s", r)
+	}
+	if strings.Contains(w.log.String(), "geheim") {
+		t.Error("the log shows the password")
+	}
 	w.terminate(t)
 }
 
 func workerSchedule(t *testing.T, fallback program) {
 	env := harness.Settings{
 		"AMQP_SERVER_URL": "amqp://user:geheim@" + nowhere(t) + "/", "FALLBACK_TARGET_URL": "http://" + nowhere(t), "FALLBACK_DRAIN_SCHEDULE": "soon",
+		"FALLBACK_DRAIN_ADDR": "127.0.0.1:0",
 	}
 	fallback.run(t, env, "drain").check(t, 1, []string{"FALLBACK_DRAIN_SCHEDULE", "0 3 * * *"}, []string{"geheim"})
 }
@@ -143,6 +170,18 @@ func workerOnce(t *testing.T, fallback program) {
 	checkOnce(t, primary, 10, "/orders")
 	delete(env, "FALLBACK_TARGET_URL")
 	fallback.run(t, env, "drain", "--once").check(t, 1, []string{"FALLBACK_TARGET_URL"}, nil)
+}
+
+// workerHangs holds that a worker ends in time also when the primary does not answer, and that the request is not lost.
+func workerHangs(t *testing.T, fallback program) {
+	vhost := broker.VHost(t)
+	server := vhost.Serve(t, nil)
+	primary := harness.NewPrimary(t, func(harness.Received) harness.Answer { return harness.Answer{After: 25 * time.Second, Hang: true} })
+	enqueue(t, server, 3, "/orders")
+	w := fallback.drain(t, harness.Settings{"AMQP_SERVER_URL": vhost.URL(topology.Drainer), "FALLBACK_TARGET_URL": primary.URL})
+	harness.Eventually(t, 20*time.Second, "a request to be under way", func() bool { return len(primary.Got()) > 0 })
+	w.terminate(t)
+	harness.Eventually(t, 10*time.Second, "all to be on the queue", func() bool { return vhost.Count(t, topology.DefaultQueue) == 3 })
 }
 
 // workerKilled holds that a worker which is killed after the primary has answered and before the broker has heard of it

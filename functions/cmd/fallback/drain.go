@@ -6,6 +6,9 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"net"
+	"net/http"
+	"sync"
 	"time"
 
 	"github.com/go-co-op/gocron/v2"
@@ -41,22 +44,25 @@ left waiting, 1 if something is.`,
 			}
 			log := telemetry.Logger(w.stderr, c.LogFormat, c.LogLevel)
 			switch {
-			case c.TargetURL != "":
-			case once:
+			case once && c.TargetURL == "":
 				return fmt.Errorf("FALLBACK_TARGET_URL: not set; for example https://api.example.com")
-			default:
+			case c.TargetURL == "":
 				log.Info("the drain idles: FALLBACK_TARGET_URL is not set")
-				<-cmd.Context().Done()
-				return nil
+				return withHealth(cmd.Context(), c.DrainAddr, func() error { return nil }, func(ctx context.Context) error {
+					<-ctx.Done()
+					return nil
+				})
 			}
 			d, err := app.NewDrain(c, log)
 			if err != nil {
 				return err
 			}
-			defer d.Close()
 			if !once {
-				return schedule(cmd.Context(), c, d, log)
+				return withHealth(cmd.Context(), c.DrainAddr, d.Ready, func(ctx context.Context) error {
+					return schedule(ctx, c, d, log)
+				})
 			}
+			defer d.Close()
 			report := d.Once(cmd.Context(), budget)
 			if err := printReport(w.stdout, report, asJSON); err != nil {
 				return err
@@ -74,17 +80,47 @@ left waiting, 1 if something is.`,
 	return cmd
 }
 
+// withHealth runs work, and says meanwhile at the address that it lives, and whether it is ready. When the address cannot
+// be had, nothing is run.
+func withHealth(ctx context.Context, address string, ready func() error, work func(context.Context) error) error {
+	listener, err := net.Listen("tcp", address)
+	if err != nil {
+		return fmt.Errorf("FALLBACK_DRAIN_ADDR: %w", err)
+	}
+	mux := http.NewServeMux()
+	mux.HandleFunc("GET /livez", func(w http.ResponseWriter, _ *http.Request) { fmt.Fprintln(w, "ok") })
+	mux.HandleFunc("GET /readyz", func(w http.ResponseWriter, _ *http.Request) {
+		if err := ready(); err != nil {
+			w.Header().Set("Content-Type", "application/problem+json")
+			w.WriteHeader(http.StatusServiceUnavailable)
+			_ = json.NewEncoder(w).Encode(map[string]any{
+				"type": "urn:fallback:problem:broker-unavailable", "title": "Service Unavailable", "status": 503,
+				"detail": "The worker cannot reach the queue; its log says why.",
+			})
+			return
+		}
+		fmt.Fprintln(w, "ready")
+	})
+	server := &http.Server{Handler: mux, ReadTimeout: 5 * time.Second, WriteTimeout: 5 * time.Second}
+	go func() { _ = server.Serve(listener) }()
+	defer server.Close()
+	return work(ctx)
+}
+
 // schedule drains by the schedule until ctx ends. A run that is due while the last one goes on is left out.
 func schedule(ctx context.Context, c config.Config, d *app.Drain, log *slog.Logger) error {
-	scheduler, err := gocron.NewScheduler(gocron.WithLocation(time.UTC), gocron.WithStopTimeout(stopTimeout))
+	scheduler, err := gocron.NewScheduler(gocron.WithLocation(time.UTC))
 	if err != nil {
 		return err
 	}
+	var running sync.Mutex
 	when, options := gocron.CronJob(c.Schedule, false), []gocron.JobOption{gocron.WithSingletonMode(gocron.LimitModeReschedule)}
 	if every, err := time.ParseDuration(c.Schedule); err == nil && every > 0 {
 		when, options = gocron.DurationJob(every), append(options, gocron.WithStartAt(gocron.WithStartImmediately()))
 	}
 	_, err = scheduler.NewJob(when, gocron.NewTask(func() {
+		running.Lock()
+		defer running.Unlock()
 		report := d.Once(ctx, drain.Budget{Time: c.Window})
 		if report != (drain.Report{End: report.End, Seconds: report.Seconds}) {
 			log.Info("drained", "report", report)
@@ -96,12 +132,11 @@ func schedule(ctx context.Context, c config.Config, d *app.Drain, log *slog.Logg
 	log.Info("draining", "schedule", c.Schedule, "queue", c.Queue)
 	scheduler.Start()
 	<-ctx.Done()
+	running.Lock() // the run that is under way sends nothing new, and finishes what it has in flight; that is bounded
+	defer running.Unlock()
+	d.Close()
 	return scheduler.Shutdown()
 }
-
-// stopTimeout is for the run that is under way when the worker is to end: it sends nothing new, and finishes what it has
-// in flight.
-const stopTimeout = 9 * time.Second
 
 func printReport(out io.Writer, r drain.Report, asJSON bool) error {
 	if asJSON {

@@ -17,7 +17,7 @@ import (
 )
 
 // quiet is how long nothing may come before a queue counts as read to its end.
-const quiet = 500 * time.Millisecond
+const quiet = 2 * time.Second
 
 // mostInHand bounds how many messages a command keeps in hand: those that it passes over stay so until it ends, since
 // they would come again at once.
@@ -68,10 +68,11 @@ func each(ctx context.Context, s *rabbit.Source, most int, visit func(*rabbit.De
 func giveBack(s *rabbit.Source, kept []*rabbit.Delivery) {
 	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
 	defer cancel()
+	_ = s.Stop(ctx) // first: what goes back would come again at once
 	for _, d := range kept {
 		_ = d.Return() // it goes back with the connection otherwise
 	}
-	_ = s.Stop(ctx)
+	_, _ = s.Left(ctx) // so that who looks next sees all of it, in order
 }
 
 // selection is which parked requests a command is about.
@@ -135,7 +136,11 @@ func settleParked(ctx context.Context, w world, which selection, perSecond float
 		limit = rate.Limit(perSecond)
 	}
 	limiter := rate.NewLimiter(limit, 1)
-	kept, err := each(ctx, source, mostInHand, func(d *rabbit.Delivery) (bool, bool, error) {
+	ahead := mostInHand
+	if which.all { // then none is passed over
+		ahead = 32
+	}
+	kept, err := each(ctx, source, ahead, func(d *rabbit.Delivery) (bool, bool, error) {
 		if !which.holds(d.ID()) {
 			return false, true, nil
 		}
@@ -149,7 +154,7 @@ func settleParked(ctx context.Context, w world, which selection, perSecond float
 		}
 		out.Done = append(out.Done, d.ID())
 		progress(len(out.Done), total)
-		return true, (which.all || len(out.Done) < len(which.ids)) && ctx.Err() == nil, nil
+		return true, ctx.Err() == nil, nil
 	})
 	giveBack(source, kept)
 	last, cancel := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)
@@ -160,8 +165,11 @@ func settleParked(ctx context.Context, w world, which selection, perSecond float
 	if ctx.Err() != nil {
 		return out, errors.New("interrupted: the rest is parked as it was")
 	}
-	if err == nil {
-		err = which.missing(out.Done)
+	switch {
+	case err != nil:
+		return out, err
+	case which.all && out.Left > 0:
+		return out, fmt.Errorf("%d are still parked: they came meanwhile, or are in the hands of another; try again", out.Left)
 	}
-	return out, err
+	return out, which.missing(out.Done)
 }

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"slices"
 	"strings"
 	"text/tabwriter"
 	"time"
@@ -109,8 +110,8 @@ func look(d *rabbit.Delivery, bodies bool) peeked {
 		return row
 	}
 	row.Header = r.Header.Clone()
-	for _, name := range secretHeaders {
-		if len(row.Header[name]) > 0 {
+	for name := range row.Header {
+		if slices.Contains(secretHeaders, http.CanonicalHeaderKey(name)) { // another program may write it in small letters
 			row.Header[name] = []string{"(hidden)"}
 		}
 	}
@@ -130,6 +131,11 @@ func forTerminal(s string) string {
 	}, s)
 }
 
+// oneLine is forTerminal without line ends and tabs, which would forge rows.
+func oneLine(s string) string {
+	return strings.NewReplacer("\n", " ", "\t", " ").Replace(forTerminal(s))
+}
+
 func printPeeked(out io.Writer, rows []peeked, bodies bool) error {
 	if len(rows) == 0 {
 		_, err := fmt.Fprintln(out, "nothing waits")
@@ -145,17 +151,16 @@ func printPeeked(out io.Writer, rows []peeked, bodies bool) error {
 		if r.Error != "" {
 			reason = r.Error
 		}
-		reason = forTerminal(reason)
-		fmt.Fprintf(t, "%s\t%s\t%q\t%s\t%d\t%d\t%s\n", r.ID, r.Method, r.Target, age, r.Attempts, r.BodyBytes, reason)
+		fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%d\t%d\t%s\n", oneLine(r.ID), oneLine(r.Method), oneLine(r.Target), age, r.Attempts, r.BodyBytes, oneLine(reason))
 	}
 	if err := t.Flush(); err != nil || !bodies {
 		return err
 	}
 	for _, r := range rows {
-		fmt.Fprintf(out, "\n%s\n", r.ID)
+		fmt.Fprintf(out, "\n%s\n", oneLine(r.ID))
 		for name, values := range r.Header {
 			for _, v := range values {
-				fmt.Fprintf(out, "  %s: %q\n", name, v)
+				fmt.Fprintf(out, "  %s: %s\n", oneLine(name), oneLine(v))
 			}
 		}
 		fmt.Fprintf(out, "\n%s\n", forTerminal(r.Body))
