@@ -6,7 +6,6 @@ import (
 	"encoding/xml"
 	"errors"
 	"io"
-	"io/fs"
 	"maps"
 	"math"
 	"os"
@@ -22,11 +21,17 @@ import (
 func TestRendered(t *testing.T) {
 	t.Parallel()
 	want, err := rendered(".")
-	if errors.Is(err, fs.ErrNotExist) {
-		t.Skip("no results.json; make bench writes it")
-	}
 	if err != nil {
 		t.Fatal(err)
+	}
+	readme, err := os.ReadFile("../../README.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, quoted, _ := strings.Cut(string(want["RESULTS.md"]), "## Beside what was to be reached\n\n")
+	quoted, _, _ = strings.Cut(quoted, "\n\n")
+	if quoted == "" || !strings.Contains(string(readme), quoted) {
+		t.Errorf("the README does not quote the run's quoted:\n%s", quoted)
 	}
 	for name, w := range want {
 		got, err := os.ReadFile(name)
