@@ -231,10 +231,16 @@ func TestDrainAttempts(t *testing.T) {
 		t.Errorf("reason: got %q", reason)
 	}
 	for name := range parked.Headers {
-		if strings.HasPrefix(name, "x-") {
+		if strings.HasPrefix(name, "x-") && (name != "x-delivery-count" || delivered(parked)) {
 			t.Errorf("the broker's own header %s was published again", name)
 		}
 	}
+}
+
+// delivered says whether the broker has counted a delivery of the message; 3.10 counts from 0, the others say nothing.
+func delivered(m amqp.Delivery) bool {
+	count := m.Headers["x-delivery-count"]
+	return count != nil && fmt.Sprint(count) != "0"
 }
 
 // setPolicy changes one key of a queue's policy.
@@ -268,7 +274,7 @@ func TestDrainPrimaryDown(t *testing.T) {
 	}
 	ch := vhost.Channel(t, topology.Admin)
 	first, ok, err := ch.Get(topology.DefaultQueue, false)
-	if err != nil || !ok || first.Redelivered || first.Headers["x-delivery-count"] != nil {
+	if err != nil || !ok || first.Redelivered || delivered(first) {
 		t.Fatalf("the first message: %v %v, redelivered %v, %v", ok, err, first.Redelivered, first.Headers)
 	}
 	if err := first.Nack(false, true); err != nil {

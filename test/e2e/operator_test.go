@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"os/exec"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -82,8 +83,9 @@ func operatorPeek(t *testing.T, fallback program) {
 	if err := json.Unmarshal([]byte(o.stdout), &rows); err != nil || len(rows) != 2 {
 		t.Fatalf("got %v, %d rows", err, len(rows))
 	}
-	for i, row := range rows {
-		if row.ID != ids[i] || row.Method != "POST" || row.Target != "/orders?x=1" || row.Attempts != 1 || row.Body != fmt.Sprint(i) || row.Header["Authorization"][0] != "(hidden)" {
+	for _, row := range rows { // in which order they come back is the broker's affair
+		i := slices.Index(ids, row.ID)
+		if i < 0 || row.Method != "POST" || row.Target != "/orders?x=1" || row.Attempts != 1 || row.Body != fmt.Sprint(i) || row.Header["Authorization"][0] != "(hidden)" {
 			t.Errorf("row %d: got %+v", i, row)
 		}
 	}
@@ -106,7 +108,7 @@ func operatorRedrive(t *testing.T, fallback program) {
 		t.Errorf("got %s %q", m.MessageId, m.Body)
 	}
 	for name := range m.Headers {
-		if name != "fallback" {
+		if name != "fallback" && (name != "x-delivery-count" || delivered(m)) {
 			t.Errorf("redriven with the header %s", name)
 		}
 	}
