@@ -61,7 +61,7 @@ test-matrix: docker compose image function ## the end-to-end tests on RabbitMQ 4
 	done
 
 .PHONY: fault
-fault: docker rabbitmq ## the long fault suite, 1,000,000 requests in half an hour; writes test/fault/RESULTS.md
+fault: docker rabbitmq ## the long fault suite, 1,000,000 requests in a quarter of an hour; writes test/fault/RESULTS.md
 	FAULT_ACKNOWLEDGED=1000000 FAULT_RESULTS=. go test -tags e2e -count=1 -timeout 100m -v -run TestFaults ./test/fault
 
 .PHONY: bench

@@ -159,6 +159,8 @@ func (s *sender) one() time.Duration {
 		return 0
 	case notSent:
 		return refusedPause() / 2
+	case noAnswer: // a process that dies takes a moment to let go of its backlog: a connection from there would be cut off, too
+		return refusedPause() + 300*time.Millisecond
 	default:
 		return refusedPause()
 	}

@@ -293,8 +293,7 @@ func (c figures) faults(f fault, p pace) (faults []string) {
 	if f.shut && c.during > 0 {
 		add("%d requests got a 202 while nothing could be stored", c.during)
 	}
-	// A sender that was cut off may get a connection from the dying server's backlog, and be cut off again: one in ten, at most.
-	if most := f.ends * c.senders * 11 / 10; c.all.unanswered > most {
+	if most := f.ends * c.senders; c.all.unanswered > most {
 		add("%d requests were not answered: the server ended %d times before %d senders", c.all.unanswered, f.ends, c.senders)
 	}
 	if !f.shows(c) {

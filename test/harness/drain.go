@@ -5,7 +5,6 @@ import (
 	"testing"
 
 	"fallback/functions/app"
-	"fallback/functions/config"
 	"fallback/functions/topology"
 )
 
@@ -14,13 +13,7 @@ import (
 func (v *VHost) Drain(t testing.TB, primary *Primary, settings Settings) (*app.Drain, *Log) {
 	t.Helper()
 	env := Settings{"AMQP_SERVER_URL": v.URL(topology.Drainer), "FALLBACK_TARGET_URL": primary.URL, "LOG_LEVEL": "debug"}
-	for name, value := range settings {
-		env[name] = value
-	}
-	c, err := config.Load(func(name string) (string, bool) { value, ok := env[name]; return value, ok }, "AMQP_SERVER_URL")
-	if err != nil {
-		t.Fatal(err)
-	}
+	c := env.load(t, settings)
 	log := &Log{}
 	d, err := app.NewDrain(c, slog.New(slog.NewTextHandler(log, &slog.HandlerOptions{Level: c.LogLevel})))
 	if err != nil {

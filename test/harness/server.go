@@ -29,6 +29,19 @@ type Server struct {
 // Settings are environment variables over the harness's own.
 type Settings map[string]string
 
+// load reads the settings, with those of over in place of their like.
+func (s Settings) load(t testing.TB, over Settings) config.Config {
+	t.Helper()
+	for name, value := range over {
+		s[name] = value
+	}
+	c, err := config.Load(func(name string) (string, bool) { value, ok := s[name]; return value, ok }, "AMQP_SERVER_URL")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return c
+}
+
 // Serve starts a server on the virtual host as the publisher's user.
 func (v *VHost) Serve(t testing.TB, settings Settings) *Server {
 	t.Helper()
@@ -38,13 +51,7 @@ func (v *VHost) Serve(t testing.TB, settings Settings) *Server {
 		"FALLBACK_ADDR":           "127.0.0.1:0",
 		"LOG_LEVEL":               "debug",
 	}
-	for name, value := range settings {
-		env[name] = value
-	}
-	c, err := config.Load(func(name string) (string, bool) { value, ok := env[name]; return value, ok }, "AMQP_SERVER_URL")
-	if err != nil {
-		t.Fatal(err)
-	}
+	c := env.load(t, settings)
 	log := &Log{}
 	server, err := app.NewServer(c, slog.New(slog.NewTextHandler(log, &slog.HandlerOptions{Level: c.LogLevel})))
 	if err != nil {

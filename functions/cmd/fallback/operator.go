@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"slices"
 	"strings"
 	"time"
@@ -29,7 +30,7 @@ func openSource(w world, queue func(config.Config) string) (*rabbit.Source, conf
 	if err != nil {
 		return nil, c, err
 	}
-	log := telemetry.Logger(w.stderr, c.LogFormat, max(c.LogLevel, 4)) // what goes well, the command says itself
+	log := telemetry.Logger(w.stderr, c.LogFormat, max(c.LogLevel, slog.LevelWarn)) // what goes well, the command says itself
 	return rabbit.NewSource(rabbit.SourceOptions{URL: c.AMQPServerURL.Reveal(), Queue: queue(c), Log: log}), c, nil
 }
 
