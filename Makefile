@@ -7,7 +7,10 @@ MAKEFLAGS += --no-print-directory
 
 # ENV_FILE=private/fallback.env takes the passwords that `fallback definitions --private private` made.
 COMPOSE := docker compose $(if $(ENV_FILE),--env-file $(ENV_FILE))
-GO_BUILD := CGO_ENABLED=0 go build -trimpath -ldflags='-s -w'
+# Of programs, tests and go vet alike, so that they share what is compiled.
+export CGO_ENABLED := 0
+export GOFLAGS := $(shell go env GOFLAGS 2>/dev/null) -trimpath
+GO_BUILD := go build -ldflags='-s -w'
 # One package after the other: each has brokers of its own.
 E2E := go test -tags e2e -count=1 -p 1 -timeout 20m
 
@@ -18,24 +21,16 @@ help: ## list the targets
 ##### run
 
 .PHONY: up
-up: docker compose rabbitmq image ## broker and server up, one request sent and seen on the queue
+up: docker compose rabbitmq image ## the whole story: a request is accepted while the primary is down, delivered when it is up
 	@command -v curl >/dev/null || .ci/host.sh install curl
-	@$(COMPOSE) up --detach --wait --wait-timeout 180 --no-build
-	@url=http://$$($(COMPOSE) port server 8080)/fallback; \
-	echo; echo "\$$ curl -d '{\"order\":42}' $$url/orders"; \
-	curl --fail-with-body --silent --show-error --max-time 10 -d '{"order":42}' "$$url/orders"; \
-	echo; echo "\$$ docker compose exec server /fallback queues"; \
-	$(COMPOSE) exec -T server /fallback queues 2>&1 | grep -v 'not visible\|not asked'; \
-	echo; echo "Send requests to  $$url"; \
-	echo "Look at queues    http://$$($(COMPOSE) port rabbitmq 15672)  (user admin$(if $(ENV_FILE),, password demonstration-admin))"; \
-	echo "Stop              make down    (make down VOLUMES=1 forgets what is queued, too)"
+	@test/story.sh $(COMPOSE)
 
 .PHONY: down
 down: ## stop; VOLUMES=1 forgets what is queued, too
-	@$(COMPOSE) down $(if $(VOLUMES),--volumes)
+	@$(COMPOSE) --profile demo down $(if $(VOLUMES),--volumes)
 
 .PHONY: deploy
-deploy: ## deploy the DigitalOcean Function (doctl serverless deploy)
+deploy: ## deploy the DigitalOcean Functions (doctl serverless deploy)
 	@command -v doctl >/dev/null || { echo "doctl is missing: https://docs.digitalocean.com/reference/doctl/how-to/install/, then doctl auth init, doctl serverless install, doctl serverless connect" >&2; exit 1; }
 	@test -f .env || { echo ".env is missing: cp .env.example .env, and set AMQP_SERVER_URL in it" >&2; exit 1; }
 	doctl serverless deploy .
@@ -43,29 +38,33 @@ deploy: ## deploy the DigitalOcean Function (doctl serverless deploy)
 ##### test
 
 .PHONY: test
-test: docker compose rabbitmq image function ## every test, the end-to-end ones on real containers too
+test: docker ## every test, the end-to-end ones on real containers too
+	@$(MAKE) -j2 rabbitmq test-rest # where the broker's image has to be made, that takes as long as compiling
+	$(E2E) ./test/e2e ./test/fault ./test/harness
+
+.PHONY: test-rest
+test-rest:
+	@for part in compose image function lambda; do $(MAKE) "$$part"; done
 	@command -v curl >/dev/null || .ci/host.sh install curl
-	go vet ./... && go vet -tags e2e ./test/...
 	go test ./...
-	$(E2E) ./test/...
 
 .PHONY: test-quick
 test-quick: ## the tests that need no Docker
 	go vet ./... && go test ./...
 
 .PHONY: test-matrix
-test-matrix: docker compose image function ## the end-to-end tests on RabbitMQ 4.3, 4.0 and 3.10
+test-matrix: docker compose image function lambda ## the end-to-end tests on RabbitMQ 4.3, 4.0 and 3.10
 	@for version in 4.3 4.0 3.10; do \
 	  rabbitmq/image.sh "$$version"; \
-	  echo "RabbitMQ $$version"; FALLBACK_TEST_RABBITMQ=$$version $(E2E) ./test/...; \
+	  echo "RabbitMQ $$version"; FALLBACK_TEST_RABBITMQ=$$version $(E2E) ./test/e2e ./test/fault; \
 	done
 
 .PHONY: fault
-fault: docker rabbitmq ## the long fault suite, 1,000,000 requests in a quarter of an hour; writes test/fault/RESULTS.md
-	FAULT_ACKNOWLEDGED=1000000 FAULT_RESULTS=. go test -tags e2e -count=1 -timeout 100m -v -run TestFaults ./test/fault
+fault: docker rabbitmq ## the long fault suite, 1,000,000 requests and the drain, half an hour; writes test/fault/RESULTS.md
+	FAULT_ACKNOWLEDGED=1000000 FAULT_RESULTS=. go test -tags e2e -count=1 -timeout 100m -v -run '^(TestFaults|TestReplays)$$' ./test/fault
 
 .PHONY: bench
-bench: docker rabbitmq build function ## measure beside what it is made of; writes test/bench/RESULTS.md
+bench: docker rabbitmq build function lambda ## measure beside what it is made of; writes test/bench/RESULTS.md
 	go build -o dist/bench ./test/bench && dist/bench
 
 .PHONY: bench-go
@@ -84,6 +83,14 @@ build: ## dist/fallback, the program
 function: ## packages/fallback/*/exec, the DigitalOcean Functions
 	@for build in packages/fallback/*/build.sh; do "$$build"; done
 
+# Static, and the same bytes from the same sources, on any host and at any commit.
+.PHONY: lambda
+lambda: ## dist/lambda-{amd64,arm64}.zip, the AWS Lambda function
+	@for arch in amd64 arm64; do \
+	  GOOS=linux GOARCH=$$arch GOAMD64=v1 GOARM64=v8.0 $(GO_BUILD) -buildvcs=false -tags lambda.norpc -o dist/lambda-$$arch/bootstrap ./functions/cmd/lambda; \
+	  go run ./functions/cmd/lambda/pack dist/lambda-$$arch/bootstrap dist/lambda-$$arch.zip; \
+	done
+
 # With Go on the host the binary is compiled there, which needs no image registry; else inside a Go image.
 .PHONY: image
 image: docker ## the server's image
@@ -98,8 +105,9 @@ generate: ## rabbitmq/definitions.json and the README's tables
 	go test ./functions/app -run TestREADME -update
 
 .PHONY: verify
-verify: ## fail when a generated file or go.mod is stale, or a file is not formatted
+verify: ## fail when a generated file or go.mod is stale, a file is not formatted, or go vet finds something
 	go mod tidy -diff
+	go vet -tags e2e ./...
 	go test ./functions/cmd/fallback ./functions/app
 	@unformatted=$$(gofmt -l functions packages test); test -z "$$unformatted" || { echo "gofmt: $$unformatted" >&2; exit 1; }
 

@@ -3,6 +3,7 @@
 // A request comes in through a skin, becomes an *http.Request, and goes one way:
 //
 //	DO event ---- digitalocean --+
+//	Lambda event -- awslambda ---+
 //	HTTP --------- httpapi ------+--> httpapi.Door --> envelope.Capture --> rabbit.Publisher ==> RabbitMQ
 //
 // and, when the primary is back, out again:
@@ -17,9 +18,11 @@
 //   - target sends a request to the primary; its table says what each answer means.
 //   - drain empties the queue into the target: when, at which pace, and where what fails goes.
 //   - httpapi is the one http.Handler: what is taken, what is refused, and with which answer; and the server around it.
-//   - digitalocean turns a platform's event into a request and back, and runs a built function.
-//   - config is the settings, telemetry the logs, app the wiring.
-//   - cmd/fallback is the program; packages/fallback/enqueue, at the top, is the function.
+//   - digitalocean and awslambda turn a platform's event into a request and back, and run a built function; platform is what
+//     the two have in common.
+//   - config is the settings, telemetry the logs, app the wiring; metrics counts for Prometheus what app's parts do.
+//   - doctor looks at all that these rest on, for `fallback doctor`.
+//   - cmd/fallback is the program; packages/fallback/enqueue and drain, at the top, are the functions; cmd/lambda is both.
 //
 // Imports point down: mains, then skins, then app, then the rooms, then envelope and topology. The rooms do not know each
 // other: httpapi declares the two methods that it needs of a store, drain the few of a queue (it knows target's verdicts). app/imports_test.go holds this as a table.

@@ -9,6 +9,7 @@ import (
 	"net"
 	"net/http"
 	"sync"
+	"time"
 
 	"fallback/functions/config"
 	"fallback/functions/envelope"
@@ -30,8 +31,19 @@ type Server struct {
 	listener  net.Listener
 }
 
-// NewServer listens at once, so that the address is known and taken, and answers from Run on.
-func NewServer(c config.Config, log *slog.Logger) (*Server, error) {
+// ServerMetrics counts what a server does and answers GET /metrics. It is an interface, so that what the functions link
+// holds no metrics; metrics.Server is one.
+type ServerMetrics interface {
+	http.Handler
+	// Answered hears of each request's outcome, see [httpapi.Options].
+	Answered(outcome string, took time.Duration)
+	// Watch is called once, with what tells the state of the moment.
+	Watch(inHand func() (requests, bytes int64), broker func() (connected, blocked bool))
+}
+
+// NewServer listens at once, so that the address is known and taken, and answers from Run on. Without metrics (nil),
+// nothing is counted, and /metrics is a path like any other.
+func NewServer(c config.Config, log *slog.Logger, metrics ServerMetrics) (*Server, error) {
 	options := publisherOptions(c, log)
 	options.Channels = publisherChannels
 	if c.ManagementURL != "" {
@@ -44,9 +56,16 @@ func NewServer(c config.Config, log *slog.Logger) (*Server, error) {
 		}
 	}
 	publisher := rabbit.NewPublisher(options)
-	door, err := httpapi.New(doorOptions(c, log), publisher)
+	doorOptions := doorOptions(c, log)
+	if metrics != nil {
+		doorOptions.Metrics, doorOptions.Answered = metrics, metrics.Answered
+	}
+	door, err := httpapi.New(doorOptions, publisher)
 	if err != nil {
 		return nil, err
+	}
+	if metrics != nil {
+		metrics.Watch(door.InHand, publisher.State)
 	}
 	listener, err := net.Listen("tcp", c.Addr)
 	if err != nil {
@@ -90,19 +109,29 @@ func (s *Server) tellOpenEnds() {
 // Function is the door for a platform that calls it once a request: every path is captured, since the function's own
 // route is the prefix, and nothing is dialled before the first request. Settings that cannot be read do not end the
 // process, which the platform would answer for with a 400: every request gets a 503, and the log says why.
-func Function(lookup config.Lookup, logs io.Writer) http.Handler {
+func Function(lookup config.Lookup, logs io.Writer) *FunctionDoor {
 	c, err := config.Load(lookup, "AMQP_SERVER_URL")
 	log := telemetry.Logger(logs, "json", c.LogLevel)
 	if err == nil {
 		c.PathPrefix = "/"
+		publisher := rabbit.NewPublisher(publisherOptions(c, log))
 		var door *httpapi.Door
-		if door, err = httpapi.New(doorOptions(c, log), rabbit.NewPublisher(publisherOptions(c, log))); err == nil {
-			return door
+		if door, err = httpapi.New(doorOptions(c, log), publisher); err == nil {
+			return &FunctionDoor{door, publisher.Close}
 		}
 	}
 	log.Error("cannot serve", "error", err)
-	return httpapi.Unconfigured
+	return &FunctionDoor{httpapi.Unconfigured, func() {}}
 }
+
+// FunctionDoor is the door of a function.
+type FunctionDoor struct {
+	http.Handler
+	close func()
+}
+
+// Close ends the connection to the broker. Requests under way are answered with a 503.
+func (d *FunctionDoor) Close() { d.close() }
 
 func publisherOptions(c config.Config, log *slog.Logger) rabbit.Options {
 	return rabbit.Options{

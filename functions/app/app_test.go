@@ -42,7 +42,7 @@ func TestOpenEnds(t *testing.T) {
 				t.Fatal(err)
 			}
 			var log bytes.Buffer
-			server, err := NewServer(c, slog.New(slog.NewTextHandler(&log, nil)))
+			server, err := NewServer(c, slog.New(slog.NewTextHandler(&log, nil)), nil)
 			if err != nil {
 				t.Fatal(err)
 			}

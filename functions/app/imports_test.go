@@ -14,8 +14,10 @@ import (
 )
 
 // graph is who may know whom: for each package of ours, those of ours that its own files import. Tests are free to know
-// more, but for what is below test/. Mains know app and what they turn into; app knows the rooms; rooms know envelope
-// and topology, and not each other, but for the drain, which knows the verdicts of its target.
+// more, but for what is below test/. Mains know app and what they turn into, which knows what the platforms have in common;
+// app knows the rooms; rooms know envelope and topology, and not each other, but for the drain, which knows the verdicts of
+// its target, metrics, which stands beside app and shows what the rooms do, and the doctor, which asks the broker and the
+// primary how they are.
 var graph = map[string][]string{
 	"functions":              {},
 	"functions/envelope":     {},
@@ -26,14 +28,22 @@ var graph = map[string][]string{
 	"functions/target":       {"functions/envelope"},
 	"functions/drain":        {"functions/envelope", "functions/target"},
 	"functions/config":       {"functions/topology"},
-	"functions/digitalocean": {},
+	"functions/platform":     {},
+	"functions/digitalocean": {"functions/platform"},
+	"functions/doctor":       {"functions/config", "functions/rabbit", "functions/target", "functions/topology"},
+	"functions/awslambda":    {"functions/platform"},
 	"functions/app": {
 		"functions/config", "functions/drain", "functions/envelope", "functions/httpapi", "functions/rabbit", "functions/target",
 		"functions/telemetry",
 	},
+	"functions/metrics": {"functions/config", "functions/drain", "functions/httpapi", "functions/rabbit"},
 	"functions/cmd/fallback": {
-		"functions/app", "functions/config", "functions/drain", "functions/rabbit", "functions/telemetry", "functions/topology",
+		"functions/app", "functions/config", "functions/doctor", "functions/drain", "functions/metrics", "functions/rabbit",
+		"functions/telemetry", "functions/topology",
 	},
+	"functions/cmd/lambda":      {"functions/app", "functions/awslambda", "functions/telemetry"},
+	"functions/cmd/lambda/pack": {},
+	"packages/fallback/drain":   {"functions/app", "functions/digitalocean"},
 	"packages/fallback/enqueue": {"functions/app", "functions/digitalocean"},
 }
 
@@ -47,11 +57,14 @@ var modules = map[string][]string{
 	"github.com/standard-webhooks/standard-webhooks/libraries": {"functions/httpapi", "functions/target", "test"},
 	"github.com/sony/gobreaker/v2":                             {"functions/drain"},
 	"github.com/go-co-op/gocron/v2":                            {"functions/cmd/fallback"},
+	"github.com/robfig/cron/v3":                                {"functions/config"},
+	"github.com/prometheus/client_golang":                      {"functions/metrics"},
 	"golang.org/x/time":                                        {"functions/httpapi", "functions/drain", "functions/cmd/fallback"},
 	"golang.org/x/sync":                                        {"functions/rabbit"},
 	"golang.org/x/term":                                        {"functions/telemetry", "functions/cmd/fallback"},
 	"github.com/schollz/progressbar/v3":                        {"functions/cmd/fallback"},
-	"golang.org/x/crypto/x509roots/fallback":                   {"functions/cmd/fallback", "packages/fallback/enqueue"},
+	"golang.org/x/crypto/x509roots/fallback":                   {"functions/cmd/fallback", "functions/cmd/lambda", "packages/fallback"},
+	"github.com/aws/aws-lambda-go":                             {"functions/awslambda"},
 	"github.com/ory/dockertest/v3":                             {"test"},
 	"gopkg.in/yaml.v3":                                         {"test"},
 	"github.com/google/go-cmp":                                 {"functions test", "test"},
@@ -209,6 +222,50 @@ func TestModules(t *testing.T) {
 				t.Errorf("the table lets %s import %s, which it does not", place, name)
 			}
 		}
+	}
+}
+
+// notInFunctions is what only a program that stays needs: a command line, a scheduler, a metrics server.
+var notInFunctions = []string{
+	"github.com/spf13/cobra", "github.com/go-co-op/gocron/v2", "github.com/prometheus/client_golang", "github.com/schollz/progressbar/v3",
+}
+
+// TestFunctionsLink holds that nothing which a function imports, however far down, imports one of these: Go links by
+// package, so one import would put all of it into every function.
+func TestFunctionsLink(t *testing.T) {
+	t.Parallel()
+	imports := map[string][]string{} // by package
+	for _, s := range sources(t, "functions", "packages") {
+		if !s.test {
+			imports[s.dir] = append(imports[s.dir], s.imports...)
+		}
+	}
+	functions := 0
+	for dir := range imports {
+		if !strings.HasPrefix(dir, "packages/") {
+			continue
+		}
+		functions++
+		seen, todo := map[string]bool{}, []string{dir}
+		for len(todo) > 0 {
+			at := todo[0]
+			todo = todo[1:]
+			for _, imported := range imports[at] {
+				if slices.Contains(notInFunctions, moduleOf(imported)) {
+					t.Errorf("%s links %s, through %s", dir, imported, at)
+				}
+				if next, ok := ours(imported); ok && !seen[next] {
+					seen[next] = true
+					todo = append(todo, next)
+				}
+			}
+		}
+		if !seen["functions/app"] {
+			t.Errorf("%s was not followed to what it links", dir)
+		}
+	}
+	if functions == 0 {
+		t.Error("there are no functions")
 	}
 }
 

@@ -22,7 +22,7 @@ import (
 // reads them, and the table in the README is made from them.
 type Config struct {
 	AMQPServerURL Secret `env:"AMQP_SERVER_URL" about:"The broker, with user and password: amqp://user:password@host:5672/ or amqps://. Percent-encode what is special in a URL."`
-	ManagementURL Secret `env:"RABBITMQ_MANAGEMENT_URL" about:"The broker's management API with the monitor's password: http://user:password@host:15672. With it, /readyz can tell a classic queue from a quorum queue."`
+	ManagementURL Secret `env:"RABBITMQ_MANAGEMENT_URL" about:"The broker's management API with the monitor's password: http://user:password@host:15672. With it, /readyz can tell a classic queue from a quorum queue, and fallback queues and the worker's /metrics show every queue."`
 	Queue         string `env:"FALLBACK_QUEUE, default=FallbackAPIQueue" about:"The queue. The parked and retry queues, policies and permissions take their names from it."`
 	Message       string `env:"FALLBACK_MESSAGE, default=A request has been sent via fallback API" about:"The message body for a request that has none."`
 
@@ -43,13 +43,13 @@ type Config struct {
 	ProbePath     string        `env:"FALLBACK_PROBE_PATH, default=/" about:"What the drain asks the primary for (GET), behind the base URL, to see whether it is alive: any answer under 500 says so."`
 	TargetTimeout time.Duration `env:"FALLBACK_TARGET_TIMEOUT, default=30s" about:"The longest that a replay waits for the primary's answer."`
 	ReplaySecret  Secret        `env:"FALLBACK_REPLAY_SECRET" about:"If set (whsec_...), replays are signed with it: Fallback-Signature."`
-	Schedule      string        `env:"FALLBACK_DRAIN_SCHEDULE, default=1m" about:"When the drain runs: an interval (1m), or a cron expression in UTC (0 3 * * *)."`
-	DrainAddr     string        `env:"FALLBACK_DRAIN_ADDR, default=:8081" about:"Where the drain's worker says whether it is well: /livez and /readyz."`
+	Schedule      string        `env:"FALLBACK_DRAIN_SCHEDULE, default=1m" about:"When the drain runs: an interval of at least 1s (1m), or a cron expression in UTC (0 3 * * *)."`
+	DrainAddr     string        `env:"FALLBACK_DRAIN_ADDR, default=:8081" about:"Where the drain's worker says whether it is well, and what it has done: /livez, /readyz and /metrics."`
 	Window        time.Duration `env:"FALLBACK_DRAIN_WINDOW, default=1h" about:"How long one run may take. A run that finds the primary down asks again until then."`
 	DrainRate     float64       `env:"FALLBACK_DRAIN_RATE, default=0" about:"Replays a second, at most. 0 is no limit."`
 	Concurrency   int           `env:"FALLBACK_DRAIN_CONCURRENCY, default=8" about:"Replays in flight, at most. It begins with one, and goes back when the primary is in trouble."`
 	MaxAttempts   int           `env:"FALLBACK_MAX_ATTEMPTS, default=8" about:"Replays of a request that fails by itself (500, time-out) before it is parked."`
-	MaxAge        time.Duration `env:"FALLBACK_MAX_AGE, default=0s" about:"Requests received longer ago are treated as FALLBACK_STALE says. 0s is no limit."`
+	MaxAge        time.Duration `env:"FALLBACK_MAX_AGE, default=0s" about:"Requests received, or redriven, longer ago are treated as FALLBACK_STALE says. 0s is no limit."`
 	Stale         string        `env:"FALLBACK_STALE, default=deliver" about:"What becomes of them: deliver, park or drop."`
 
 	LogLevel  slog.Level `env:"LOG_LEVEL, default=info" about:"debug, info, warn or error."`
@@ -107,7 +107,10 @@ func Load(lookup Lookup, needs ...string) (Config, error) {
 	return c, nil
 }
 
-var examples = map[string]string{"AMQP_SERVER_URL": "amqp://user:password@localhost:5672/"}
+var examples = map[string]string{
+	"AMQP_SERVER_URL":     "amqp://user:password@localhost:5672/",
+	"FALLBACK_TARGET_URL": "https://api.example.com",
+}
 
 // process reads one setting, so that one fault does not hide the next.
 func process(lookup Lookup, field reflect.StructField, into reflect.Value) error {
@@ -138,6 +141,17 @@ func (l lookuper) Lookup(name string) (string, bool) {
 	return v, v != ""
 }
 
+// mostPerSecond is past what any of this could keep count of; infinity is no rate to reckon with.
+const mostPerSecond = 1_000_000
+
+const encoded = ", with what is special in the password percent-encoded: / is %%2F, # is %%23, ? is %%3F, @ is %%40"
+
+// torn says whether a password with a special character in it may have been taken for the end of the user or the host, which
+// would show the rest of it as an address: an @ comes after the host, and there is a password or what looks like a port.
+func torn(u *url.URL) bool {
+	return (u.User != nil || u.Port() != "") && strings.Contains(u.EscapedPath()+u.RawQuery+u.Fragment, "@")
+}
+
 // check finds the faults that single types do not, and fills in what is derived. What could not be read has been
 // reported already.
 func (c *Config) check(unread map[string]bool) []error {
@@ -150,16 +164,16 @@ func (c *Config) check(unread map[string]bool) []error {
 
 	if c.AMQPServerURL != "" {
 		u, err := url.Parse(c.AMQPServerURL.Reveal())
-		if err != nil || (u.Scheme != "amqp" && u.Scheme != "amqps") || u.Host == "" {
-			fault("AMQP_SERVER_URL", "not an AMQP URL; want amqp://user:password@host:5672/, with special characters of the password percent-encoded")
+		if err != nil || (u.Scheme != "amqp" && u.Scheme != "amqps") || u.Host == "" || torn(u) {
+			fault("AMQP_SERVER_URL", "not an AMQP URL; want amqp://user:password@host:5672/"+encoded)
 		} else if c.VHost = strings.TrimPrefix(u.Path, "/"); c.VHost == "" {
 			c.VHost = topology.VHost
 		}
 	}
 	if c.ManagementURL != "" {
 		u, err := url.Parse(c.ManagementURL.Reveal())
-		if err != nil || (u.Scheme != "http" && u.Scheme != "https") || u.Host == "" {
-			fault("RABBITMQ_MANAGEMENT_URL", "not an HTTP URL; want http://user:password@host:15672")
+		if err != nil || (u.Scheme != "http" && u.Scheme != "https") || u.Host == "" || torn(u) {
+			fault("RABBITMQ_MANAGEMENT_URL", "not an HTTP URL; want http://user:password@host:15672"+encoded)
 		}
 	}
 	var err error
@@ -189,8 +203,8 @@ func (c *Config) check(unread map[string]bool) []error {
 	if c.Timeout < 100*time.Millisecond || c.Timeout > 10*time.Minute {
 		fault("FALLBACK_TIMEOUT", "%s is not between 100ms and 10m", c.Timeout)
 	}
-	if !(c.RateLimit >= 0) { // NaN is neither
-		fault("FALLBACK_RATE_LIMIT", "%v is not 0 or more", c.RateLimit)
+	if !(c.RateLimit >= 0 && c.RateLimit <= mostPerSecond) { // NaN is neither
+		fault("FALLBACK_RATE_LIMIT", "%v is not between 0 and %d", c.RateLimit, mostPerSecond)
 	}
 	if slices.Contains(c.Tokens, "") {
 		fault("FALLBACK_TOKENS", "a token is empty")
@@ -202,12 +216,12 @@ func (c *Config) check(unread map[string]bool) []error {
 	}
 	if c.TargetURL != "" {
 		u, err := url.Parse(c.TargetURL.Reveal())
-		if err != nil || (u.Scheme != "http" && u.Scheme != "https") || u.Host == "" {
-			fault("FALLBACK_TARGET_URL", "not an HTTP URL; want https://api.example.com")
+		if err != nil || (u.Scheme != "http" && u.Scheme != "https") || u.Host == "" || torn(u) {
+			fault("FALLBACK_TARGET_URL", "not an HTTP URL; want https://api.example.com or https://user:password@api.example.com"+encoded)
 		}
 	}
-	if !strings.HasPrefix(c.ProbePath, "/") {
-		fault("FALLBACK_PROBE_PATH", "%q is not a path that begins with /", c.ProbePath)
+	if !strings.HasPrefix(c.ProbePath, "/") || strings.HasPrefix(c.ProbePath, "//") {
+		fault("FALLBACK_PROBE_PATH", "%q is not a path that begins with one /", c.ProbePath)
 	}
 	if _, err := base64.StdEncoding.DecodeString(strings.TrimPrefix(c.ReplaySecret.Reveal(), "whsec_")); err != nil {
 		fault("FALLBACK_REPLAY_SECRET", "not base64 (whsec_...)")
@@ -215,11 +229,18 @@ func (c *Config) check(unread map[string]bool) []error {
 	if c.TargetTimeout < 100*time.Millisecond || c.TargetTimeout > 10*time.Minute {
 		fault("FALLBACK_TARGET_TIMEOUT", "%s is not between 100ms and 10m", c.TargetTimeout)
 	}
+	if every, err := time.ParseDuration(c.Schedule); err == nil {
+		if every < time.Second {
+			fault("FALLBACK_DRAIN_SCHEDULE", "%s is less than 1s", every)
+		}
+	} else if err := checkCron(c.Schedule); err != nil {
+		fault("FALLBACK_DRAIN_SCHEDULE", "%q is neither an interval (1m) nor a cron expression in UTC (0 3 * * *): %w", c.Schedule, err)
+	}
 	if c.Window < time.Second {
 		fault("FALLBACK_DRAIN_WINDOW", "%s is less than 1s", c.Window)
 	}
-	if !(c.DrainRate >= 0) {
-		fault("FALLBACK_DRAIN_RATE", "%v is not 0 or more", c.DrainRate)
+	if !(c.DrainRate >= 0 && c.DrainRate <= mostPerSecond) {
+		fault("FALLBACK_DRAIN_RATE", "%v is not between 0 and %d", c.DrainRate, mostPerSecond)
 	}
 	between("FALLBACK_DRAIN_CONCURRENCY", int64(c.Concurrency), 1, 1000)
 	between("FALLBACK_MAX_ATTEMPTS", int64(c.MaxAttempts), 1, 1000)

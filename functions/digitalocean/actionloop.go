@@ -15,18 +15,18 @@ import (
 	"time"
 )
 
-// Main is a function in the platform's own form.
-type Main func(context.Context, Event) Response
-
 // sentinel ends the log of one invocation, on both streams. Without it the platform's log collector waits.
 const sentinel = "XXX_THE_END_OF_A_WHISK_ACTIVATION_XXX"
 
 // Serve runs a built function under the platform's proxy (the ActionLoop protocol): one line of JSON in on standard
 // input, one out on descriptor 3, until the input ends. It is the function's func main, and ends the process with an
 // error only when the proxy is not there to talk to.
-func Serve(main Main) {
+//
+// main is a function in the platform's own form. What it answers, R, must become a JSON object: a [Response] if it is a web
+// function, else whatever is to be its result.
+func Serve[R any](main func(context.Context, Event) R) {
 	out := os.NewFile(3, "descriptor 3")
-	loop := actionLoop{main: main, in: os.Stdin, out: out, logs: []io.Writer{os.Stdout, os.Stderr}}
+	loop := actionLoop{main: anyhow(main), in: os.Stdin, out: out, logs: []io.Writer{os.Stdout, os.Stderr}}
 	if err := loop.run(); err != nil {
 		fmt.Fprintln(os.Stderr, "this program is a DigitalOcean Function, run by the platform; for a server use: fallback serve")
 		fmt.Fprintln(os.Stderr, err)
@@ -34,8 +34,13 @@ func Serve(main Main) {
 	}
 }
 
+// anyhow is main without its type.
+func anyhow[R any](main func(context.Context, Event) R) func(context.Context, Event) any {
+	return func(ctx context.Context, event Event) any { return main(ctx, event) }
+}
+
 type actionLoop struct {
-	main Main
+	main func(context.Context, Event) any
 	in   io.Reader
 	out  io.Writer
 	logs []io.Writer
@@ -63,7 +68,7 @@ func (l *actionLoop) run() error {
 		}
 		answer, err := json.Marshal(l.answer(line))
 		if err != nil {
-			return err // strings and a number: cannot happen
+			return err // what functions answer is strings and numbers: cannot happen
 		}
 		if _, err := l.out.Write(append(answer, '\n')); err != nil {
 			return err
@@ -75,7 +80,7 @@ func (l *actionLoop) run() error {
 }
 
 // answer calls main. A panic becomes a 500 here, since the platform's own answer would be a 400.
-func (l *actionLoop) answer(line []byte) (response Response) {
+func (l *actionLoop) answer(line []byte) (response any) {
 	defer func() {
 		if v := recover(); v != nil {
 			slog.Error("panic", "error", fmt.Sprint(v), "stack", string(debug.Stack()))

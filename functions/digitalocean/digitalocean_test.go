@@ -12,10 +12,10 @@ import (
 )
 
 // drive runs the loop over lines of input and returns the lines of output and one stream's log.
-func drive(t *testing.T, main Main, lines ...string) (out []string, log string) {
+func drive[R any](t *testing.T, main func(context.Context, Event) R, lines ...string) (out []string, log string) {
 	t.Helper()
 	var answers, stdout bytes.Buffer
-	loop := actionLoop{main: main, in: strings.NewReader(strings.Join(lines, "\n") + "\n"), out: &answers, logs: []io.Writer{&stdout}}
+	loop := actionLoop{main: anyhow(main), in: strings.NewReader(strings.Join(lines, "\n") + "\n"), out: &answers, logs: []io.Writer{&stdout}}
 	if err := loop.run(); err != nil {
 		t.Fatal(err)
 	}
@@ -67,6 +67,23 @@ func TestActionLoop(t *testing.T) {
 	}
 	if n := strings.Count(log, sentinel+"\n"); n != len(want)-1 {
 		t.Errorf("%d sentinels for %d invocations", n, len(want)-1)
+	}
+}
+
+// TestResult holds that a function without a web route has its result as it is, and that its panic is no failure either.
+func TestResult(t *testing.T) {
+	t.Parallel()
+	out, _ := drive(t, func(_ context.Context, e Event) struct{ Delivered int } {
+		if e.Fault != nil {
+			panic("boom")
+		}
+		return struct{ Delivered int }{3}
+	}, `{"value":{}}`, `{"value":7}`)
+	if want := `{"Delivered":3}`; out[1] != want {
+		t.Errorf("got %s, want %s", out[1], want)
+	}
+	if !strings.Contains(out[2], `"statusCode":500`) || strings.Contains(out[2], "boom") {
+		t.Errorf("after a panic: got %s", out[2])
 	}
 }
 

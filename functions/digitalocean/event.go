@@ -7,16 +7,13 @@
 package digitalocean
 
 import (
-	"bytes"
 	"context"
-	"crypto/tls"
-	"encoding/base64"
 	"encoding/json"
 	"fmt"
-	"io"
 	"net/http"
-	"net/textproto"
 	"strings"
+
+	"fallback/functions/platform"
 )
 
 // Event is what the platform hands a web function with `web: raw`. An event without HTTP is a scheduled trigger's or a
@@ -31,7 +28,7 @@ type Event struct {
 type HTTP struct {
 	// Method may be in lower case.
 	Method string `json:"method"`
-	// Path is what follows the function's name, "" when nothing does.
+	// Path is what follows the function's name, as the client wrote it, "" when nothing does.
 	Path        string `json:"path"`
 	QueryString string `json:"queryString"`
 	// Headers have lower-case names and one value each: the platform has joined repeated ones.
@@ -68,24 +65,18 @@ func Handle(ctx context.Context, handler http.Handler, event Event) Response {
 	if err != nil {
 		return Problem(http.StatusInternalServerError, "bad-event", "The platform's event could not be read; the request was not accepted.")
 	}
-	w := &recorder{header: http.Header{}}
-	handler.ServeHTTP(w, r)
-	return w.response()
+	return response(platform.Serve(handler, r))
 }
 
 // Problem is an RFC 9457 answer for what goes wrong outside a handler.
 func Problem(status int, name, detail string) Response {
-	body, _ := json.Marshal(struct {
-		Type   string `json:"type"`
-		Title  string `json:"title"`
-		Status int    `json:"status"`
-		Detail string `json:"detail"`
-	}{"urn:fallback:problem:" + name, http.StatusText(status), status, detail})
-	headers := map[string]string{"Content-Type": "application/problem+json"}
-	if status == http.StatusServiceUnavailable {
-		headers["Retry-After"] = "5"
-	}
-	return Response{StatusCode: status, Headers: headers, Body: string(body)}
+	return response(platform.Problem(status, name, detail))
+}
+
+// response is the answer as the platform takes it. Bodies are JSON objects here, which the platform cannot take for
+// base64 as it does with other strings under a JSON type.
+func response(answer platform.Answer) Response {
+	return Response{StatusCode: answer.Status, Headers: answer.Headers(), Body: string(answer.Body)}
 }
 
 // request is the event as a server would have received it.
@@ -97,89 +88,18 @@ func (e Event) request(ctx context.Context) (*http.Request, error) {
 	if in == nil {
 		in = &HTTP{Method: http.MethodGet, Path: "/readyz"}
 	}
-	body := []byte(in.Body)
-	if in.IsBase64Encoded {
-		var err error
-		if body, err = base64.StdEncoding.DecodeString(in.Body); err != nil {
-			return nil, fmt.Errorf("body: %w", err)
-		}
+	r, err := platform.Request{
+		Method: in.Method, Path: in.Path, Query: in.QueryString, Headers: in.Headers, Body: in.Body, IsBase64: in.IsBase64Encoded,
+	}.HTTP(ctx)
+	if err != nil {
+		return nil, err
 	}
-	r := &http.Request{
-		Method:     strings.ToUpper(in.Method),
-		RequestURI: in.target(),
-		Proto:      "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1,
-		Header:        make(http.Header, len(in.Headers)),
-		Body:          io.NopCloser(bytes.NewReader(body)),
-		ContentLength: int64(len(body)),
-		TLS:           &tls.ConnectionState{HandshakeComplete: true}, // the platform takes nothing but HTTPS
-	}
-	for name, value := range in.Headers {
-		r.Header[textproto.CanonicalMIMEHeaderKey(name)] = []string{value}
-	}
-	r.Host = r.Header.Get("Host")
-	r.Header.Del("Host")
 	r.RemoteAddr = remote(r.Header.Get("X-Forwarded-For"))
-	return r.WithContext(ctx), nil
+	return r, nil
 }
 
 // remote is the last address of X-Forwarded-For, the one that the platform has put there. Those before it are what the
 // client has sent.
 func remote(forwarded string) string {
 	return strings.TrimSpace(forwarded[strings.LastIndexByte(forwarded, ',')+1:])
-}
-
-// target is path and query in origin form. The platform hands the path on as the client wrote it; what no request line
-// may hold is escaped, should it have been decoded on the way.
-func (h *HTTP) target() string {
-	target := escape(h.Path)
-	if !strings.HasPrefix(target, "/") {
-		target = "/" + target
-	}
-	if h.QueryString != "" {
-		target += "?" + escape(h.QueryString)
-	}
-	return target
-}
-
-func escape(s string) string {
-	var b strings.Builder
-	for i := range len(s) {
-		if c := s[i]; c <= ' ' || c >= 0x7f {
-			fmt.Fprintf(&b, "%%%02X", c)
-		} else {
-			b.WriteByte(c)
-		}
-	}
-	return b.String()
-}
-
-// recorder is the http.ResponseWriter of one answer.
-type recorder struct {
-	header http.Header
-	status int
-	body   bytes.Buffer
-}
-
-func (w *recorder) Header() http.Header { return w.header }
-
-func (w *recorder) WriteHeader(status int) {
-	if w.status == 0 {
-		w.status = status
-	}
-}
-
-func (w *recorder) Write(p []byte) (int, error) {
-	w.WriteHeader(http.StatusOK)
-	return w.body.Write(p)
-}
-
-// response is the answer as the platform takes it. Bodies are JSON objects here, which the platform cannot take for
-// base64 as it does with other strings under a JSON type.
-func (w *recorder) response() Response {
-	w.WriteHeader(http.StatusOK) // if the handler wrote nothing
-	headers := make(map[string]string, len(w.header))
-	for name, values := range w.header {
-		headers[name] = strings.Join(values, ", ")
-	}
-	return Response{StatusCode: w.status, Headers: headers, Body: w.body.String()}
 }

@@ -12,6 +12,10 @@
 //     A request that pauses again, alone, is kept in hand while the next one is sent: when the primary answers that, it was
 //     the first one's own fault, and it is treated as Retry, so that no single request stalls the rest; when several in a
 //     row pause, it was the primary's, and their attempts do not count.
+//     When the wait that the primary asks for is too long for that, or outlasts the run, it goes to the first retry queue
+//     instead, without an attempt, so that another request is the next one.
+//
+// Large bodies are sent a few at a time, so that memory has a bound; no more are asked for than may be in flight.
 //
 // An effect always comes before the ack that rests on it: a request is taken off the queue after the primary has answered,
 // or after the broker has confirmed that it is on another queue. So a request may arrive twice, under the same
@@ -23,6 +27,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -36,8 +41,14 @@ import (
 type Delivery interface {
 	// Request is the captured request; an error says that the message cannot be read as one.
 	Request() (*envelope.Request, error)
+	// Identify is its id; one that has none gets one, and keeps it when it is moved.
+	Identify() string
 	// Attempts is how many replays have been tried.
 	Attempts() int
+	// RedrivenAt is when an operator has put it back on the queue; zero if none has.
+	RedrivenAt() time.Time
+	// Size is how many bytes its body has.
+	Size() int
 	// Done takes it off the queue.
 	Done() error
 	// Return gives it back.
@@ -83,7 +94,7 @@ type Options struct {
 	Retries []string
 	// MaxAttempts is how many replays are tried before a request is parked.
 	MaxAttempts int
-	// MaxAge and Stale: a request that was received longer ago is treated as Stale says. 0 is no limit.
+	// MaxAge and Stale: a request that was received, or redriven, longer ago is treated as Stale says. 0 is no limit.
 	MaxAge time.Duration
 	Stale  string
 	// Rate bounds the replays a second; 0 is no limit. Concurrency bounds those in flight.
@@ -98,8 +109,8 @@ type Options struct {
 // Outcome is what became of a request in hand.
 type Outcome string
 
-// The outcomes. Delivered, Parked and Expired take a request off the books; Retried and Returned leave it on a queue; Held
-// is on the queue still, because the queue that it should go to would not have it.
+// The outcomes. Delivered, Parked and Expired take a request off the books; Retried and Returned leave it on a queue, the
+// second without an attempt; Held is on the queue still, because the queue that it should go to would not have it.
 const (
 	Delivered Outcome = "delivered"
 	Retried   Outcome = "retried"
@@ -140,15 +151,28 @@ const (
 	HeaderParkedAt = "fallback-parked-at" // RFC 3339, UTC
 )
 
+// Grace bounds how long [Drainer.Once] goes on after its ctx has ended: answers may come for lastAnswers, what was cut off
+// is settled within settling, and the rest is for the last look at the queue and a connection that does not close.
+const Grace = 12 * time.Second
+
 const (
-	// grace is for how long requests in flight may go on when the run is to end.
-	grace = 8 * time.Second
+	// lastAnswers is for how long requests in flight may go on when the run is to end.
+	lastAnswers = 8 * time.Second
+	// settling is for how long after that requests may be given back or moved.
+	settling = time.Second
 	// moveTimeout bounds the move of one request to another queue.
 	moveTimeout = 5 * time.Second
-	// mostHeld bounds the requests that are kept in hand because no queue would have them.
+	// mostHeld bounds the requests that are sent in vain because no queue would have them, before the run ends. In the next
+	// one they are not sent again, so that those behind them have their turn.
 	mostHeld = 32
-	// idle is how long nothing may come before the queue is asked whether anything is left.
-	idle = 200 * time.Millisecond
+	// mostBytes bounds the bodies in flight, if all are as large as the largest of the last ones; one alone may be larger.
+	// It is two of the largest that RabbitMQ takes.
+	mostBytes = 32 << 20
+	// idle is how long nothing may come before the queue is asked whether anything is left; longer where the source is far
+	// away. When something is left, it is asked each stillIdle.
+	idle, stillIdle = 25 * time.Millisecond, 200 * time.Millisecond
+	// lookEvery bounds how often Ready asks the source, lookTimeout for how long: who asks for it has five seconds.
+	lookEvery, lookTimeout = time.Second, 3 * time.Second
 )
 
 // Drainer drains one source into one target. Its runs must not overlap.
@@ -157,11 +181,17 @@ type Drainer struct {
 	source  Source
 	target  Target
 	limiter *rate.Limiter
+	turn    turn
 
 	unreachable atomic.Pointer[string] // why the source is, if it is
 
-	notBefore time.Time      // the primary has asked to be left alone until then
-	paused    map[string]int // how often each of those requests has paused that have, without another answer since
+	using  sync.Mutex // held by who asks the source: a run, but while it sleeps, or Ready
+	looked time.Time  // when Ready has last asked it
+	closed bool       // Ready asks no more
+
+	notBefore time.Time    // the primary has asked to be left alone until then
+	paused    recent[int]  // how often each of those requests has paused that have, without another answer since
+	refused   recent[move] // what the primary has answered, and no queue would have: only the move is tried again
 }
 
 // New returns a Drainer.
@@ -178,23 +208,63 @@ func New(o Options, source Source, target Target) *Drainer {
 	if o.Rate <= 0 {
 		limit = rate.Inf
 	}
-	return &Drainer{options: o, source: source, target: target, limiter: rate.NewLimiter(limit, 1), paused: map[string]int{}}
+	return &Drainer{options: o, source: source, target: target, limiter: rate.NewLimiter(limit, 1)}
 }
 
-// Ready says whether the source could be reached when it was last asked; before that, it says so.
+// Ready says whether the source can be reached. While nothing is sent, it asks: until the next run it may be a day. While
+// requests are sent, it says what was so when the source was last asked.
 func (d *Drainer) Ready() error {
+	if d.using.TryLock() {
+		d.look()
+		d.using.Unlock()
+	}
 	if why := d.unreachable.Load(); why != nil {
 		return errors.New(*why)
 	}
 	return nil
 }
 
-// Once drains until the queue is empty, the budget is used up, or ctx ends.
+// look asks the source, once a second at most.
+func (d *Drainer) look() {
+	if d.closed || time.Since(d.looked) < lookEvery {
+		return
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), lookTimeout)
+	defer cancel()
+	_, err := d.source.Waiting(ctx)
+	d.looked = time.Now()
+	if err != nil && d.unreachable.Load() == nil {
+		d.options.Log.Warn("cannot look at the queue", "error", err)
+	}
+	d.reached(err)
+}
+
+// reached notes whether the source could be reached.
+func (d *Drainer) reached(err error) {
+	if err == nil {
+		d.unreachable.Store(nil)
+		return
+	}
+	why := err.Error()
+	d.unreachable.Store(&why)
+}
+
+// Close is for after the last run: when it returns, Ready does not ask the source any more.
+func (d *Drainer) Close() {
+	d.using.Lock()
+	defer d.using.Unlock()
+	d.closed = true
+}
+
+// Once drains until the queue is empty, the budget is used up, or ctx ends. A request that is cut off at the end goes back,
+// and that is not counted as an attempt.
 func (d *Drainer) Once(ctx context.Context, b Budget) Report {
+	d.using.Lock()
+	defer d.using.Unlock()
 	begin := time.Now()
 	window, cancel := ctx, context.CancelFunc(func() {})
 	if b.Time > 0 {
-		window, cancel = context.WithTimeout(ctx, b.Time)
+		window, cancel = context.WithTimeoutCause(ctx, b.Time, errTime)
 	}
 	defer cancel()
 	r := newRun(d, ctx, window, b.Requests)
@@ -212,30 +282,29 @@ func (r *run) drain() string {
 		if err == nil && waiting == 0 {
 			waiting, err = r.source.Left(r.window) // what has just been given back may not be counted yet
 		}
-		switch {
-		case r.window.Err() != nil:
+		if r.window.Err() != nil {
 			return r.over()
+		}
+		r.reached(err)
+		switch {
 		case err != nil:
-			why := err.Error()
-			r.unreachable.Store(&why)
-			r.trouble("cannot look at the queue", why)
-			r.wait(0)
+			r.trouble("cannot look at the queue", err.Error())
+			r.wait(longestWait, 0)
 			continue
 		case waiting == 0 && len(r.suspects) == 0:
-			r.unreachable.Store(nil)
+			r.empty = len(r.held) == 0
 			return "the queue is empty"
 		case waiting == 0: // nothing else is there to tell whose fault it is
 			r.letGo()
-			r.wait(0)
+			r.wait(longestWait, 0)
 			continue
 		}
-		r.unreachable.Store(nil)
 		if alive, v := r.target.Probe(r.window); !alive {
 			if r.window.Err() != nil {
 				return r.over()
 			}
 			r.trouble("the primary is down", v.Reason)
-			r.wait(v.After)
+			r.wait(longestDown, v.After)
 			continue
 		}
 		if !r.answers {
@@ -252,16 +321,19 @@ func (r *run) drain() string {
 		case p != nil:
 			r.report.Pauses++
 			r.trouble("paused", p.reason)
-			r.wait(p.after)
+			r.wait(longestWait, p.after)
 		}
 	}
 }
 
+// errTime is why a window ends that the budget bounds.
+var errTime = errors.New("its time is over")
+
 func (r *run) over() string {
-	if r.ctx.Err() != nil {
-		return "it was stopped"
+	if errors.Is(context.Cause(r.window), errTime) {
+		return errTime.Error()
 	}
-	return "its time is over"
+	return "it was stopped"
 }
 
 // trouble notes what is wrong, and logs it when it is news.

@@ -25,19 +25,26 @@ type memory struct {
 	taker   int // which consumer that is
 	inHand  int
 	most    int // of inHand
+	bytes   int // of the bodies in hand
+	heavy   int // the most of them
 	taken   int // deliveries
 	more    chan struct{}
 	taking  bool
 	settled int
+	longest time.Duration // that one was in hand
+	ids     int           // that were given
 }
 
 type message struct {
 	queue    *memory
 	request  *envelope.Request
+	id       string // that it was given
 	broken   error
 	attempts int
+	redriven time.Time
 	headers  map[string]any
 	taker    int // the consumer that it was delivered to
+	takenAt  time.Time
 }
 
 func newMemory(n int) *memory {
@@ -81,8 +88,11 @@ func (q *memory) Next(ctx context.Context) (Delivery, error) {
 			q.credit--
 			m.taker = q.taker
 			q.inHand++
+			m.takenAt = time.Now()
 			q.taken++
 			q.most = max(q.most, q.inHand)
+			q.bytes += m.Size()
+			q.heavy = max(q.heavy, q.bytes)
 			q.mu.Unlock()
 			return m, nil
 		}
@@ -103,8 +113,24 @@ func (q *memory) signal() {
 	}
 }
 
-func (m *message) Request() (*envelope.Request, error) { return m.request, m.broken }
-func (m *message) Attempts() int                       { return m.attempts }
+func (m *message) Request() (*envelope.Request, error) {
+	request := *m.request
+	return &request, m.broken
+}
+
+func (m *message) Identify() string {
+	if m.id == "" {
+		m.queue.mu.Lock()
+		defer m.queue.mu.Unlock()
+		m.queue.ids++
+		m.id = fmt.Sprint("given ", m.queue.ids)
+	}
+	return m.id
+}
+
+func (m *message) Attempts() int         { return m.attempts }
+func (m *message) RedrivenAt() time.Time { return m.redriven }
+func (m *message) Size() int             { return len(m.request.Body) }
 
 func (m *message) Done() error {
 	m.queue.mu.Lock()
@@ -117,6 +143,7 @@ func (m *message) Done() error {
 func (m *message) Return() error {
 	m.queue.mu.Lock()
 	defer m.queue.mu.Unlock()
+	m.id = "" // the broker knows nothing of it
 	m.queue.ready = append([]*message{m}, m.queue.ready...)
 	m.leave()
 	return nil
@@ -125,6 +152,8 @@ func (m *message) Return() error {
 // leave is for a message that is not in hand any more; the caller holds mu.
 func (m *message) leave() {
 	m.queue.inHand--
+	m.queue.longest = max(m.queue.longest, time.Since(m.takenAt))
+	m.queue.bytes -= m.Size()
 	if m.taker == m.queue.taker {
 		m.queue.credit++
 	}
@@ -137,7 +166,7 @@ func (m *message) Move(_ context.Context, queue string, headers map[string]any) 
 		m.queue.mu.Unlock()
 		return errors.New("the queue is full")
 	}
-	moved := &message{queue: m.queue, request: m.request, headers: maps.Clone(headers)}
+	moved := &message{queue: m.queue, request: m.request, id: m.id, headers: maps.Clone(headers)}
 	m.queue.queues[queue] = append(m.queue.queues[queue], moved)
 	m.queue.mu.Unlock()
 	time.Sleep(150 * time.Millisecond) // a confirm of a broker with a busy disk
@@ -151,6 +180,7 @@ type primary struct {
 	send   func(id string, attempt int) target.Verdict
 	takes  time.Duration
 	got    []string
+	at     []time.Time
 	flying int
 	most   int
 	probes int
@@ -168,7 +198,7 @@ func (p *primary) Probe(context.Context) (bool, target.Verdict) {
 
 func (p *primary) Send(_ context.Context, r *envelope.Request, attempt int) target.Verdict {
 	p.mu.Lock()
-	p.got = append(p.got, r.ID)
+	p.got, p.at = append(p.got, r.ID), append(p.at, time.Now())
 	p.flying++
 	p.most = max(p.most, p.flying)
 	p.mu.Unlock()
@@ -246,10 +276,34 @@ func TestDown(t *testing.T) {
 		if took := time.Since(begin); took != 10*time.Minute {
 			t.Errorf("took %s", took)
 		}
-		if p.probes < 120 || p.probes > 260 {
+		if p.probes < 300 || p.probes > 600 { // one to two seconds apart
 			t.Errorf("%d probes in ten minutes", p.probes)
 		}
 	})
+}
+
+// TestComesAndGoes holds that a primary which is up for two seconds at a time is found each time.
+func TestComesAndGoes(t *testing.T) {
+	t.Parallel()
+	for range 50 { // the waits are random
+		synctest.Test(t, func(t *testing.T) {
+			begin := time.Now()
+			up := func() bool { return time.Since(begin)%(4*time.Second) >= 2*time.Second }
+			q, p := newMemory(400), &primary{takes: 100 * time.Millisecond, probe: up}
+			p.send = func(string, int) target.Verdict {
+				if up() {
+					return done
+				}
+				return paused
+			}
+			o := options()
+			o.Concurrency = 1 // up to 20 each time, so 400 take 80 s at least
+			r := drainOnce(t, o, q, p, Budget{Time: 10 * time.Minute})
+			if r.Delivered+r.Retried != 400 || r.Retried > 4 || r.Seconds > 180 {
+				t.Errorf("got %+v", r)
+			}
+		})
+	}
 }
 
 // TestBackSoon holds how soon after its return a primary is noticed.
@@ -259,7 +313,7 @@ func TestBackSoon(t *testing.T) {
 		back := time.Now().Add(5 * time.Minute)
 		q, p := newMemory(3), &primary{probe: func() bool { return time.Now().After(back) }}
 		r := drainOnce(t, options(), q, p, Budget{Time: time.Hour})
-		if late := time.Since(back); r.Delivered != 3 || late > longestWait+time.Second {
+		if late := time.Since(back); r.Delivered != 3 || late > longestDown {
 			t.Errorf("%s late, got %+v", late, r)
 		}
 	})
@@ -339,6 +393,43 @@ func TestNoSingleRequestStalls(t *testing.T) {
 	})
 }
 
+// TestWithoutID holds that requests of another program that have no id are sent with one each, though they say the same,
+// and moved with the one that they were sent with; and that one of them stalls nothing, though its id changes when it is
+// given back.
+func TestWithoutID(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		q, p := newMemory(4), &primary{takes: time.Millisecond}
+		for _, m := range q.ready {
+			m.request.ID, m.request.Body = "", []byte("the same")
+		}
+		p.send = func(string, int) target.Verdict { return failed }
+		r := drainOnce(t, options(), q, p, Budget{Time: time.Minute})
+		var moved []string
+		for _, m := range q.queues["10s"] {
+			moved = append(moved, m.id)
+		}
+		slices.Sort(p.got)
+		slices.Sort(moved)
+		if r.Retried != 4 || p.got[0] == "" || len(slices.Compact(slices.Clone(p.got))) != 4 || !slices.Equal(p.got, moved) {
+			t.Errorf("sent %q, moved %q, got %+v", p.got, moved, r)
+		}
+	})
+	synctest.Test(t, func(t *testing.T) {
+		q, p := newMemory(10), &primary{takes: time.Millisecond}
+		q.ready[0].request.ID = ""
+		p.send = func(id string, _ int) target.Verdict {
+			if len(id) > 1 {
+				return paused
+			}
+			return done
+		}
+		if r := drainOnce(t, options(), q, p, Budget{Time: time.Minute}); r.Delivered != 9 || r.Retried != 1 {
+			t.Errorf("got %+v, sent %q", r, p.got)
+		}
+	})
+}
+
 // TestBlame holds whose fault a pause is.
 func TestBlame(t *testing.T) {
 	t.Parallel()
@@ -407,7 +498,7 @@ func TestRetryAfterOutlastsTheRun(t *testing.T) {
 		if len(p.got) != 1 || p.probes != 1 {
 			t.Errorf("it was sent %d requests and %d probes meanwhile", len(p.got), p.probes)
 		}
-		if r := d.Once(context.Background(), Budget{Time: 5 * time.Minute}); r.Delivered != 3 {
+		if r := d.Once(context.Background(), Budget{Time: 5 * time.Minute}); r.Delivered != 2 || len(q.queues["10s"]) != 1 { // the first has stepped aside
 			t.Errorf("afterwards: got %+v", r)
 		}
 	})
@@ -424,6 +515,47 @@ func TestSlowQueue(t *testing.T) {
 			t.Errorf("got %+v, %d probes", r, p.probes)
 		}
 	})
+}
+
+// TestEnd holds how soon a run ends after its last answer, and that a source which is far away is not asked what is left
+// while its deliveries are under way.
+func TestEnd(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		if r := drainOnce(t, options(), newMemory(3), &primary{}, Budget{Time: time.Minute}); r.Delivered != 3 || r.Seconds > 0.1 {
+			t.Errorf("got %+v", r)
+		}
+	})
+	synctest.Test(t, func(t *testing.T) {
+		far := &farQueue{memory: newMemory(10)}
+		o := options()
+		o.Concurrency = 1
+		if r := New(o, far, &primary{}).Once(context.Background(), Budget{Time: time.Minute}); r.Delivered != 10 || far.asked > 3 {
+			t.Errorf("got %+v, asked %d times", r, far.asked)
+		}
+	})
+}
+
+type farQueue struct {
+	*memory
+	asked int
+}
+
+const farTrip = 100 * time.Millisecond
+
+func (q *farQueue) Take(ctx context.Context, ahead int) error {
+	time.Sleep(2 * farTrip)
+	return q.memory.Take(ctx, ahead)
+}
+
+func (q *farQueue) Next(ctx context.Context) (Delivery, error) {
+	time.Sleep(farTrip)
+	return q.memory.Next(ctx)
+}
+
+func (q *farQueue) Waiting(ctx context.Context) (int, error) {
+	q.asked++
+	return q.memory.Waiting(ctx)
 }
 
 type slowQueue struct{ *memory }
@@ -513,6 +645,64 @@ func TestStale(t *testing.T) {
 	}
 }
 
+// TestRedriven holds that the age of a request counts anew when an operator has redriven it, once.
+func TestRedriven(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		q, p := newMemory(4), &primary{}
+		for i, ago := range []time.Duration{0, time.Minute, 2 * time.Hour, 48 * time.Hour} { // ever since: not at all, lately, long ago, before it came
+			q.ready[i].request.ReceivedAt = time.Now().Add(-24 * time.Hour)
+			if ago > 0 {
+				q.ready[i].redriven = time.Now().Add(-ago)
+			}
+		}
+		o := options()
+		o.MaxAge, o.Stale = time.Hour, StalePark
+		r := drainOnce(t, o, q, p, Budget{Time: time.Minute})
+		if r.Delivered != 1 || r.Parked != 3 || !slices.Equal(p.got, []string{"1"}) {
+			t.Errorf("got %+v, sent %v", r, p.got)
+		}
+	})
+}
+
+// TestLargeBodies holds that large bodies have a bound, whatever the concurrency, also when they become large all of a
+// sudden, and that small ones are not held back for long after large ones.
+func TestLargeBodies(t *testing.T) {
+	t.Parallel()
+	large, huge := make([]byte, 8<<20), make([]byte, mostBytes+1)
+	const fit = mostBytes / (8 << 20)
+	for _, row := range []struct {
+		name        string
+		body        func(i int) []byte
+		concurrency int
+		flying      int // at the same time, at most
+		heavy       int // bytes in hand, at most
+	}{
+		{"all are large", func(int) []byte { return large }, 32, fit, 2 * mostBytes},
+		{"each is too large", func(int) []byte { return huge }, 32, 1, 2 * len(huge)},
+		{"large after small", func(i int) []byte { return large[:len(large)*(i/500)] }, 8, 8, (8 + fit) * len(large)}, // eight were asked for
+		{"small after large", func(i int) []byte { return large[:len(large)*(1-min(i/20, 1))] }, 32, 32, 2 * mostBytes},
+	} {
+		t.Run(row.name, func(t *testing.T) {
+			t.Parallel()
+			synctest.Test(t, func(t *testing.T) {
+				q, p := newMemory(1000), &primary{takes: 10 * time.Millisecond}
+				for i, m := range q.ready {
+					m.request.Body = row.body(i)
+				}
+				o := options()
+				o.Concurrency = row.concurrency
+				if r := drainOnce(t, o, q, p, Budget{Time: time.Hour}); r.Delivered != 1000 {
+					t.Errorf("got %+v", r)
+				}
+				if p.most != row.flying || q.heavy > row.heavy {
+					t.Errorf("%d in flight, want %d; %d MiB in hand, want %d", p.most, row.flying, q.heavy>>20, row.heavy>>20)
+				}
+			})
+		})
+	}
+}
+
 // TestNoRoom holds that what no queue would have stays where it is, and that the others go on.
 func TestNoRoom(t *testing.T) {
 	t.Parallel()
@@ -567,6 +757,84 @@ func TestRate(t *testing.T) {
 			t.Errorf("got %+v", r)
 		}
 	})
+}
+
+// TestRateIsForReplays holds that what is dropped or parked without being sent does not use up the rate, and that what
+// comes after it keeps to it.
+func TestRateIsForReplays(t *testing.T) {
+	t.Parallel()
+	for _, stale := range []string{StaleDrop, StalePark} {
+		synctest.Test(t, func(t *testing.T) {
+			q, p := newMemory(120), &primary{takes: time.Millisecond}
+			for _, m := range q.ready[:100] {
+				m.request.ReceivedAt = time.Now().Add(-time.Hour)
+			}
+			o := options()
+			o.Rate, o.MaxAge, o.Stale = 1, time.Minute, stale
+			r := drainOnce(t, o, q, p, Budget{Time: time.Hour})
+			if r.Expired+r.Parked != 100 || r.Delivered != 20 {
+				t.Fatalf("%s: got %+v", stale, r)
+			}
+			if took := p.at[19].Sub(p.at[0]); took < 18*time.Second { // one leave may have been kept
+				t.Errorf("%s: 20 were sent within %s", stale, took)
+			}
+			if r.Seconds > 50 { // 20 s, and a confirm for each that is parked
+				t.Errorf("%s: it took %.0f s", stale, r.Seconds)
+			}
+		})
+	}
+}
+
+// TestLowRate holds that the leave to send one more is not lost with the run that had no use for it: requests that come
+// less often than the rate are sent as they come.
+func TestLowRate(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		q, p := newMemory(0), &primary{}
+		o := options()
+		o.Rate = 1.0 / 60
+		d := New(o, q, p)
+		for i := range 10 {
+			came := time.Now()
+			one := newMemory(1).ready[0]
+			one.queue = q
+			q.ready = append(q.ready, one)
+			if r := d.Once(context.Background(), Budget{Time: time.Hour}); r.Delivered != 1 {
+				t.Fatalf("run %d: got %+v", i, r)
+			}
+			if late := p.at[i].Sub(came); late > time.Second {
+				t.Errorf("number %d was sent %s after it came", i, late)
+			}
+			time.Sleep(70*time.Second - time.Since(came))
+		}
+	})
+}
+
+// TestHalfOpen holds that the breaker settles, whatever the one request comes to that is to tell.
+func TestHalfOpen(t *testing.T) {
+	t.Parallel()
+	for name, then := range map[string]target.Verdict{"it pauses": paused, "it fails": failed, "it is refused": no} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			synctest.Test(t, func(t *testing.T) {
+				begin := time.Now()
+				q, p := newMemory(100), &primary{takes: time.Millisecond}
+				p.send = func(string, int) target.Verdict {
+					switch after := time.Since(begin); {
+					case len(p.got) <= 2*failuresInRow && after < time.Second:
+						return failed
+					case after < 30*time.Second:
+						return then
+					}
+					return done
+				}
+				r := drainOnce(t, options(), q, p, Budget{Time: time.Hour})
+				if r.Delivered+r.Retried+r.Parked != 100 || r.Waiting != 0 || r.Seconds > 60 {
+					t.Errorf("got %+v", r)
+				}
+			})
+		})
+	}
 }
 
 // TestStop holds that a run which is to end sends nothing new and finishes what is in flight, within the grace.

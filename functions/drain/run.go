@@ -6,10 +6,12 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"slices"
 	"sync"
 	"time"
 
 	"github.com/sony/gobreaker/v2"
+	"golang.org/x/time/rate"
 
 	"fallback/functions/envelope"
 	"fallback/functions/target"
@@ -20,17 +22,22 @@ type run struct {
 	*Drainer
 	ctx    context.Context // ends when the process does
 	window context.Context // ends earlier, with the budget: nothing new is sent then
-	send   context.Context // ends later: what is in flight may be finished
+	send   context.Context // ends later: what is in flight may be answered until then
+	wrapUp context.Context // ends last: what was answered, or cut off, may be settled until then
 	close  func()
 
 	left     int // requests of the budget; -1 for no limit
 	pace     *pace
+	largest  int // the bytes of the largest body of the last ones
+	ahead    int // how many the source was last asked for
 	breaker  *gobreaker.TwoStepCircuitBreaker[any]
 	waits    int      // pauses in a row without a good answer between them
 	answers  bool     // the last of them although the primary answered, so that its probe tells nothing
 	suspects []result // they have paused twice, alone; the next request will tell whose fault that is
 	held     []result // no queue would have them
-	fresh    int      // of these, since the source was last asked for more
+	news     int      // of these, that were not known to be refused
+	fresh    int      // of these, since the source was last asked for
+	empty    bool     // nothing was left on the queue, and nothing has been given back since
 	report   Report
 
 	overfull bool // there were too many of them
@@ -45,6 +52,10 @@ const failuresInRow = 5
 // mostSuspects is how many requests may pause in a row, alone, before it is the primary's fault.
 const mostSuspects = 5
 
+// longestInHand bounds how long a request is kept in hand. RabbitMQ closes the channel of a consumer that keeps one for half
+// an hour (consumer_timeout).
+const longestInHand = 5 * time.Minute
+
 // pausesAlone is how often a request may pause with nothing else to send, before it is its own fault.
 const pausesAlone = 5
 
@@ -53,9 +64,13 @@ func newRun(d *Drainer, ctx, window context.Context, requests int) *run {
 	if requests > 0 {
 		r.left = requests
 	}
-	send, cancel := context.WithCancel(context.WithoutCancel(ctx))
-	forget := context.AfterFunc(ctx, func() { time.AfterFunc(grace, cancel) })
-	r.send, r.close = send, func() { forget(); cancel() }
+	send, cut := context.WithCancel(context.WithoutCancel(ctx))
+	wrapUp, end := context.WithCancel(context.WithoutCancel(ctx))
+	forget := context.AfterFunc(ctx, func() {
+		time.AfterFunc(lastAnswers, cut)
+		time.AfterFunc(lastAnswers+settling, end)
+	})
+	r.send, r.wrapUp, r.close = send, wrapUp, func() { forget(); cut(); end() }
 	r.breaker = gobreaker.NewTwoStepCircuitBreaker[any](gobreaker.Settings{
 		MaxRequests: 1,
 		Timeout:     shortestWait / 2, // how long to wait is for the run to say
@@ -68,6 +83,9 @@ func newRun(d *Drainer, ctx, window context.Context, requests int) *run {
 // end gives back what is in hand, and counts what is left.
 func (r *run) end() {
 	defer r.close()
+	if r.empty {
+		return
+	}
 	r.letGo()
 	patience := moveTimeout
 	if r.ctx.Err() != nil {
@@ -89,29 +107,37 @@ func (r *run) letGo() {
 	for _, one := range r.held {
 		_ = one.delivery.Return() // if it cannot be given back, it comes back by itself
 	}
-	r.suspects, r.held, r.fresh = nil, nil, 0
+	r.suspects, r.held, r.news, r.fresh = nil, nil, 0, 0
 }
 
 const (
-	shortestWait, longestWait = 200 * time.Millisecond, 5 * time.Second
+	// shortestWait doubles up to longestWait, or, while the primary is down, to longestDown: the probe costs it little, and one
+	// that comes and goes is found whenever it is there for two seconds.
+	shortestWait, longestWait, longestDown = 200 * time.Millisecond, 5 * time.Second, 2 * time.Second
 	// soonAfterProbe bounds the doubling of waits while the probe says that the primary is alive.
 	soonAfterProbe = 3
 )
 
-// wait sleeps before the next probe: longer each time, and no shorter than the primary has asked for, which holds for the
-// runs to come, too.
-func (r *run) wait(asked time.Duration) {
-	d := min(shortestWait<<min(r.waits, 10), longestWait)
+// wait sleeps before the next probe: longer each time, up to longest, and no shorter than the primary has asked for, which
+// holds for the runs to come, too.
+func (r *run) wait(longest, asked time.Duration) {
+	d := min(shortestWait<<min(r.waits, 10), longest)
 	d = d/2 + rand.N(d/2)
 	r.waits++
 	if asked > 0 {
 		r.notBefore = time.Now().Add(asked + rand.N(shortestWait/4)) // workers that were told the same do not come at once
 	}
-	r.sleep(max(d, time.Until(r.notBefore)))
+	d = max(d, time.Until(r.notBefore))
+	if r.keptFor()+d > longestInHand {
+		r.letGo()
+	}
+	r.sleep(d)
 }
 
-// sleep ends with the window, at the latest.
+// sleep ends with the window, at the latest. Meanwhile Ready may ask the source.
 func (r *run) sleep(d time.Duration) {
+	r.using.Unlock()
+	defer r.using.Lock()
 	timer := time.NewTimer(d)
 	defer timer.Stop()
 	select {
@@ -124,21 +150,38 @@ func (r *run) sleep(d time.Duration) {
 type pause struct {
 	after  time.Duration
 	reason string
-	lost   bool // the connection to the broker: what was in hand is not any more
+	lost   bool // the connection to the broker, or it does not answer: what was in hand may not be any more
 }
 
 // result is what became of one request in hand.
 type result struct {
 	delivery Delivery
+	taken    time.Time
 	outcome  Outcome // empty: it is still in hand, and is to be returned or, when no queue would have it, held
 	key      string  // tells requests apart
 	attempt  int
 	alone    bool // nothing else could be in flight
 	sent     bool
 	tripped  bool // it has opened the breaker
+	again    bool // it was held before, and has only been tried to be moved
+	move     move // the last that was tried
 	verdict  target.Verdict
 	latency  time.Duration
 	err      error
+}
+
+// move is where a request is to go, and which request that is: one that comes again after other attempts, or that an
+// operator has redriven, is another.
+type move struct {
+	outcome    Outcome
+	queue      string
+	headers    map[string]any
+	attempts   int
+	redrivenAt time.Time
+}
+
+func (m move) isOf(d Delivery) bool {
+	return m.attempts == d.Attempts() && m.redrivenAt.Equal(d.RedrivenAt())
 }
 
 // stuckAfter is how long nothing may come while something waits.
@@ -147,17 +190,17 @@ const stuckAfter = 10 * time.Second
 // consume takes requests and settles them until the queue is empty or the run is over (nil), or it must pause. When it
 // returns, nothing is in flight.
 func (r *run) consume() (why *pause) {
-	if err := r.source.Take(r.send, r.pace.limit); err != nil {
-		return &pause{reason: err.Error(), lost: true}
+	begin := time.Now()
+	if p := r.take(); p != nil {
+		return p
 	}
-	r.fresh = 0
 	arrivals, lost, stop := r.feed()
 	results := make(chan result)
-	quiet := time.NewTicker(idle)
-	defer quiet.Stop()
 	over, last := r.window.Done(), time.Now()
+	lull := max(idle, last.Sub(begin)) // a delivery is under way for about half as long as it took to begin
+	quiet := time.NewTicker(lull)
+	defer quiet.Stop()
 	var returning []result
-	var turn turn
 	stopping := false
 	halt := func(p *pause) {
 		if stopping = true; p != nil && (why == nil || p.after > why.after) {
@@ -166,25 +209,34 @@ func (r *run) consume() (why *pause) {
 	}
 	for inFlight := 0; !stopping || inFlight > 0; {
 		var in <-chan Delivery
-		if !stopping && inFlight < r.pace.limit && r.left != 0 && turn.has(r) {
+		if !stopping && inFlight < r.limit() && r.left != 0 && r.turn.has(r.limiter) {
 			in = arrivals
 		}
 		select {
 		case d := <-in:
 			inFlight++
 			r.left = max(r.left-1, -1)
-			turn.use()
+			r.turn.use()
 			last = time.Now()
 			go func(alone bool) { results <- r.handle(d, alone) }(r.pace.limit == 1)
+			if p := r.weigh(d.Size()); p != nil {
+				halt(p)
+			}
 		case one := <-results:
 			inFlight--
 			last = time.Now()
+			if !one.sent { // the rate is for what is replayed
+				r.turn.come()
+			}
 			p := r.settle(one, &returning)
+			if p == nil && r.keptFor() > longestInHand {
+				p = &pause{reason: "what no queue would have goes back from time to time"}
+			}
 			if p != nil || r.left == 0 && inFlight == 0 {
 				halt(p)
 			}
-		case <-turn.due:
-			turn.come()
+		case <-r.turn.due:
+			r.turn.come()
 		case err := <-lost:
 			lost = nil
 			if stopping = true; why == nil {
@@ -192,10 +244,11 @@ func (r *run) consume() (why *pause) {
 			}
 			why.lost = true
 		case <-quiet.C:
-			if inFlight > 0 || stopping || in == nil || time.Since(last) < idle {
+			if inFlight > 0 || stopping || in == nil || time.Since(last) < lull {
 				continue
 			}
 			waiting, err := r.source.Waiting(r.window)
+			quiet.Reset(stillIdle)
 			switch {
 			case err != nil && r.window.Err() == nil:
 				halt(&pause{reason: err.Error(), lost: true})
@@ -209,23 +262,24 @@ func (r *run) consume() (why *pause) {
 		}
 	}
 	stop()
-	if err := r.source.Stop(r.send); err != nil && why == nil { // before anything goes back: it would come again at once
+	if err := r.source.Stop(r.wrapUp); err != nil && why == nil { // before anything goes back: it would come again at once
 		why = &pause{reason: err.Error(), lost: true}
 	}
 	r.conclude(returning, why)
 	return why
 }
 
-// turn is the leave to take one more request, by the rate.
+// turn is the leave to take one more request, by the rate. What is not used is for the next consume, or the next run: at
+// few a minute, it would be long until another.
 type turn struct {
 	granted bool
 	due     <-chan time.Time
 }
 
 // has says whether one may be taken now, and sees to it that due says when, if not.
-func (t *turn) has(r *run) bool {
+func (t *turn) has(limiter *rate.Limiter) bool {
 	if !t.granted && t.due == nil {
-		delay := r.limiter.Reserve().Delay()
+		delay := limiter.Reserve().Delay()
 		t.granted = delay == 0
 		if !t.granted {
 			t.due = time.After(delay)
@@ -267,15 +321,15 @@ func (r *run) feed() (arrivals chan Delivery, lost chan error, stop func()) {
 
 // handle replays one request and settles it, unless that is for the run to decide.
 func (r *run) handle(d Delivery, alone bool) result {
-	out := result{delivery: d, attempt: d.Attempts() + 1, alone: alone}
+	out := result{delivery: d, taken: time.Now(), attempt: d.Attempts() + 1, alone: alone}
 	request, err := d.Request()
 	if err != nil {
 		return r.park(out, "the message cannot be read: "+err.Error())
 	}
-	if out.key = request.ID; out.key == "" { // another program's: it is known by what it says
-		out.key = fmt.Sprintf("%x", sha256.Sum256(request.Body))
+	if out.key = request.ID; out.key == "" { // another program's: given back, it is known by what it says only
+		out.key, request.ID = fmt.Sprintf("%x", sha256.Sum256(request.Body)), d.Identify()
 	}
-	if r.isStale(request) {
+	if r.isStale(d, request) {
 		switch r.options.Stale {
 		case StalePark:
 			return r.park(out, fmt.Sprintf("older than %s", r.options.MaxAge))
@@ -283,6 +337,10 @@ func (r *run) handle(d Delivery, alone bool) result {
 			out.outcome, out.err = Expired, d.Done()
 			return out
 		}
+	}
+	if known, ok := r.refused.get(out.key); ok && known.isOf(d) { // the primary has answered it: it is not asked again
+		out.again = true
+		return r.move(out, known.outcome, known.queue, known.headers)
 	}
 	done, err := r.breaker.Allow()
 	if err != nil {
@@ -309,8 +367,13 @@ func (r *run) handle(d Delivery, alone bool) result {
 	return out
 }
 
-func (r *run) isStale(request *envelope.Request) bool {
-	return r.options.MaxAge > 0 && !request.ReceivedAt.IsZero() && time.Since(request.ReceivedAt) > r.options.MaxAge
+// isStale goes by when the request came, or by when an operator wanted it to be sent after all.
+func (r *run) isStale(d Delivery, request *envelope.Request) bool {
+	since := request.ReceivedAt
+	if at := d.RedrivenAt(); at.After(since) {
+		since = at
+	}
+	return r.options.MaxAge > 0 && !since.IsZero() && time.Since(since) > r.options.MaxAge
 }
 
 // park moves a request to the parked queue.
@@ -335,11 +398,12 @@ func (r *run) retry(out result) result {
 }
 
 func (r *run) move(out result, outcome Outcome, queue string, headers map[string]any) result {
-	ctx, cancel := context.WithTimeout(r.send, moveTimeout)
+	ctx, cancel := context.WithTimeout(r.wrapUp, moveTimeout)
 	defer cancel()
 	if err := out.delivery.Move(ctx, queue, headers); err != nil {
 		out.err = fmt.Errorf("queue %s: %w", queue, err)
 		out.outcome = Held
+		out.move = move{outcome, queue, headers, out.delivery.Attempts(), out.delivery.RedrivenAt()}
 		return out
 	}
 	out.outcome = outcome
@@ -353,7 +417,10 @@ func (r *run) settle(one result, returning *[]result) *pause {
 		r.answers = one.verdict.Status != 0
 		return &pause{after: one.verdict.After, reason: one.verdict.Reason}
 	}
-	delete(r.paused, one.key)
+	r.paused.delete(one.key)
+	if one.outcome != Held {
+		r.refused.delete(one.key)
+	}
 	if one.sent {
 		if p := r.blame(); p != nil {
 			return p
@@ -368,7 +435,7 @@ func (r *run) blame() (p *pause) {
 	r.suspects = nil
 	for _, one := range guilty {
 		one = r.retry(one)
-		delete(r.paused, one.key)
+		r.paused.delete(one.key)
 		if q := r.book(one); q != nil {
 			p = q
 		}
@@ -406,15 +473,53 @@ func (r *run) book(one result) *pause {
 
 // hold keeps a request in hand that no queue would have: given back, it would come again at once.
 func (r *run) hold(one result) *pause {
-	r.options.Log.Error("a request stays where it is", "id", one.key, "error", one.err)
+	if !one.again {
+		r.options.Log.Error("a request stays where it is", "id", one.key, "error", one.err)
+		r.news++
+	}
+	if one.key != "" {
+		r.refused.set(one.key, one.move)
+	}
 	r.report.Trouble = one.err.Error()
 	r.held = append(r.held, one)
 	r.fresh++
 	switch {
-	case len(r.held) >= mostHeld:
+	case r.news >= mostHeld, len(r.held) >= mostRecent, r.kept() >= mostBytes:
 		r.overfull = true
 		return &pause{reason: one.err.Error()}
-	case r.fresh >= r.pace.limit: // else the source would wait for these to be settled
+	case r.fresh >= r.ahead: // else the source would wait for these to be settled
+		return r.take()
+	}
+	return nil
+}
+
+// limit is how many may be in flight: as the pace has it, if there is room for so many.
+func (r *run) limit() int { return max(min(r.pace.limit, r.room()), 1) }
+
+// room is for how many there is, if all are as large as the largest of the last ones.
+func (r *run) room() int { return (mostBytes - r.kept()) / max(r.largest, 1) }
+
+// kept is the bytes that are in hand from one consume to the next.
+func (r *run) kept() (bytes int) {
+	for _, one := range slices.Concat(r.suspects, r.held) {
+		bytes += one.delivery.Size()
+	}
+	return bytes
+}
+
+// keptFor is for how long the first of them has been in hand; 0 if there are none.
+func (r *run) keptFor() (longest time.Duration) {
+	for _, one := range slices.Concat(r.suspects, r.held) {
+		longest = max(longest, time.Since(one.taken))
+	}
+	return longest
+}
+
+// weigh notes the size of a request, and asks for fewer as soon as they are too large, or for more when there is room for
+// twice as many, so that sizes which vary do not make it ask all the time. What was large is forgotten slowly.
+func (r *run) weigh(size int) *pause {
+	r.largest = max(size, r.largest-r.largest/32)
+	if now := r.limit(); now < r.ahead || now > r.ahead && r.room() >= 2*r.ahead {
 		return r.take()
 	}
 	return nil
@@ -423,8 +528,8 @@ func (r *run) hold(one result) *pause {
 // take asks the source for as many as may be in flight now. What is in hand already comes on top, so that for a moment
 // after a change there may be up to twice as many in hand; no more are sent.
 func (r *run) take() *pause {
-	r.fresh = 0
-	if err := r.source.Take(r.send, r.pace.limit); err != nil {
+	r.fresh, r.ahead = 0, r.limit()
+	if err := r.source.Take(r.wrapUp, r.ahead); err != nil {
 		return &pause{reason: err.Error(), lost: true}
 	}
 	return nil
@@ -452,16 +557,16 @@ func (r *run) count(o Outcome) {
 // alone, is kept instead: whether that is its fault is for the next one to tell. When too many do so in a row, it is
 // nobody's.
 func (r *run) conclude(returning []result, why *pause) {
-	if why != nil && why.lost { // with the connection, all of it
-		r.suspects, r.held, r.fresh = nil, nil, 0
-		return
-	}
 	if why == nil && len(returning) == 0 {
 		return // the queue is empty, or the run over: what is kept goes back in the end
 	}
-	r.pace.pause()
-	if len(returning) == 1 && r.suspicious(returning[0]) {
-		return
+	// When the broker does not answer, all goes back: it may be that only what was asked is lost, and not what is in hand.
+	lost := why != nil && why.lost
+	if !lost {
+		r.pace.pause()
+		if len(returning) == 1 && r.suspicious(returning[0]) {
+			return
+		}
 	}
 	r.letGo()
 	for _, one := range returning {
@@ -471,29 +576,53 @@ func (r *run) conclude(returning []result, why *pause) {
 
 // suspicious counts a pause, and says whether the request is settled or kept for it.
 func (r *run) suspicious(one result) bool {
-	if !one.sent || !one.alone {
+	if !one.sent || !one.alone || r.send.Err() != nil { // the last: we have cut it off
 		return false
 	}
-	r.paused[one.key]++
-	switch again := r.paused[one.key]; {
+	again, _ := r.paused.get(one.key)
+	again++
+	r.paused.set(one.key, again)
+	switch {
 	case again > pausesAlone && r.nothingElse():
 		out := r.retry(one)
 		if out.err != nil {
 			return false
 		}
-		delete(r.paused, one.key)
+		r.paused.delete(one.key)
 		r.count(out.outcome)
 		return true
-	case again > 1 && len(r.suspects) < mostSuspects:
+	case r.isLong(one.verdict.After) && r.stepAside(one):
+		return true
+	case again > 1 && !r.isLong(one.verdict.After) && len(r.suspects) < mostSuspects && r.kept() < mostBytes:
 		r.suspects = append(r.suspects, one)
 		return true
 	}
 	return false
 }
 
+// isLong says that no other request is sent soon: after the wait that the primary asks for, the run is over, or the request
+// has been in hand for too long.
+func (r *run) isLong(wait time.Duration) bool {
+	end, bounded := r.window.Deadline()
+	return wait > longestInHand || r.left == 0 || wait > 0 && bounded && time.Until(end) <= wait
+}
+
+// stepAside moves a request to the first retry queue, and counts no attempt. Given back, it would be the first of the queue
+// again, and when each run sends but this one, it stalls the rest for ever.
+func (r *run) stepAside(one result) bool {
+	if len(r.options.Retries) == 0 {
+		return false
+	}
+	if r.move(one, Returned, r.options.Retries[0], map[string]any{HeaderAttempt: int64(one.attempt - 1)}).err != nil {
+		return false
+	}
+	r.count(Returned)
+	return true
+}
+
 // nothingElse says that no other request waits, so that none can tell whose fault a pause is.
 func (r *run) nothingElse() bool {
-	waiting, err := r.source.Waiting(r.send)
+	waiting, err := r.source.Waiting(r.wrapUp)
 	return err == nil && waiting == 0
 }
 

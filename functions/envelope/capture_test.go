@@ -91,6 +91,36 @@ func TestReplayTarget(t *testing.T) {
 	}
 }
 
+// TestUnsendable holds that what is no request is told from one before anything is sent, without showing any of it.
+func TestUnsendable(t *testing.T) {
+	t.Parallel()
+	base, err := url.Parse("http://p/v2")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, row := range []struct{ method, target, want string }{
+		{"", "/geheim", "it has no method"},
+		{"POST", "", "its target is not a path"},
+		{"POST", "geheim", "its target is not a path"},
+		{"POST", "http://geheim/", "its target is not a path"},
+		{"POST", "?geheim", "its target is not a path"},
+		{"POST", "/geheim\r\nX: y", "its target holds a space or a control character"},
+		{"POST", "/geheim?\x00", "its target holds a space or a control character"},
+		{"POST", "/geh eim", "its target holds a space or a control character"},
+	} {
+		if _, err := (&Request{ID: "id", Method: row.method, Target: row.target}).HTTP(context.Background(), base); err == nil || err.Error() != row.want {
+			t.Errorf("%s %q: got %v, want %s", row.method, row.target, err, row.want)
+		}
+	}
+	root, err := url.Parse("http://p")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := (&Request{Method: "POST", Target: "//geheim%zz"}).HTTP(context.Background(), root); err == nil || strings.Contains(err.Error(), "geheim") {
+		t.Errorf("an escape that is none: got %v", err)
+	}
+}
+
 // TestRoundTrip takes a request through all four: what is sent in the end is what came, but for the headers that belong
 // to one connection.
 func TestRoundTrip(t *testing.T) {

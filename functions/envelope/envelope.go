@@ -10,7 +10,7 @@ package envelope
 import (
 	"bytes"
 	"context"
-	"fmt"
+	"errors"
 	"io"
 	"net/http"
 	"net/url"
@@ -57,10 +57,16 @@ func (r *Request) Bodyless() bool { return len(r.Body) == 0 }
 //
 // Headers that belong to one connection only (RFC 9110, 7.6.1) are left out, and Content-Length is made anew from the
 // body. The Host is that of base.
+//
+// A request of another program may be none that can be sent. The error says why, and shows nothing of it; names and
+// values of headers are for net/http to refuse, before it connects.
 func (r *Request) HTTP(ctx context.Context, base *url.URL) (*http.Request, error) {
+	if r.Method == "" {
+		return nil, errors.New("it has no method") // net/http would send a GET
+	}
 	target, err := targetURL(base, r.Target)
 	if err != nil {
-		return nil, fmt.Errorf("request %s: %w", r.ID, err)
+		return nil, err
 	}
 	out := &http.Request{
 		Method: r.Method,
@@ -78,7 +84,7 @@ func (r *Request) HTTP(ctx context.Context, base *url.URL) (*http.Request, error
 		out.Body, _ = out.GetBody()
 	}
 	if len(r.Trailer) > 0 {
-		out.Trailer = r.Trailer.Clone()
+		out.Trailer = endToEnd(r.Trailer)
 		out.ContentLength = -1 // trailers travel in chunked bodies only
 	}
 	return out.WithContext(ctx), nil
@@ -88,7 +94,10 @@ func (r *Request) HTTP(ctx context.Context, base *url.URL) (*http.Request, error
 func targetURL(base *url.URL, target string) (*url.URL, error) {
 	path, query, hasQuery := strings.Cut(target, "?")
 	if !strings.HasPrefix(path, "/") {
-		return nil, fmt.Errorf("target %q is not in origin form", target)
+		return nil, errors.New("its target is not a path")
+	}
+	if strings.ContainsFunc(target, func(c rune) bool { return c <= ' ' || c == 0x7f }) {
+		return nil, errors.New("its target holds a space or a control character") // it would end the request line
 	}
 	path = strings.TrimSuffix(base.EscapedPath(), "/") + path
 	u := &url.URL{Scheme: base.Scheme, User: base.User, Host: base.Host, RawQuery: query, ForceQuery: hasQuery}
@@ -100,7 +109,7 @@ func targetURL(base *url.URL, target string) (*url.URL, error) {
 	// keeps its bytes too, unless it holds characters that no URI may hold: those are percent-encoded.
 	var err error
 	if u.Path, err = url.PathUnescape(path); err != nil {
-		return nil, fmt.Errorf("target %q: %w", target, err)
+		return nil, errors.New("its target has an escape that is none")
 	}
 	u.RawPath = path
 	return u, nil

@@ -4,7 +4,9 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"net/http"
+	"slices"
 	"strings"
 	"time"
 	"unicode/utf8"
@@ -77,7 +79,8 @@ func (r *Request) encode() string {
 }
 
 // Decode is the way back from Metadata: a Request with the given message id and body. The message body of a bodyless
-// request is not a request body and is dropped.
+// request is not a request body and is dropped. Names of headers may be in any case, as another program writes them, and
+// come out in the form that net/http has them in.
 func Decode(id, meta string, body []byte) (*Request, error) {
 	var m metadata
 	if err := json.Unmarshal([]byte(meta), &m); err != nil {
@@ -95,15 +98,30 @@ func Decode(id, meta string, body []byte) (*Request, error) {
 	}
 	switch m.Charset {
 	case "":
-		return r, nil
 	case latin1:
 		if err := r.fromLatin1(); err != nil {
 			return nil, fmt.Errorf("metadata of %s: %w", id, err)
 		}
-		return r, nil
 	default:
 		return nil, fmt.Errorf("metadata of %s has charset %q, this program reads %q", id, m.Charset, latin1)
 	}
+	r.Header, r.Trailer = canonical(r.Header), canonical(r.Trailer)
+	return r, nil
+}
+
+// canonical is h with its names as net/http looks them up. The values of names that differ in case only come together,
+// in the order of the names as they were.
+func canonical(h http.Header) http.Header {
+	names := slices.Sorted(maps.Keys(h))
+	if !slices.ContainsFunc(names, func(name string) bool { return http.CanonicalHeaderKey(name) != name }) {
+		return h // as Capture wrote it
+	}
+	out := make(http.Header, len(h))
+	for _, name := range names {
+		key := http.CanonicalHeaderKey(name)
+		out[key] = append(out[key], h[name]...)
+	}
+	return out
 }
 
 func (r *Request) isUTF8() bool {

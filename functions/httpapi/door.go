@@ -54,6 +54,11 @@ type Options struct {
 	Tokens         []string
 	WebhookSecrets []string
 	Log            *slog.Logger
+	// Answered, if set, is called for each request that is not about the server itself, when it has been answered, with one
+	// of [Outcomes] or the code of an error of the store.
+	Answered func(outcome string, took time.Duration)
+	// Metrics, if set, answers GET and HEAD of /metrics.
+	Metrics http.Handler
 }
 
 // Door is the handler.
@@ -80,6 +85,9 @@ func New(o Options, store Store) (*Door, error) {
 		return nil, err
 	}
 	d := &Door{options: o, prefix: strings.TrimRight(o.Prefix, "/"), store: store, keys: keys, queue: string(queue)}
+	if d.options.Answered == nil {
+		d.options.Answered = func(string, time.Duration) {}
+	}
 	if o.Rate > 0 {
 		d.limiter = rate.NewLimiter(rate.Limit(o.Rate), max(1, int(o.Rate)))
 	}
@@ -87,26 +95,37 @@ func New(o Options, store Store) (*Door, error) {
 }
 
 func (d *Door) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	defer d.recover(w, r)
+	begin := time.Now()
+	if outcome := d.answer(w, r); outcome != "" {
+		d.options.Answered(outcome, time.Since(begin))
+	}
+}
+
+// answer answers a request, and returns the outcome; none for one that asks about the server itself.
+func (d *Door) answer(w http.ResponseWriter, r *http.Request) (outcome string) {
+	defer d.recover(w, r, &outcome)
 	uri := originForm(r.RequestURI)
 	if r.Method == http.MethodGet || r.Method == http.MethodHead {
-		switch path, _, _ := strings.Cut(uri, "?"); path {
-		case "/livez":
+		switch path, _, _ := strings.Cut(uri, "?"); {
+		case path == "/livez":
 			d.livez(w)
-			return
-		case "/readyz":
+			return ""
+		case path == "/readyz":
 			d.readyz(w, r)
-			return
+			return ""
+		case path == "/metrics" && d.options.Metrics != nil:
+			d.options.Metrics.ServeHTTP(w, r)
+			return ""
 		}
 	}
 	target, ok := d.target(uri)
 	switch {
 	case !ok:
-		notFound(d.prefix).refuse(w, r)
+		return notFound(d.prefix).refuse(w, r)
 	case !slices.Contains(d.options.Methods, r.Method):
-		methodNotQueued.refuse(w, r)
+		return methodNotQueued.refuse(w, r)
 	default:
-		d.enqueue(w, r, target)
+		return d.enqueue(w, r, target)
 	}
 }
 
@@ -135,8 +154,8 @@ func (d *Door) target(uri string) (string, bool) {
 	}
 }
 
-// enqueue captures the request, stores it, and answers.
-func (d *Door) enqueue(w http.ResponseWriter, r *http.Request, target string) {
+// enqueue captures the request, stores it, answers, and returns the outcome.
+func (d *Door) enqueue(w http.ResponseWriter, r *http.Request, target string) string {
 	// The client's going away does not end the wait: what has been sent to the broker cannot be called back, and what
 	// is in hand stays counted until it is done.
 	ctx, cancel := context.WithDeadline(context.WithoutCancel(r.Context()), d.deadline(r))
@@ -145,33 +164,29 @@ func (d *Door) enqueue(w http.ResponseWriter, r *http.Request, target string) {
 	// Before anything is counted: what strangers send must not use up what others may.
 	authorized := d.keys.open() || d.keys.hasToken(r.Header)
 	if !authorized && !d.keys.maySign(r.Header) {
-		unauthorized.refuse(w, r)
-		return
+		return unauthorized.refuse(w, r)
 	}
 	r.Header.Del(authorization)
 
 	held, problem := d.admit(r)
 	if problem != nil {
-		problem.refuse(w, r)
-		return
+		return problem.refuse(w, r)
 	}
 	defer d.release(held)
 
 	request, err := envelope.Capture(r, target, d.options.Limits)
 	if err != nil {
-		d.unreadable(err).refuse(w, r)
-		return
+		return d.unreadable(err).refuse(w, r)
 	}
 	if !authorized && !d.keys.isSigned(request) {
-		unauthorized.write(w)
-		return
+		return unauthorized.write(w)
 	}
 	if err := d.store.Publish(ctx, request); err != nil {
 		d.options.Log.Debug("not stored", "id", request.ID, "error", err)
-		notStored(err, request.ID).write(w)
-		return
+		return notStored(err, request.ID).write(w)
 	}
 	d.accepted(w, request)
+	return Accepted
 }
 
 // deadline is the door's timeout from now, or a little before the platform's own deadline if that comes sooner.
@@ -210,6 +225,9 @@ func (d *Door) release(held int64) {
 	d.bytes.Add(-held)
 }
 
+// InHand is how many requests are in hand now, and how many bytes their bodies may take.
+func (d *Door) InHand() (requests, bytes int64) { return d.requests.Load(), d.bytes.Load() }
+
 // unreadable is the answer to a request that could not be captured.
 func (d *Door) unreadable(err error) *problem {
 	switch {
@@ -247,7 +265,7 @@ func (d *Door) accepted(w http.ResponseWriter, r *envelope.Request) {
 var contentTypeJSON = []string{"application/json"}
 
 // recover turns a bug of ours into a 500, and keeps it from the other requests.
-func (d *Door) recover(w http.ResponseWriter, r *http.Request) {
+func (d *Door) recover(w http.ResponseWriter, r *http.Request, outcome *string) {
 	v := recover()
 	if v == nil {
 		return
@@ -256,5 +274,5 @@ func (d *Door) recover(w http.ResponseWriter, r *http.Request) {
 		panic(v)
 	}
 	d.options.Log.Error("panic", "error", fmt.Sprint(v), "method", r.Method, "stack", string(debug.Stack()))
-	internal.write(w)
+	*outcome = internal.write(w)
 }

@@ -11,6 +11,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"os"
+	"slices"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -91,6 +92,9 @@ func checkAnswer(t *testing.T, w *httptest.ResponseRecorder, status int, name st
 	}
 	if got := w.Header().Get("Content-Type"); got != "application/problem+json" {
 		t.Errorf("Content-Type: got %q", got)
+	}
+	if !slices.Contains(append(Outcomes(), "queue-full", "not-configured"), name) { // the store's, and that of no door
+		t.Errorf("%s is not among the outcomes", name)
 	}
 	if p.Type != "urn:fallback:problem:"+name || p.Status != status || p.Title == "" || p.Detail == "" {
 		t.Errorf("problem: got %+v, want %s with status %d", p, name, status)

@@ -6,8 +6,20 @@ import (
 	"fmt"
 	"net/http"
 	"strconv"
+	"strings"
 	"time"
 )
+
+// Accepted is the outcome of a request that is stored. That of any other is what its problem's type ends with.
+const Accepted = "accepted"
+
+// Outcomes are those of the door itself; the codes of its store's errors come on top.
+func Outcomes() []string {
+	return []string{
+		Accepted, "method-not-queued", "unauthorized", "unreadable", "body-too-slow", "body-too-large", "headers-too-large",
+		"not-found", "rate-limited", "overloaded", "not-stored", "internal",
+	}
+}
 
 // problem is an RFC 9457 error answer. Type is stable and made for programs, Detail is for people.
 type problem struct {
@@ -27,8 +39,11 @@ const (
 	retryLater = 30
 )
 
+// typePrefix is what the types of all problems begin with.
+const typePrefix = "urn:fallback:problem:"
+
 func newProblem(status int, name, detail string) problem {
-	return problem{Type: "urn:fallback:problem:" + name, Title: http.StatusText(status), Status: status, Detail: detail}
+	return problem{Type: typePrefix + name, Title: http.StatusText(status), Status: status, Detail: detail}
 }
 
 func (p problem) after(seconds int) problem {
@@ -45,7 +60,7 @@ var (
 	overloaded     = newProblem(http.StatusServiceUnavailable, "overloaded", "Too many requests at the same time.").after(retrySoon)
 	internal       = newProblem(http.StatusInternalServerError, "internal", "Something is wrong here; the request was not accepted.")
 	unauthorized   = problem{
-		Type: "urn:fallback:problem:unauthorized", Title: "Unauthorized", Status: http.StatusUnauthorized,
+		Type: typePrefix + "unauthorized", Title: "Unauthorized", Status: http.StatusUnauthorized,
 		Detail:    "A token in Fallback-Authorization or a webhook signature is needed.",
 		challenge: `Bearer realm="fallback"`,
 	}
@@ -100,7 +115,8 @@ func unavailable(err error, what string) *problem {
 	return &p
 }
 
-func (p problem) write(w http.ResponseWriter) {
+// write writes the answer, and returns the outcome.
+func (p problem) write(w http.ResponseWriter) (outcome string) {
 	h := w.Header()
 	h.Set("Content-Type", "application/problem+json")
 	h.Set("Cache-Control", "no-store")
@@ -112,6 +128,7 @@ func (p problem) write(w http.ResponseWriter) {
 	}
 	w.WriteHeader(p.Status)
 	_, _ = w.Write(p.body())
+	return strings.TrimPrefix(p.Type, typePrefix)
 }
 
 func (p problem) body() []byte {
@@ -129,14 +146,14 @@ const (
 
 // refuse writes the answer to a request whose body has not been read to its end. By itself net/http would read up to
 // 256 KiB of it first, for as long as the client may take to send them.
-func (p problem) refuse(w http.ResponseWriter, r *http.Request) {
+func (p problem) refuse(w http.ResponseWriter, r *http.Request) (outcome string) {
 	control := http.NewResponseController(w)
 	if r.ContentLength == 0 || control.SetReadDeadline(time.Now().Add(arrivePatience)) != nil {
-		p.write(w) // there is no body, or no connection that it would come from
-		return
+		return p.write(w) // there is no body, or no connection that it would come from
 	}
 	w.Header().Set("Content-Length", strconv.Itoa(len(p.body()))) // else what is flushed is chunked
-	p.write(w)
+	outcome = p.write(w)
 	_ = control.Flush()
 	_ = control.SetReadDeadline(time.Now().Add(lingerPatience))
+	return outcome
 }

@@ -34,3 +34,12 @@ var (
 	// ErrNotAsked: see [Count], its only user.
 	ErrNotAsked = &Failure{"not-asked", "not asked"}
 )
+
+// Codes are those of the errors of [Publisher.Publish].
+func Codes() []string {
+	var codes []string
+	for _, f := range []*Failure{ErrUnavailable, ErrBlocked, ErrRefused, ErrUnroutable, ErrUnconfirmed, ErrOverloaded, ErrClosed, ErrNotAllowed} {
+		codes = append(codes, f.code)
+	}
+	return codes
+}

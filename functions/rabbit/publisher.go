@@ -169,6 +169,16 @@ func (p *Publisher) Run(ctx context.Context) {
 	}
 }
 
+// State says whether there is a connection that a publish would go over, and whether the broker takes nothing on it, for
+// want of memory or disk. It asks nobody.
+func (p *Publisher) State() (connected, blocked bool) {
+	s := p.current.Load()
+	if s == nil || !s.usable() {
+		return false, false
+	}
+	return true, s.blocked.Load()
+}
+
 // Close ends the connection and every goroutine of the publisher. Publishes under way fail, so it is for after the
 // last one.
 func (p *Publisher) Close() {

@@ -89,11 +89,11 @@ func (p *Publisher) report(err error) {
 	case err == nil:
 		p.states.change("queue", "", slog.LevelInfo, "the queue is there", "queue", queue)
 	case errors.Is(err, ErrUnroutable):
-		p.states.change("queue", "missing", slog.LevelError, "the queue does not exist: answering 503",
+		p.states.change("queue", "missing", slog.LevelError, "the queue does not exist: nothing can be stored on it",
 			"queue", queue, "error", err, "hint", "import rabbitmq/definitions.json, or use a user that may declare it")
 	case errors.Is(err, ErrNotAllowed):
-		p.states.change("queue", "permission", slog.LevelError, "the broker's user may not publish: answering 503",
-			"error", err, "hint", "give it write permission on amq.default, as rabbitmq/definitions.json does for fallback-publisher")
+		p.states.change("queue", "permission", slog.LevelError, "the broker's user may not publish: nothing can be stored or moved",
+			"error", err, "hint", "give it write permission on amq.default, as rabbitmq/definitions.json does for fallback-publisher and fallback-drainer")
 	case errors.Is(err, ErrNotQuorum):
 		p.states.change("queue", "type", slog.LevelError, "the promise of a 202 does not hold: "+ErrNotQuorum.text,
 			"queue", queue, "error", err, "hint", "drain and delete the queue, then import rabbitmq/definitions.json")
@@ -106,7 +106,7 @@ func (p *Publisher) report(err error) {
 // is not there and the user may. It answers nil, or why it could not tell, or wraps ErrNotAllowed, ErrUnroutable or
 // ErrNotQuorum.
 func (p *Publisher) inspect(s *session) error {
-	err := p.tryPermission(s)
+	err := tryPermission(s.conn, p.options.Queue)
 	switch {
 	case code(err) == amqp.AccessRefused:
 		return fmt.Errorf("%w: %w", ErrNotAllowed, err)
@@ -163,13 +163,13 @@ func (p *Publisher) queueType() string {
 
 // tryPermission publishes a message that no queue takes: the broker looks first whether the user may publish, and then
 // drops it. There is no other way to ask, and a server that finds out with its first request has said that it is ready.
-func (p *Publisher) tryPermission(s *session) error {
-	return ask(s.conn, func(ch *amqp.Channel) error {
+func tryPermission(conn *amqp.Connection, queue string) error {
+	return ask(conn, func(ch *amqp.Channel) error {
 		closes := ch.NotifyClose(make(chan *amqp.Error, 1))
 		if err := ch.Confirm(false); err != nil {
 			return err
 		}
-		confirm, err := ch.PublishWithDeferredConfirm("", p.options.Queue+" permission", false, false, amqp.Publishing{})
+		confirm, err := ch.PublishWithDeferredConfirm("", queue+" permission", false, false, amqp.Publishing{})
 		if err != nil {
 			return err
 		}

@@ -207,6 +207,8 @@ func (s *session) publish(ctx context.Context, queue string, m amqp.Publishing) 
 	if err := s.wire.reserve(ctx, size); err != nil {
 		return fmt.Errorf("%w: it does not read", ErrUnavailable)
 	}
+	s.wire.waiting.Add(1)
+	defer s.wire.waiting.Add(-1)
 	ch := s.channels[s.next.Add(1)%uint32(len(s.channels))]
 	confirm, err := ch.PublishWithDeferredConfirm("", queue, true, false, m)
 	s.wire.unreserve(size)

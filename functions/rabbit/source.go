@@ -2,6 +2,7 @@ package rabbit
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"sync"
@@ -24,6 +25,7 @@ type SourceOptions struct {
 }
 
 // Source takes messages off one queue and keeps each until it is settled: done, given back, or moved to another queue.
+// When more bytes come than it should hold, it forgets the bodies of the last messages, and gives these back later.
 //
 // It has two connections, since a broker under an alarm stops reading those that publish, and with them their acks: one
 // to take, made by [Source.Take], and one to move, made when it is needed. Both are made anew when they are lost; what was
@@ -42,11 +44,17 @@ type Source struct {
 	more chan struct{} // holds a token when ready or lost may have changed
 	work sync.WaitGroup
 
-	mu        sync.Mutex // guards the rest
-	ready     []amqp.Delivery
-	cancelled int  // the last consumer that we have cancelled
-	lost      bool // the connection or the consumer is gone, and nothing more will come
+	mu         sync.Mutex // guards the rest
+	ready      []amqp.Delivery
+	readyBytes int             // of their bodies
+	aside      []amqp.Delivery // without their bodies, for which there was no room; they go back when there is
+	cancelled  int             // the last consumer that we have cancelled
+	lost       bool            // the connection or the consumer is gone, and nothing more will come
 }
+
+// mostReadyBytes bounds the bodies of messages that have come and that Next has not returned; one alone may be larger.
+// The broker knows no such bound: it sends as many messages as may be in hand, whatever their size.
+const mostReadyBytes = 32 << 20
 
 // NewSource returns a Source that has not connected yet.
 func NewSource(o SourceOptions) *Source {
@@ -58,6 +66,17 @@ func NewSource(o SourceOptions) *Source {
 
 // Waiting is how many messages are ready on the queue. The error wraps a [Failure].
 func (s *Source) Waiting(ctx context.Context) (int, error) {
+	kept := s.conn
+	waiting, err := s.waiting(ctx)
+	if errors.Is(err, ErrUnavailable) && ctx.Err() == nil && s.conn == kept && kept != nil && !s.taking {
+		// A process that was frozen finds out only now that the broker has given its connection up.
+		s.disconnect()
+		return s.waiting(ctx)
+	}
+	return waiting, err
+}
+
+func (s *Source) waiting(ctx context.Context) (int, error) {
 	if err := s.connect(ctx); err != nil {
 		return 0, err
 	}
@@ -96,9 +115,13 @@ func (s *Source) Take(ctx context.Context, ahead int) error {
 	if err := s.cancel(); err != nil {
 		return s.failure(err)
 	}
+	if err := s.giveBackAside(); err != nil {
+		return s.failure(err)
+	}
 	if err := s.channel.Qos(ahead, 0, false); err != nil {
 		return s.failure(err)
 	}
+	s.wire.waiting.Store(int64(ahead / 4)) // acks gather like publishes do, but less: each makes room for what comes next
 	s.tag++
 	deliveries, err := s.channel.Consume(s.options.Queue, s.consumer(), false, false, false, false, nil)
 	if err != nil {
@@ -129,7 +152,7 @@ func (s *Source) collect(tag int, deliveries <-chan amqp.Delivery) {
 	defer s.work.Done()
 	for d := range deliveries {
 		s.mu.Lock()
-		s.ready = append(s.ready, d)
+		s.arrived(d)
 		s.mu.Unlock()
 		s.signal()
 	}
@@ -139,6 +162,31 @@ func (s *Source) collect(tag int, deliveries <-chan amqp.Delivery) {
 	}
 	s.mu.Unlock()
 	s.signal()
+}
+
+// arrived keeps a message, or sets it aside; the caller holds mu.
+func (s *Source) arrived(d amqp.Delivery) {
+	if len(s.ready) > 0 && s.readyBytes+len(d.Body) > mostReadyBytes {
+		d.Body = nil
+		s.aside = append(s.aside, d)
+		return
+	}
+	s.ready = append(s.ready, d)
+	s.readyBytes += len(d.Body)
+}
+
+// giveBackAside is for when there is room, or no consumer: they may come again at once.
+func (s *Source) giveBackAside() error {
+	s.mu.Lock()
+	aside := s.aside
+	s.aside = nil
+	s.mu.Unlock()
+	for _, d := range aside {
+		if err := d.Nack(false, true); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 func (s *Source) signal() {
@@ -155,8 +203,10 @@ func (s *Source) Next(ctx context.Context) (*Delivery, error) {
 		lost := s.lost
 		var next *amqp.Delivery
 		if len(s.ready) > 0 && !lost {
-			next = &s.ready[0]
-			s.ready = s.ready[1:]
+			first := s.ready[0]
+			s.ready[0] = amqp.Delivery{} // the slice would keep its body
+			next, s.ready = &first, s.ready[1:]
+			s.readyBytes -= len(first.Body)
 		}
 		s.mu.Unlock()
 		switch {
@@ -164,6 +214,9 @@ func (s *Source) Next(ctx context.Context) (*Delivery, error) {
 			return nil, fmt.Errorf("%w: it was lost", ErrUnavailable)
 		case next != nil:
 			return &Delivery{message: *next, mover: s.mover}, nil
+		}
+		if err := s.giveBackAside(); err != nil { // there is room for them now
+			return nil, s.failure(err)
 		}
 		select {
 		case <-s.more:
@@ -184,15 +237,10 @@ func (s *Source) Stop(ctx context.Context) error {
 	}
 	s.work.Wait() // the client closes a cancelled consumer's deliveries when all have been read
 	s.mu.Lock()
-	unread := s.ready
-	s.ready = nil
+	s.aside = append(s.ready, s.aside...)
+	s.ready, s.readyBytes = nil, 0
 	s.mu.Unlock()
-	for _, d := range unread {
-		if err := d.Nack(false, true); err != nil {
-			return s.failure(err)
-		}
-	}
-	return nil
+	return s.failure(s.giveBackAside())
 }
 
 // Close ends the connections. What is not settled goes back to the queue.
@@ -209,7 +257,7 @@ func (s *Source) disconnect() {
 	s.work.Wait()
 	s.conn, s.channel, s.tag, s.taking = nil, nil, 0, false
 	s.mu.Lock()
-	s.ready, s.cancelled, s.lost = nil, 0, false
+	s.ready, s.readyBytes, s.aside, s.cancelled, s.lost = nil, 0, nil, 0, false
 	s.mu.Unlock()
 }
 
@@ -261,8 +309,12 @@ func (s *Source) failure(err error) error {
 	return fmt.Errorf("%w: %w", ErrUnavailable, err)
 }
 
-// HeaderAttempt is the message header with the number of replays that have been tried.
-const HeaderAttempt = "fallback-attempt"
+const (
+	// HeaderAttempt is the message header with the number of replays that have been tried.
+	HeaderAttempt = "fallback-attempt"
+	// HeaderRedrivenAt is the one with the time when an operator put the message back on the queue: RFC 3339, UTC.
+	HeaderRedrivenAt = "fallback-redriven-at"
+)
 
 // Delivery is a message in hand. It is settled once, by Done, Return or Move; unsettled, it goes back to the queue with
 // the connection.
@@ -277,6 +329,15 @@ func (d *Delivery) Request() (*envelope.Request, error) { return FromMessage(d.m
 // ID is the message's id; empty if it has none.
 func (d *Delivery) ID() string { return d.message.MessageId }
 
+// Identify is the message's id. One of another program that has none gets one now, which goes with it when it is moved,
+// and not when it is given back: then it is as it was. What it says is no id: two may say the same, and mean both.
+func (d *Delivery) Identify() string {
+	if d.message.MessageId == "" {
+		d.message.MessageId = uuid.Must(uuid.NewV7()).String()
+	}
+	return d.message.MessageId
+}
+
 // Attempts is how many replays have been tried.
 func (d *Delivery) Attempts() int {
 	const most = 1 << 20 // whoever wrote more did not count
@@ -289,6 +350,15 @@ func (d *Delivery) Attempts() int {
 	return 0
 }
 
+// Size is how many bytes its body has.
+func (d *Delivery) Size() int { return len(d.message.Body) }
+
+// RedrivenAt is when an operator has put it back on the queue; zero if none has.
+func (d *Delivery) RedrivenAt() time.Time {
+	at, _ := time.Parse(time.RFC3339, d.Header(HeaderRedrivenAt))
+	return at
+}
+
 // Header is the value of one of the message's own headers, for people; empty if there is none.
 func (d *Delivery) Header(name string) string {
 	if v, ok := d.message.Headers[name]; ok {
@@ -296,6 +366,9 @@ func (d *Delivery) Header(name string) string {
 	}
 	return ""
 }
+
+// Forget drops the body, for who keeps many in hand: what is left to do is Return.
+func (d *Delivery) Forget() { d.message.Body = nil }
 
 // Done takes the message off the queue for good.
 func (d *Delivery) Done() error { return settled(d.message.Ack(false)) }
@@ -313,6 +386,9 @@ func settled(err error) error {
 // Move puts the message on another queue, with headers of ours set, or taken off where the value is nil, and takes it off
 // this one when the broker has confirmed that: never before. On an error it is still in hand, and may be on both.
 func (d *Delivery) Move(ctx context.Context, queue string, headers map[string]any) error {
+	if channel, ok := d.message.Acknowledger.(interface{ IsClosed() bool }); ok && channel.IsClosed() {
+		return fmt.Errorf("%w: it was lost, and what was in hand comes again", ErrUnavailable) // moved too, it would be on both
+	}
 	if err := d.mover.store(ctx, queue, d.copy(headers)); err != nil {
 		return err
 	}
@@ -322,10 +398,6 @@ func (d *Delivery) Move(ctx context.Context, queue string, headers map[string]an
 // copy is the message to be published again.
 func (d *Delivery) copy(headers map[string]any) amqp.Publishing {
 	m := d.message
-	id := m.MessageId
-	if id == "" { // another program's: a publish needs one, to be told from others when it comes back
-		id = uuid.Must(uuid.NewV7()).String()
-	}
 	table := amqp.Table{}
 	for name, value := range m.Headers {
 		if !brokersOwn[name] {
@@ -341,14 +413,15 @@ func (d *Delivery) copy(headers map[string]any) amqp.Publishing {
 	}
 	return amqp.Publishing{
 		Headers: table, ContentType: m.ContentType, ContentEncoding: m.ContentEncoding, DeliveryMode: amqp.Persistent,
-		Priority: m.Priority, CorrelationId: m.CorrelationId, ReplyTo: m.ReplyTo, MessageId: id, Timestamp: m.Timestamp,
-		Type: m.Type, AppId: m.AppId, Body: m.Body, // without Expiration, which would delete it, and UserId, which is another's
+		Priority: m.Priority, CorrelationId: m.CorrelationId, ReplyTo: m.ReplyTo, MessageId: d.Identify(), Timestamp: m.Timestamp,
+		Type: m.Type, AppId: m.AppId, Body: m.Body, // with an id, to be told from others if it is returned; without Expiration, which would delete it, and UserId, which is another's
 	}
 }
 
-// brokersOwn are the headers that the broker keeps its own accounts in. Published again, they leave messages stuck on
-// some versions.
+// brokersOwn are the headers that the broker acts on. Its accounts, published again, leave messages stuck on some versions;
+// CC and BCC are further queues, which have had their copy.
 var brokersOwn = map[string]bool{
+	"CC": true, "BCC": true,
 	"x-death": true, "x-delivery-count": true, "x-acquired-count": true,
 	"x-first-death-exchange": true, "x-first-death-queue": true, "x-first-death-reason": true,
 	"x-last-death-exchange": true, "x-last-death-queue": true, "x-last-death-reason": true,

@@ -17,17 +17,24 @@ const (
 	// wirePiece is how much of a batch is written under one deadline: what it bounds is a write that makes no progress, and
 	// not how large a message may be on a slow line.
 	wirePiece = 128 << 10
+	// deadlineEvery is how often the read deadline is moved, at most; the shortest that heartbeats ask for is 1.5 s away.
+	deadlineEvery = 100 * time.Millisecond
+	// With gatherFrom publishes or more waiting for their confirms, the time from one write to the next is gatherEach for each
+	// of them, and at most gatherMost. Fewer and larger batches cost both sides less, and so the confirms come sooner: 128 wait
+	// some 10 ms for them anyway. The runtime's timers are no more exact than gatherFrom of gatherEach.
+	gatherFrom, gatherEach, gatherMost = 8, time.Millisecond / 16, 2 * time.Millisecond
 	// closeFlush bounds how long Close waits for what is still to be written.
 	closeFlush = 500 * time.Millisecond
 )
 
 // wire is the socket below an AMQP connection. Writes return as soon as they are queued, and one goroutine writes all
 // that has queued up meanwhile in few calls: a lone write goes out at once, many become one segment and one system call,
-// for the broker too. Each of these calls has a deadline; when it is missed, the wire closes, and with it everything
-// that waits on it.
+// for the broker too. When many wait for confirms, it lets a moment pass between two writes. Each of these calls has a
+// deadline; when it is missed, the wire closes, and with it everything that waits on it.
 type wire struct {
 	net.Conn
 	timeout time.Duration // of one write
+	waiting atomic.Int64  // publishes that wait for their confirms, or as many as the acks of a consumer are worth
 	heard   atomic.Int64  // when something was last read, Unix nanoseconds, wall clock: it goes on while a process is frozen
 
 	mu       sync.Mutex // guards the next five, and the order in which write deadlines are set
@@ -55,6 +62,20 @@ func (w *wire) Read(p []byte) (int, error) {
 		w.heard.Store(time.Now().UnixNano())
 	}
 	return n, err
+}
+
+// SetReadDeadline moves the deadline, and returns a moment later. The library calls it from its heartbeat's goroutine, which it
+// wakes after each frame and each publish without waiting for it: held here, that goroutine runs ten times a second and not
+// some ten thousand times, each of which would wake a thread of the runtime too.
+func (w *wire) SetReadDeadline(t time.Time) error {
+	err := w.Conn.SetReadDeadline(t)
+	pause := time.NewTimer(deadlineEvery)
+	defer pause.Stop()
+	select {
+	case <-pause.C:
+	case <-w.done:
+	}
+	return err
 }
 
 // silence is for how long nothing has been read.
@@ -122,10 +143,13 @@ func (w *wire) writeBatches() {
 	defer close(w.done)
 	defer w.Conn.Close()
 	var batch []byte
+	var last time.Time
 	for range w.wake {
+		time.Sleep(time.Until(last.Add(w.gather())))
 		runtime.Gosched() // what is about to write may do so first: larger batches cost both sides less, and a lone write waits for nobody
 		var closing bool
 		batch, closing = w.take(batch)
+		last = time.Now()
 		for piece := range slices.Chunk(batch, wirePiece) {
 			w.setDeadline()
 			if _, err := w.Conn.Write(piece); err != nil {
@@ -140,6 +164,15 @@ func (w *wire) writeBatches() {
 			batch = nil
 		}
 	}
+}
+
+// gather is how long after the last write the next one may be.
+func (w *wire) gather() time.Duration {
+	n := w.waiting.Load()
+	if n < gatherFrom {
+		return 0
+	}
+	return min(time.Duration(n)*gatherEach, gatherMost)
 }
 
 // take gives what is pending for the buffer of the last batch, and says whether nothing more will come.

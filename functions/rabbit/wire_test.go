@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"os"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -153,6 +154,49 @@ func TestWireCoalesces(t *testing.T) {
 			t.Errorf("got the writes %q, want two", calls)
 		}
 	})
+}
+
+// TestWireGathers holds that a write goes out at once while few publishes wait for confirms, however soon after another, and
+// that with many there is a moment between two, after which all that has come leaves in one.
+func TestWireGathers(t *testing.T) {
+	t.Parallel()
+	for _, row := range []struct {
+		waiting int64
+		want    time.Duration // from the first write to the second
+		more    int           // bytes of the second
+	}{
+		{0, 0, 1}, {1, 0, 1}, {gatherFrom - 1, 0, 1}, {gatherFrom, gatherFrom * gatherEach, 5}, {16, time.Millisecond, 10}, {500, 2 * time.Millisecond, 20},
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			near, far := net.Pipe()
+			defer far.Close()
+			var times []time.Time
+			var sizes []int
+			w := newWire(socket{Conn: near, write: func(p []byte) (int, error) {
+				times, sizes = append(times, time.Now()), append(sizes, len(p))
+				return len(p), nil
+			}}, time.Minute)
+			w.waiting.Store(row.waiting)
+			for range 21 {
+				if _, err := w.Write([]byte{0}); err != nil {
+					t.Error(err)
+				}
+				synctest.Wait()
+				time.Sleep(100 * time.Microsecond)
+			}
+			time.Sleep(gatherMost)
+			if err := w.Close(); err != nil {
+				t.Error(err)
+			}
+			between := times[1].Sub(times[0])
+			if row.want == 0 {
+				between -= 100 * time.Microsecond // it came so much later
+			}
+			if between != row.want || sizes[0] != 1 || sizes[1] != row.more {
+				t.Errorf("%d wait: got a second write of %d bytes after %s, want %d after %s", row.waiting, sizes[1], between, row.more, row.want)
+			}
+		})
+	}
 }
 
 // put writes a message as a publish does: with room reserved.
@@ -407,6 +451,36 @@ func TestWireSilence(t *testing.T) {
 		}
 		if got := w.silence(); got != 0 {
 			t.Errorf("after a read: got %s, want 0", got)
+		}
+	})
+}
+
+// TestWireReadDeadline holds that a read deadline counts at once, and that whoever sets it is held for a while, but not
+// longer than the wire is open.
+func TestWireReadDeadline(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		near, far := net.Pipe()
+		defer far.Close()
+		w := newWire(near, time.Second)
+		held := make(chan time.Duration, 1)
+		set := func() {
+			begin := time.Now()
+			_ = w.SetReadDeadline(begin.Add(time.Millisecond))
+			held <- time.Since(begin)
+		}
+		begin := time.Now()
+		go set()
+		_, err := w.Read(make([]byte, 1))
+		if took := time.Since(begin); !errors.Is(err, os.ErrDeadlineExceeded) || took != time.Millisecond {
+			t.Errorf("a read with a deadline: got %v after %s", err, took)
+		}
+		if took := <-held; took != deadlineEvery {
+			t.Errorf("the deadline's setter was held for %s, want %s", took, deadlineEvery)
+		}
+		_ = w.Close()
+		if set(); <-held != 0 {
+			t.Error("held by a closed wire")
 		}
 	})
 }

@@ -49,14 +49,19 @@ type Client struct {
 	options Options
 	base    *url.URL
 	probe   string
+	proxied bool // requests go to a proxy, and not through it
 	signer  *standardwebhooks.Webhook
 	http    *http.Client
 }
 
-// probeTimeout bounds a probe.
-const probeTimeout = 5 * time.Second
+const (
+	// probeTimeout bounds a probe.
+	probeTimeout = 5 * time.Second
+	// discardTimeout bounds the reading of an answer's body, which nobody needs.
+	discardTimeout = time.Second
+)
 
-// New returns a client. The error shows no secret.
+// New returns a client, which goes by a proxy if HTTP_PROXY, HTTPS_PROXY and NO_PROXY say so. The error shows no secret.
 func New(o Options) (*Client, error) {
 	base, err := url.Parse(o.URL)
 	if err != nil || (base.Scheme != "http" && base.Scheme != "https") || base.Host == "" {
@@ -73,10 +78,15 @@ func New(o Options) (*Client, error) {
 			return nil, errors.New("FALLBACK_REPLAY_SECRET: not base64 (whsec_...)")
 		}
 	}
+	proxy, err := http.ProxyFromEnvironment(&http.Request{URL: base})
+	if err != nil {
+		return nil, errors.New("HTTP_PROXY or HTTPS_PROXY: not the URL of a proxy")
+	}
+	c.proxied = proxy != nil && base.Scheme == "http" && strings.HasPrefix(proxy.Scheme, "http")
 	c.options.Timeout = cmp.Or(o.Timeout, 30*time.Second)
 	c.http = &http.Client{
 		Transport: &http.Transport{
-			Proxy:                 http.ProxyFromEnvironment,
+			Proxy:                 http.ProxyURL(proxy),
 			DialContext:           (&net.Dialer{Timeout: probeTimeout}).DialContext,
 			TLSHandshakeTimeout:   probeTimeout,
 			ExpectContinueTimeout: time.Second,
@@ -84,6 +94,12 @@ func New(o Options) (*Client, error) {
 			MaxIdleConnsPerHost:   max(o.Connections, 1),
 			DisableCompression:    true, // it would add a header that the client did not send
 			ForceAttemptHTTP2:     true,
+			OnProxyConnectResponse: func(_ context.Context, _ *url.URL, _ *http.Request, answer *http.Response) error {
+				if answer.StatusCode != http.StatusOK { // net/http would not say whose answer it is
+					return fmt.Errorf("the proxy answers %d %s", answer.StatusCode, http.StatusText(answer.StatusCode))
+				}
+				return nil
+			},
 		},
 		// A redirect is an answer: followed, a POST would arrive as a GET, or elsewhere.
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
@@ -100,18 +116,39 @@ func (c *Client) Send(ctx context.Context, r *envelope.Request, attempt int) Ver
 	defer cancel()
 	out, err := r.HTTP(timed, c.base)
 	if err != nil {
-		return Verdict{Action: Park, Reason: "it cannot be sent: its target is no path"}
+		return Verdict{Action: Park, Reason: "it cannot be sent: " + err.Error()}
+	}
+	if c.proxied { // a proxy wants the absolute form (RFC 9112, 3.2.2), which net/http does not make of an opaque URL
+		out.URL.Opaque = "//" + c.base.Host + cmp.Or(out.URL.Opaque, out.URL.RawPath)
 	}
 	c.addHeaders(out.Header, r, attempt)
-	var connected atomic.Bool
+	sendOnce(out.Header)
+	var tried, connected atomic.Bool
 	answer, err := c.http.Do(out.WithContext(httptrace.WithClientTrace(timed, &httptrace.ClientTrace{
+		GetConn: func(string) { tried.Store(true) },
 		GotConn: func(httptrace.GotConnInfo) { connected.Store(true) },
 	})))
-	if err != nil {
-		return c.judgeError(ctx, timed, connected.Load(), c.options.Timeout, err)
+	switch {
+	case err == nil:
+		discard(answer.Body, cancel)
+		return judge(answer.StatusCode, answer.Header, time.Now())
+	case !tried.Load() && timed.Err() == nil: // net/http has refused it, whatever the primary is up to
+		return Verdict{Action: Park, Reason: "it cannot be sent: its method, or a header's name or value, is none that HTTP allows"}
 	}
-	discard(answer.Body)
-	return judge(answer.StatusCode, answer.Header, time.Now())
+	return c.judgeError(ctx, timed, connected.Load(), c.options.Timeout, err)
+}
+
+// sendOnce keeps net/http from sending a request again by itself when a kept connection breaks before the answer: the
+// primary might get it twice in one attempt. It does so for all that have an Idempotency-Key (see [http.Transport]),
+// which it looks for under that very spelling; names of headers are the same in any. What it still sends again is what
+// it had written nothing of, and GET, HEAD, OPTIONS and TRACE, which are safe.
+func sendOnce(h http.Header) {
+	for _, name := range []string{"Idempotency-Key", "X-Idempotency-Key"} {
+		if values, ok := h[name]; ok {
+			delete(h, name)
+			h[strings.ToLower(name)] = values
+		}
+	}
 }
 
 // judgeError is the verdict when there was no answer.
@@ -131,17 +168,24 @@ func (c *Client) judgeError(ctx, timed context.Context, connected bool, timeout 
 	return Verdict{Action: Pause, Reason: "no connection: " + withoutAddress(err)}
 }
 
-// withoutAddress is an error of the network without the address that it has before it.
+// withoutAddress is an error of the network without the addresses before it, and without what came in place of an answer:
+// that may be anything, the request too.
 func withoutAddress(err error) string {
 	var op *net.OpError
+	var whose string
+	for errors.As(err, &op) {
+		if err = op.Err; op.Op == "proxyconnect" {
+			whose = "the proxy: "
+		}
+	}
 	var dns *net.DNSError
 	switch {
 	case errors.As(err, &dns):
-		return "the host name is not found"
-	case errors.As(err, &op):
-		return op.Err.Error()
+		return whose + "the host name is not found"
+	case strings.Contains(err.Error(), "transport connection broken: "):
+		return "what came is no answer that HTTP allows"
 	}
-	return err.Error()
+	return whose + err.Error()
 }
 
 func (c *Client) addHeaders(h http.Header, r *envelope.Request, attempt int) {
@@ -155,22 +199,28 @@ func (c *Client) addHeaders(h http.Header, r *envelope.Request, attempt int) {
 		}
 	}
 	h.Set(HeaderAttempt, strconv.Itoa(attempt))
-	if !r.ReceivedAt.IsZero() {
-		h.Set(HeaderReceivedAt, r.ReceivedAt.UTC().Format(time.RFC3339Nano))
+	signed, received := c.signer != nil && r.ID != "", r.ReceivedAt
+	if signed && received.IsZero() { // another program's, which does not say; a signature needs a time
+		received = time.Now()
+	}
+	if !received.IsZero() {
+		h.Set(HeaderReceivedAt, received.UTC().Format(time.RFC3339Nano))
 	}
 	if r.Host != "" && h.Get("X-Forwarded-Host") == "" {
 		h.Set("X-Forwarded-Host", r.Host)
 	}
-	if c.signer != nil {
-		if signature, err := c.signer.Sign(r.ID, r.ReceivedAt, r.Body); err == nil {
+	if signed {
+		if signature, err := c.signer.Sign(r.ID, received, r.Body); err == nil {
 			h.Set(HeaderSignature, signature)
 		}
 	}
 }
 
 // discard reads what is left of an answer, so that its connection can be used again, and not more than is cheaper to
-// read than to connect anew.
-func discard(body io.ReadCloser) {
+// read than to connect anew. The answer counts whether its body comes or not; cancel ends a slow one.
+func discard(body io.ReadCloser, cancel context.CancelFunc) {
+	timer := time.AfterFunc(discardTimeout, cancel)
+	defer timer.Stop()
 	_, _ = io.CopyN(io.Discard, body, 64<<10)
 	_ = body.Close()
 }
@@ -192,7 +242,7 @@ func (c *Client) Probe(ctx context.Context) (alive bool, v Verdict) {
 		v.Action = Pause
 		return false, v
 	}
-	discard(answer.Body)
+	discard(answer.Body, cancel)
 	if answer.StatusCode < http.StatusInternalServerError {
 		return true, Verdict{Action: Done, Status: answer.StatusCode}
 	}

@@ -2,7 +2,10 @@ package target
 
 import (
 	"context"
+	"crypto/tls"
+	"crypto/x509"
 	"io"
+	"log"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -41,6 +44,7 @@ func TestVerdicts(t *testing.T) {
 		{400, "", Park, 0},
 		{401, "", Park, 0},
 		{404, "5", Park, 0},
+		{407, "", Pause, 0},
 		{408, "", Pause, 0},
 		{409, "", Park, 0},
 		{410, "", Park, 0},
@@ -167,14 +171,14 @@ func TestClientsOwnHeaders(t *testing.T) {
 	}
 }
 
-// TestForeign holds that a message of another program, with neither id nor time, gets no empty headers.
+// TestForeign holds that a request with neither id nor time gets no empty headers, and no signature of an empty id.
 func TestForeign(t *testing.T) {
 	t.Parallel()
 	p := newPrimary(t, nil)
-	c := newClient(t, Options{URL: p.URL})
+	c := newClient(t, Options{URL: p.URL, Secret: "whsec_ZmFsbGJhY2stdGVzdC1zZWNyZXQ="})
 	c.Send(context.Background(), &envelope.Request{Method: "POST", Target: "/", Header: http.Header{}, Body: []byte("x")}, 1)
 	h := (<-p.got).Header
-	for _, name := range []string{"Idempotency-Key", "Fallback-Id", "Fallback-Received-At", "X-Forwarded-Host"} {
+	for _, name := range []string{"Idempotency-Key", "Fallback-Id", "Fallback-Received-At", "Fallback-Signature", "X-Forwarded-Host"} {
 		if v, ok := h[name]; ok {
 			t.Errorf("%s: got %q, want none", name, v)
 		}
@@ -214,6 +218,29 @@ func TestSignature(t *testing.T) {
 		if err == nil {
 			t.Errorf("%s: the signature is good", name)
 		}
+	}
+}
+
+// TestSignatureWithoutTime holds that a message of another program which does not say when it came can be checked as well.
+func TestSignatureWithoutTime(t *testing.T) {
+	t.Parallel()
+	const secret = "whsec_ZmFsbGJhY2stdGVzdC1zZWNyZXQ="
+	p := newPrimary(t, nil)
+	c := newClient(t, Options{URL: p.URL, Secret: secret})
+	c.Send(t.Context(), &envelope.Request{ID: "7", Method: "POST", Target: "/", Header: http.Header{}, Body: []byte("x")}, 1)
+	h := (<-p.got).Header
+	at, err := time.Parse(time.RFC3339Nano, h.Get(HeaderReceivedAt))
+	if err != nil || time.Since(at) > time.Minute {
+		t.Fatalf("%s: got %q", HeaderReceivedAt, h.Get(HeaderReceivedAt))
+	}
+	verifier, err := standardwebhooks.NewWebhook(secret)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := verifier.Verify([]byte("x"), http.Header{
+		"Webhook-Id": {"7"}, "Webhook-Timestamp": {strconv.FormatInt(at.Unix(), 10)}, "Webhook-Signature": {h.Get(HeaderSignature)},
+	}); err != nil {
+		t.Error(err)
 	}
 }
 
@@ -257,6 +284,69 @@ func TestNoAnswer(t *testing.T) {
 			t.Errorf("got %+v", v)
 		}
 	})
+}
+
+// TestReasonWithoutSecrets holds that a reason says what is wrong, and with whom, and shows nothing of the URL's user and
+// query, of the proxy's, or of a request that comes back in place of an answer.
+func TestReasonWithoutSecrets(t *testing.T) {
+	t.Parallel()
+	secure := httptest.NewUnstartedServer(nil)
+	secure.Config.ErrorLog = log.New(io.Discard, "", 0)
+	secure.StartTLS()
+	t.Cleanup(secure.Close)
+	trusted := x509.NewCertPool()
+	trusted.AddCert(secure.Certificate())
+	refuses := newPrimary(t, func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusProxyAuthRequired) })
+	says := func(answer string) string {
+		return newWirePrimary(t, func(_ int, r *http.Request, conn net.Conn) bool {
+			_, _ = io.WriteString(conn, strings.ReplaceAll(answer, "REQUEST", r.Method+" "+r.RequestURI))
+			return false
+		}).Addr().String()
+	}
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	gone := ln.Addr().String()
+	ln.Close()
+	const noAnswer = "what came is no answer that HTTP allows"
+	for _, row := range []struct{ name, scheme, host, proxy, want string }{
+		{"unknown authority", "https", secure.Listener.Addr().String(), "", "tls: failed to verify certificate: x509: certificate signed by unknown authority"},
+		{"another host", "https", strings.Replace(secure.Listener.Addr().String(), "127.0.0.1", "localhost", 1), "", "tls: failed to verify certificate: x509: certificate is valid for example.com, *.example.com, not localhost"},
+		{"it speaks no TLS", "https", mustHost(refuses.URL), "", "http: server gave HTTP response to HTTPS client"},
+		{"it echoes", "http", says("REQUEST HTTP/1.1\r\n\r\n"), "", noAnswer},
+		{"it echoes in a header", "http", says("HTTP/1.1 200 OK\r\nREQUEST\r\n\r\n"), "", noAnswer},
+		{"the proxy is gone", "http", "api.example.com", "http://user:geheim@" + gone, "the proxy: connect: connection refused"},
+		{"the proxy is gone, TLS", "https", "api.example.com", "http://user:geheim@" + gone, "the proxy: connect: connection refused"},
+		{"the SOCKS proxy is gone", "https", "api.example.com", "socks5://user:geheim@" + gone, "the proxy: connect: connection refused"},
+		{"the proxy has no address", "https", "api.example.com", "http://user:geheim@proxy.invalid", "the proxy: the host name is not found"},
+		{"the proxy is not trusted", "https", "api.example.com", "https://user:geheim@" + secure.Listener.Addr().String(), "the proxy: tls: failed to verify certificate: x509: certificate signed by unknown authority"},
+		{"the proxy refuses", "https", "api.example.com", "http://user:geheim@" + mustHost(refuses.URL), "the proxy answers 407 Proxy Authentication Required"},
+	} {
+		t.Run(row.name, func(t *testing.T) {
+			t.Parallel()
+			c := newClient(t, Options{URL: row.scheme + "://user:geheim@" + row.host + "/x?key=geheim"})
+			transport := c.http.Transport.(*http.Transport)
+			if row.name == "another host" {
+				transport.TLSClientConfig = &tls.Config{RootCAs: trusted}
+			}
+			if row.proxy != "" {
+				proxy, err := url.Parse(row.proxy)
+				if err != nil {
+					t.Fatal(err)
+				}
+				transport.Proxy = http.ProxyURL(proxy)
+			}
+			request := captured()
+			request.Target = "/orders?key=geheim"
+			if v := c.Send(t.Context(), request, 1); v.Action != Pause || v.Reason != "no connection: "+row.want {
+				t.Errorf("got %+v, want %q", v, row.want)
+			}
+			if alive, v := c.Probe(t.Context()); alive || v.Reason != "no connection: "+row.want {
+				t.Errorf("the probe: got %v, %+v", alive, v)
+			}
+		})
+	}
 }
 
 // TestRedirect holds that a redirect is not followed.

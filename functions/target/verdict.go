@@ -30,7 +30,7 @@ type Verdict struct {
 	Status int
 	// After is for how long the primary asks to be left alone (Retry-After), an hour at most; 0 when it does not say.
 	After time.Duration
-	// Reason is for people, and holds nothing of the request or the address.
+	// Reason is for people, and holds nothing of the request, or of the address but a host name that a certificate is not for.
 	Reason string
 }
 
@@ -43,6 +43,7 @@ type rule struct {
 
 var rules = []rule{
 	{200, 299, Done, "the primary has it"},
+	{407, 407, Pause, "a proxy on the way wants credentials: set them in HTTP_PROXY"},
 	{408, 408, Pause, "the primary was too slow to read it"},
 	{425, 425, Pause, "too early"},
 	{429, 429, Pause, "too many requests"},
@@ -99,5 +100,6 @@ func Markdown() string {
 	}
 	fmt.Fprintf(&b, "| cannot be reached, or breaks the connection | %s | it is away |\n", Pause)
 	fmt.Fprintf(&b, "| does not answer within FALLBACK_TARGET_TIMEOUT | %s | it may hang on this one |\n", Retry)
+	fmt.Fprintf(&b, "| is not asked | %s | the message cannot be read, or is no request that HTTP allows |\n", Park)
 	return b.String()
 }

@@ -19,47 +19,66 @@ import (
 // roundTrip is how far the broker is from the function that is measured.
 const roundTrip = 20 * time.Millisecond
 
-// functionResult is what a call of the DigitalOcean Function costs, with the broker a round trip of 20 ms away: medians.
+// functionResult is what a call costs where Fallback is deployed, with the broker a round trip of 20 ms away: medians.
 type functionResult struct {
 	ExecMB    float64 `json:"exec_mb"`
-	ReadyMS   float64 `json:"ready_ms"`      // from the start of the process to {"ok":true}
+	ReadyMS   float64 `json:"ready_ms"`      // from the start of the process until it takes its first call
 	TripMS    float64 `json:"round_trip_ms"` // as measured with an echo: what delays it wakes up a little late
 	ColdTrips int64   `json:"cold_round_trips"`
 	ColdMS    float64 `json:"cold_ms"`
 	WarmTrips int64   `json:"warm_round_trips"`
 	WarmMS    float64 `json:"warm_ms"`
-	Errors    int     `json:"errors"` // starts that failed, at a call or before
 }
 
 func functionExec() string {
 	return filepath.Join(harness.Root(), "packages", "fallback", "enqueue", "exec")
 }
 
-// function starts the built function anew a few times and calls it, cold and then warm.
+// deployed is one process of a deployed program.
+type deployed interface {
+	Ready() time.Duration
+	Invoke(ctx context.Context, event json.RawMessage) (json.RawMessage, error)
+	Close() error
+}
+
+// function measures the DigitalOcean Function.
 func (w *world) function(starts int) (*functionResult, error) {
-	info, err := os.Stat(functionExec())
+	return w.deployed(functionExec(), starts,
+		`{"http":{"method":"POST","path":"/orders/42","queryString":"","headers":{"content-type":"text/plain"},"body":"hello"}}`,
+		func(amqpURL string) (deployed, error) {
+			return deploy.Start(context.Background(), deploy.Config{Exec: functionExec(), Env: map[string]string{"AMQP_SERVER_URL": amqpURL}})
+		})
+}
+
+// deployed starts a program anew a few times and calls it with an event, cold and then warm. One start or call that fails is an
+// error: what is left of the others would not say so.
+func (w *world) deployed(program string, starts int, event string, start func(amqpURL string) (deployed, error)) (*functionResult, error) {
+	info, err := os.Stat(program)
 	if err != nil {
 		return nil, err
 	}
-	far, err := harness.Far(w.broker.IP()+":5672", roundTrip)
+	far, err := harness.Far(w.amqp, roundTrip)
 	if err != nil {
 		return nil, err
 	}
 	defer far.Close()
-	url := strings.Replace(w.amqpURL, w.broker.IP()+":5672", far.Addr, 1)
+	url := strings.Replace(w.amqpURL, w.amqp, far.Addr, 1)
+	t := &functionTimes{}
+	for i := range starts {
+		f, err := start(url)
+		if err == nil {
+			err = t.calls(f, event, far)
+		}
+		if err != nil {
+			return nil, fmt.Errorf("start %d of %d: %w", i+1, starts, err)
+		}
+	}
 	trip, err := echo(200)
 	if err != nil {
 		return nil, err
 	}
-	t := &functionTimes{}
-	for range starts {
-		if err := t.start(url, far); err != nil {
-			t.errors++
-			fmt.Fprintln(os.Stderr, "function:", err)
-		}
-	}
 	return &functionResult{
-		ExecMB: float64(info.Size()) / 1e6, ReadyMS: spread(t.ready).median, TripMS: trip, Errors: t.errors,
+		ExecMB: float64(info.Size()) / 1e6, ReadyMS: spread(t.ready).median, TripMS: trip,
 		ColdTrips: t.coldTrips, ColdMS: spread(t.cold).median, WarmTrips: t.warmTrips, WarmMS: spread(t.warm).median,
 	}, nil
 }
@@ -68,23 +87,21 @@ func (w *world) function(starts int) (*functionResult, error) {
 type functionTimes struct {
 	ready, cold, warm    []float64
 	coldTrips, warmTrips int64 // the most
-	errors               int
 }
 
-// start starts the function once and calls it ten times.
-func (t *functionTimes) start(url string, far *harness.Distance) (err error) {
-	f, err := deploy.Start(context.Background(), deploy.Config{Exec: functionExec(), Env: map[string]string{"AMQP_SERVER_URL": url}})
-	if err != nil {
-		return err
-	}
+// calls calls one process ten times, and ends it.
+func (t *functionTimes) calls(f deployed, event string, far *harness.Distance) (err error) {
 	defer func() { err = errors.Join(err, f.Close()) }()
 	t.ready = append(t.ready, ms(f.Ready()))
 	for i := range 10 {
 		before, start := far.RoundTrips(), time.Now()
-		if err := call(f); err != nil {
+		if err := call(f, event); err != nil {
 			return err
 		}
 		took, trips := ms(time.Since(start)), far.RoundTrips()-before
+		if trips == 0 {
+			return errors.New("it answered without the broker")
+		}
 		if i == 0 {
 			t.cold, t.coldTrips = append(t.cold, took), max(t.coldTrips, trips)
 		} else {
@@ -94,9 +111,8 @@ func (t *functionTimes) start(url string, far *harness.Distance) (err error) {
 	return nil
 }
 
-func call(f *deploy.Function) error {
-	result, err := f.Invoke(context.Background(), json.RawMessage(
-		`{"http":{"method":"POST","path":"/orders/42","queryString":"","headers":{"content-type":"text/plain"},"body":"hello"}}`))
+func call(f deployed, event string) error {
+	result, err := f.Invoke(context.Background(), json.RawMessage(event))
 	if err != nil {
 		return err
 	}
@@ -105,7 +121,7 @@ func call(f *deploy.Function) error {
 		return err
 	}
 	if response.StatusCode != 202 {
-		return fmt.Errorf("the function answered %s", result)
+		return fmt.Errorf("it answered %s", result)
 	}
 	return nil
 }

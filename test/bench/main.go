@@ -1,6 +1,8 @@
 // Command bench measures Fallback beside what it is made of and beside the other ways: AMQP only, HTTP only, the floor
 // that the two give (1 / (1/AMQP + 1/HTTP): what a server would reach on the same cores that adds nothing), the article's
-// program, and RabbitMQ's own HTTP API. It is a benchmark and not a test: nothing fails on a slow machine.
+// program, and RabbitMQ's own HTTP API. The drain is measured beside its own two, consuming and POSTs. It is a benchmark and not
+// a test: nothing fails on a slow machine. What could not be measured has no figure, is named in the results, and makes the
+// program end with an error, after the rest.
 //
 // Rounds are interleaved, so that what disturbs the machine disturbs all alike, and ratios are taken within one round.
 // `make bench` runs it; results.json has every figure of every round, and RESULTS.md and bench.svg are made from it alone
@@ -8,6 +10,7 @@
 package main
 
 import (
+	"errors"
 	"flag"
 	"fmt"
 	"os"
@@ -21,7 +24,7 @@ import (
 type options struct {
 	rounds, soak int
 	seconds      float64
-	quick        bool
+	quick, drain bool
 	out          string
 }
 
@@ -34,6 +37,7 @@ func main() {
 	flag.Float64Var(&o.seconds, "seconds", 1.25, "how long a cell is measured")
 	flag.IntVar(&o.soak, "soak", 1_000_000, "requests of the memory run; 0 leaves it out")
 	flag.BoolVar(&o.quick, "quick", false, "one body size, 128 and 512 in flight, nothing written: for work on the hot path")
+	flag.BoolVar(&o.drain, "drain", false, "the drain only, nothing written: for work on its hot path")
 	flag.StringVar(&o.out, "out", filepath.Join(harness.Root(), "test", "bench"), "folder of results.json, RESULTS.md and bench.svg")
 	flag.Parse()
 	var err error
@@ -63,6 +67,13 @@ func bench(o options) error {
 	defer w.broker.Close()
 	d := time.Duration(o.seconds * float64(time.Second))
 	r := newResults(d, w.broker)
+	if o.drain {
+		if err := w.emptyQueues(r, o); err != nil {
+			return err
+		}
+		fmt.Print(r.failures() + r.drainTables())
+		return r.err()
+	}
 	for round := 1; round <= o.rounds; round++ {
 		for _, at := range o.places() {
 			if err := w.compare(r, o, round, at, d); err != nil {
@@ -74,15 +85,19 @@ func bench(o options) error {
 			return err
 		}
 	}
-	if err := w.atOneRate(r, o, 2*d); err != nil {
+	// Longer: else a single stall of the disk would be the p99.
+	if err := w.atOneRate(r, o, 4*d); err != nil {
 		return err
 	}
 	if !o.quick {
+		if err := w.emptyQueues(r, o); err != nil {
+			return err
+		}
 		w.aside(r, o)
 	}
 	fmt.Fprintf(os.Stderr, "took %s\n", time.Since(start).Round(time.Second))
 	fmt.Print(r.table())
-	return r.save(o)
+	return errors.Join(r.save(o), r.err())
 }
 
 // places are where systems are compared at full speed.
@@ -106,22 +121,21 @@ func (w *world) compare(r *results, o options, round int, at place, d time.Durat
 		compared = systems[:3]
 	}
 	for _, s := range order(compared, round) {
-		c, err := w.run(s, cell{System: s.name, InFlight: at.inFlight, Body: at.body, Rate: at.rate, Round: round}, d)
-		if err != nil {
+		c := cell{System: s.name, InFlight: at.inFlight, Body: at.body, Rate: at.rate, Round: round}
+		if err := w.measureCell(r, c, func() (sample, error) { return w.sample(s, c, d) }); err != nil {
 			return err
 		}
-		r.add(c)
 	}
 	return nil
 }
 
-// order is the order of the systems in a round. Each round begins with another system and goes through them by another
-// step, so that none always comes after the same one, whose messages the broker may not have done with. Every step
+// order is the order of the systems, or drainers, in a round. Each round begins with another one and goes through them by
+// another step, so that none always comes after the same one, whose messages the broker may not have done with. Every step
 // reaches all, because there are 5 of them, or 3, and both are primes.
-func order(systems []system, round int) []system {
+func order[T any](systems []T, round int) []T {
 	n := len(systems)
 	step := 1 + (round-1)%(n-1)
-	out := make([]system, n)
+	out := make([]T, n)
 	for i := range out {
 		out[i] = systems[(round-1+i*step)%n]
 	}
@@ -134,7 +148,7 @@ func (w *world) atOneRate(r *results, o options, d time.Duration) error {
 	at := place{body: 256, inFlight: 128}
 	at.rate = r.floor(at).median / 2
 	if at.rate == 0 {
-		fmt.Fprintln(os.Stderr, "no floor at 128 in flight: nothing is measured at one rate")
+		r.fail("latency at one offered rate", errors.New("there is no floor at 128 in flight to take it from"))
 		return nil
 	}
 	for round := 1; round <= o.rounds; round++ {
@@ -148,16 +162,25 @@ func (w *world) atOneRate(r *results, o options, d time.Duration) error {
 	return nil
 }
 
-// aside measures the function and the server's memory over many requests. What fails there is said, and the run goes on.
+// aside measures a call in each of the places to run it, and the server's memory over many requests.
 func (w *world) aside(r *results, o options) {
-	var err error
-	if r.Function, err = w.function(o.rounds); err != nil {
-		fmt.Fprintln(os.Stderr, "function:", err)
+	for _, place := range []struct {
+		name    string
+		measure func(starts int) (*functionResult, error)
+		result  **functionResult
+	}{
+		{"DigitalOcean Function", w.function, &r.Function}, {"AWS Lambda", w.lambda, &r.Lambda}, {"server", w.server, &r.Server},
+	} {
+		var err error
+		if *place.result, err = place.measure(o.rounds); err != nil {
+			r.fail("a call of the "+place.name, err)
+		}
 	}
 	if o.soak == 0 {
 		return
 	}
+	var err error
 	if r.Soak, err = w.soak(o.soak); err != nil {
-		fmt.Fprintln(os.Stderr, "soak:", err)
+		r.fail("memory over many requests", err)
 	}
 }

@@ -19,8 +19,8 @@ type process struct {
 	cmd *exec.Cmd // nil for the broker, which is not ours to stop
 }
 
-// startServer starts one of the servers at addr and waits until it takes connections and, if it has one, is ready.
-func startServer(w *world, command string, addr string) (*process, error) {
+// launch starts one of the servers at addr.
+func launch(w *world, command string, addr string) (*process, error) {
 	cmd := exec.Command(w.self, "-serve", command, "-addr", addr)
 	if command == "fallback" {
 		cmd = exec.Command(w.fallback, "serve")
@@ -32,11 +32,19 @@ func startServer(w *world, command string, addr string) (*process, error) {
 	if err := cmd.Start(); err != nil {
 		return nil, err
 	}
-	p := &process{pid: cmd.Process.Pid, cmd: cmd}
+	return &process{pid: cmd.Process.Pid, cmd: cmd}, nil
+}
+
+// startServer starts one of the servers at addr and waits until it takes connections and, if it has one, is ready.
+func startServer(w *world, command string, addr string) (*process, error) {
+	p, err := launch(w, command, addr)
+	if err != nil {
+		return nil, err
+	}
 	for end := time.Now().Add(15 * time.Second); ; time.Sleep(20 * time.Millisecond) {
 		if command == "fallback" {
 			health := exec.Command(w.fallback, "health", "--addr", addr)
-			health.Env = cmd.Env
+			health.Env = p.cmd.Env
 			if health.Run() == nil {
 				return p, nil
 			}
@@ -76,23 +84,24 @@ func (p *process) cpu() (time.Duration, error) {
 }
 
 // peakMemory is the most resident memory since the process was started, in MB.
-func (p *process) peakMemory() float64 { return p.memory("VmHWM:") }
+func (p *process) peakMemory() (float64, error) { return p.memory("VmHWM:") }
 
 // rss is the resident memory now, in MB.
-func (p *process) rss() float64 { return p.memory("VmRSS:") }
+func (p *process) rss() (float64, error) { return p.memory("VmRSS:") }
 
-func (p *process) memory(key string) float64 {
+// memory has no value when the process has ended, even while nobody has waited for it.
+func (p *process) memory(key string) (float64, error) {
 	raw, err := os.ReadFile(p.proc("status"))
 	if err != nil {
-		return 0
+		return 0, err
 	}
 	for line := range strings.SplitSeq(string(raw), "\n") {
 		if rest, ok := strings.CutPrefix(line, key); ok {
-			kb, _ := strconv.ParseFloat(strings.Fields(rest)[0], 64)
-			return kb / 1024
+			kb, err := strconv.ParseFloat(strings.TrimSpace(strings.TrimSuffix(rest, "kB")), 64)
+			return kb / 1024, err
 		}
 	}
-	return 0
+	return 0, fmt.Errorf("process %d has ended", p.pid)
 }
 
 func (p *process) proc(file string) string {

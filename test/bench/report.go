@@ -19,6 +19,7 @@ func (r *results) table() string {
 	fmt.Fprintf(&b, "%s, commit %s, %s cores (%s), RabbitMQ %s, %s. Medians of %d rounds of %g s each, interleaved; spread in brackets; peak memory is the most of all rounds. "+
 		"Load generator, server and broker share the cores: what counts are the ratios, which are taken within each round.\n\n",
 		r.Made, r.Versions["commit"], r.Machine["cores"], r.Machine["cpu"], r.Versions["rabbitmq"], r.Versions["go"], r.Rounds, r.Seconds)
+	b.WriteString(r.failures())
 	fmt.Fprint(&b, "![Requests a second and p99 over requests in flight](bench.svg)\n\n")
 	for _, s := range systems {
 		fmt.Fprintf(&b, "- **%s**: %s\n", s.name, s.about)
@@ -28,15 +29,26 @@ func (r *results) table() string {
 		r.throughputTable(&b, body)
 	}
 	r.latencyTable(&b)
+	b.WriteString(r.drainTables())
 	r.summaryTable(&b)
+	r.placesTable(&b)
 	return b.String()
 }
 
+// failures are what could not be measured; nothing where all was.
+func (r *results) failures() string {
+	if len(r.Failed) == 0 {
+		return ""
+	}
+	return "**Not all of it was measured.** These have no part in the figures below:\n\n- " + strings.Join(r.Failed, "\n- ") + "\n\n"
+}
+
 func (r *results) throughputTable(b *bytes.Buffer, body int) {
-	if !r.measured(func(c cell) bool { return c.Body == body && c.Rate == 0 }) {
+	of := func(c cell) bool { return c.Body == body && c.Rate == 0 && c.Waiting == 0 }
+	if !r.measured(of) {
 		return
 	}
-	failed := r.measured(func(c cell) bool { return c.Errors > 0 && c.Body == body && c.Rate == 0 })
+	failed := r.measured(func(c cell) bool { return c.Errors > 0 && of(c) })
 	fmt.Fprintf(b, "## Requests a second, bodies of %d bytes\n\n", body)
 	head := []string{"", "in flight", "requests/s", "of the floor", "p50 ms", "p99 ms", "server CPU µs", "peak MB"}
 	if failed {
@@ -73,12 +85,12 @@ func (r *results) throughputTable(b *bytes.Buffer, body int) {
 func (r *results) figures(s system, at place) []string {
 	cpu, memory := "", ""
 	if s.server != "" {
-		cpu = fmt.Sprintf("%.0f", r.of(s.name, at, cpuMicros).median)
-		memory = fmt.Sprintf("%.0f", r.of(s.name, at, peakMemory).most)
+		cpu = number("%.0f", r.of(s.name, at, cpuMicros).median)
+		memory = number("%.0f", r.of(s.name, at, peakMemory).most)
 	}
 	return []string{
 		s.name, fmt.Sprint(at.inFlight), whole(r.of(s.name, at, perSecond)), hundredths(r.overFloor(s.name, at)),
-		fmt.Sprintf("%.2f", r.of(s.name, at, p50).median), fmt.Sprintf("%.2f", r.of(s.name, at, p99).median), cpu, memory,
+		number("%.2f", r.of(s.name, at, p50).median), number("%.2f", r.of(s.name, at, p99).median), cpu, memory,
 	}
 }
 
@@ -112,6 +124,39 @@ func (r *results) latencyTable(b *bytes.Buffer) {
 	fmt.Fprintln(b)
 }
 
+// isDrained says whether the drain was measured.
+func (r *results) isDrained() bool { return r.measured(func(c cell) bool { return c.Waiting > 0 }) }
+
+func (r *results) drainTables() string {
+	if !r.isDrained() {
+		return ""
+	}
+	var b bytes.Buffer
+	fmt.Fprint(&b, "## The drain\n\nMessages wait on the queue, and the primary answers at once. Each is measured as a whole: from the first connection to the broker "+
+		"until all are acked, from the first to the last POST, and, for the drain, what its report says: connecting, the probe, its begin with one in flight, "+
+		"and the look at the end whether anything is left, included.\n\n")
+	for _, d := range drainers {
+		fmt.Fprintf(&b, "- **%s**: %s\n", d.name, d.about)
+	}
+	fmt.Fprint(&b, "- **floor**: 1 / (1/consume + 1/POST), what a drain would reach that adds nothing to the two\n\n")
+	heading(&b, "", "body, bytes", "in flight", "waiting", "requests/s", "of the floor", "drain CPU µs", "peak MB", "errors")
+	for _, at := range drained {
+		where := []string{fmt.Sprint(at.body), fmt.Sprint(at.inFlight), fmt.Sprint(at.waiting)}
+		for _, d := range drainers {
+			cpu, memory := "", ""
+			if d.name == "drain" {
+				cpu = number("%.0f", r.of(d.name, at, cpuMicros).median)
+				memory = number("%.0f", r.of(d.name, at, peakMemory).most)
+			}
+			row(&b, append(append([]string{d.name}, where...), whole(r.of(d.name, at, perSecond)), hundredths(r.overFloor(d.name, at)),
+				cpu, memory, fmt.Sprint(r.errors(d.name, at)))...)
+		}
+		row(&b, append(append([]string{"**floor**"}, where...), whole(r.floor(at)), "1", "", "", "")...)
+	}
+	fmt.Fprintln(&b)
+	return b.String()
+}
+
 func (r *results) summaryTable(b *bytes.Buffer) {
 	fmt.Fprint(b, "## Beside what was to be reached\n\n")
 	heading(b, "", "", "to reach")
@@ -120,15 +165,15 @@ func (r *results) summaryTable(b *bytes.Buffer) {
 	row(b, "server / floor, 512 in flight", hundredths(r.overFloor("fallback", at(512))), "0.95")
 	row(b, "p99 at half the floor's rate / that of AMQP only", hundredths(r.lateness("fallback")), "1.5")
 	row(b, "server / the article's way, 128 in flight", whole(r.ratio("fallback", "article", at(128), perSecond)), "25")
-	row(b, "peak resident memory, 512 in flight, either body size, MB", fmt.Sprintf("%.0f", r.Summary["rss_mb_512"]), "64")
+	row(b, "peak resident memory, 512 in flight, either body size, MB", number("%.0f", r.Summary["rss_mb_512"]), "64")
+	if r.isDrained() {
+		row(b, fmt.Sprintf("drain / its floor, %d in flight", drained[0].inFlight), hundredths(r.overFloor("drain", drained[0])), "0.8")
+	}
 	if f := r.Function; f != nil {
 		row(b, "function: exec, MB", fmt.Sprintf("%.1f", f.ExecMB), "10")
 		row(b, "function: start to ready, ms", fmt.Sprintf("%.0f", f.ReadyMS), "150")
 		row(b, fmt.Sprintf("function: a cold call, round trips of %s to the broker", roundTrip), fmt.Sprintf("%d (%.0f ms)", f.ColdTrips, f.ColdMS), "8")
 		row(b, fmt.Sprintf("function: a warm call, ms beyond its %d round trip (%.1f ms to an echo)", f.WarmTrips, f.TripMS), fmt.Sprintf("%.1f", f.WarmMS-f.TripMS), "2")
-		if f.Errors > 0 {
-			row(b, "function: starts that failed", fmt.Sprint(f.Errors), "0")
-		}
 	}
 	s := r.Soak
 	if s == nil {
@@ -170,8 +215,22 @@ func row(b *bytes.Buffer, columns ...string) {
 	fmt.Fprintf(b, "| %s |\n", strings.Join(columns, " | "))
 }
 
-func whole(s stats) string { return fmt.Sprintf("%.0f (%.0f–%.0f)", s.median, s.least, s.most) }
+func whole(s stats) string { return spreadOut("%.0f", s) }
 
-func hundredths(s stats) string {
-	return fmt.Sprintf("%.2f (%.2f–%.2f)", s.median, s.least, s.most)
+func hundredths(s stats) string { return spreadOut("%.2f", s) }
+
+// spreadOut is a median and, in brackets, its spread; – of nothing.
+func spreadOut(format string, s stats) string {
+	if s == (stats{}) {
+		return "–"
+	}
+	return fmt.Sprintf(format+" ("+format+"–"+format+")", s.median, s.least, s.most)
+}
+
+// number is a value, – where there is none: no figure here can be 0.
+func number(format string, value float64) string {
+	if value == 0 {
+		return "–"
+	}
+	return fmt.Sprintf(format, value)
 }

@@ -24,7 +24,10 @@ type results struct {
 	Versions map[string]string  `json:"versions"`
 	Summary  map[string]float64 `json:"summary"`
 	Function *functionResult    `json:"function,omitempty"`
+	Lambda   *functionResult    `json:"lambda,omitempty"`
+	Server   *functionResult    `json:"server,omitempty"`
 	Soak     *soakResult        `json:"soak,omitempty"`
+	Failed   []string           `json:"failed,omitempty"` // what could not be measured, and why
 	Cells    []cell             `json:"cells"`
 }
 
@@ -34,6 +37,7 @@ type cell struct {
 	InFlight int     `json:"in_flight"`
 	Body     int     `json:"body_bytes"`
 	Rate     float64 `json:"offered_per_second,omitempty"` // 0 is a closed loop
+	Waiting  int     `json:"waiting,omitempty"`            // messages on the queue before: what a drainer has to do
 	Round    int     `json:"round"`
 	sample
 }
@@ -42,9 +46,10 @@ type cell struct {
 type place struct {
 	body, inFlight int
 	rate           float64
+	waiting        int // messages on the queue, for drainers
 }
 
-func (c cell) at() place { return place{c.Body, c.InFlight, c.Rate} }
+func (c cell) at() place { return place{c.Body, c.InFlight, c.Rate, c.Waiting} }
 
 var (
 	bodies   = []int{256, 16 << 10}
@@ -113,8 +118,32 @@ func procValue(file, key string) string {
 	return ""
 }
 
-// add keeps a cell and says it on the terminal.
-func (r *results) add(c cell) {
+// fail notes, and says on the terminal, what could not be measured.
+func (r *results) fail(what string, err error) {
+	failed := what + ": " + strings.Join(strings.Fields(err.Error()), " ") // one line, for a list
+	r.Failed = append(r.Failed, failed)
+	fmt.Fprintln(os.Stderr, "FAILED:", failed)
+}
+
+// err is nil if all could be measured.
+func (r *results) err() error {
+	if len(r.Failed) == 0 {
+		return nil
+	}
+	return fmt.Errorf("not all of it was measured:\n%s", strings.Join(r.Failed, "\n"))
+}
+
+// add keeps a cell and says it on the terminal. One whose measurement failed, or in which nothing was answered, keeps no
+// figure.
+func (r *results) add(c cell, measured sample, err error) {
+	if err == nil && measured.Requests == 0 {
+		err = fmt.Errorf("none of %d requests was answered", measured.Errors)
+	}
+	if err != nil {
+		measured = sample{Errors: measured.Errors + 1}
+		r.fail(fmt.Sprintf("round %d, %s, %d in flight, %d bytes", c.Round, c.System, c.InFlight, c.Body), err)
+	}
+	c.sample = measured
 	r.Cells = append(r.Cells, c)
 	where := fmt.Sprintf("%4d in flight", c.InFlight)
 	if c.Rate > 0 {
@@ -177,9 +206,12 @@ func (r *results) ratio(system, other string, at place, figure func(cell) float6
 }
 
 // lateness is a system's p99 over that of AMQP only at the offered rate, in the rounds in which AMQP only kept up: where
-// it did not, there is nothing to compare with.
+// it did not, there is nothing to compare with. There is none of a system that did not keep up.
 func (r *results) lateness(system string) stats {
 	at := r.atRate()
+	if r.of(system, at, perSecond).median < keepsUp*at.rate {
+		return stats{}
+	}
 	return r.over(func(round int) float64 {
 		amqp := r.cell("AMQP only", at, round)
 		if amqp.PerSecond < keepsUp*at.rate {
@@ -204,9 +236,14 @@ func (r *results) overFloor(system string, at place) stats {
 	})
 }
 
-// floorIn is what a server would reach that adds nothing to the cost of HTTP and the cost of AMQP on the same cores.
+// floorIn is what a server, or a drain, would reach that adds nothing to the cost of HTTP and the cost of AMQP on the same
+// cores.
 func (r *results) floorIn(round int, at place) float64 {
-	a, h := r.cell("AMQP only", at, round).PerSecond, r.cell("HTTP only", at, round).PerSecond
+	amqp, http := "AMQP only", "HTTP only"
+	if at.waiting > 0 {
+		amqp, http = "consume only", "POST only"
+	}
+	a, h := r.cell(amqp, at, round).PerSecond, r.cell(http, at, round).PerSecond
 	return quotient(a*h, a+h) // 1 / (1/a + 1/h)
 }
 
@@ -241,6 +278,9 @@ func (r *results) summarize() {
 		memory = max(memory, r.of("fallback", at(body, 512), peakMemory).most)
 	}
 	r.Summary["rss_mb_512"] = memory
+	if r.isDrained() {
+		r.Summary["drain_over_floor"] = r.overFloor("drain", drained[0]).median
+	}
 	if r.Soak != nil {
 		r.Summary["rss_growth_1m"] = r.Soak.GrowthMB
 	}
@@ -248,7 +288,7 @@ func (r *results) summarize() {
 
 // save writes results.json and what is made from it.
 func (r *results) save(o options) error {
-	if o.quick {
+	if o.quick || o.drain {
 		return nil
 	}
 	r.summarize()

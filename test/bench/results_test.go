@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"context"
 	"encoding/json"
 	"encoding/xml"
 	"errors"
@@ -9,10 +10,12 @@ import (
 	"maps"
 	"math"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 )
@@ -28,10 +31,12 @@ func TestRendered(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	_, quoted, _ := strings.Cut(string(want["RESULTS.md"]), "## Beside what was to be reached\n\n")
-	quoted, _, _ = strings.Cut(quoted, "\n\n")
-	if quoted == "" || !strings.Contains(string(readme), quoted) {
-		t.Errorf("the README does not quote the run's quoted:\n%s", quoted)
+	for _, title := range []string{"Beside what was to be reached", "In each place"} {
+		_, quoted, _ := strings.Cut(string(want["RESULTS.md"]), "## "+title+"\n\n")
+		quoted, _, _ = strings.Cut(quoted, "\n\n")
+		if quoted == "" || !strings.Contains(string(readme), quoted) {
+			t.Errorf("the README does not quote the run's table %q:\n%s", title, quoted)
+		}
 	}
 	for name, w := range want {
 		got, err := os.ReadFile(name)
@@ -60,7 +65,7 @@ func run() *results {
 	speed := map[string]float64{"AMQP only": 20_000, "HTTP only": 60_000, "fallback": 15_000, "article": 500, "RabbitMQ HTTP API": 800}
 	for round, machine := range []float64{1, 0.5, 0.8} {
 		for _, s := range systems {
-			for _, at := range append(options{}.places(), place{256, 128, 7500}) {
+			for _, at := range append(options{}.places(), place{body: 256, inFlight: 128, rate: 7500}) {
 				c := cell{System: s.name, InFlight: at.inFlight, Body: at.body, Rate: at.rate, Round: round + 1}
 				c.sample = sample{Requests: 100, PerSecond: speed[s.name] * machine, P50: 1 / machine, P99: 2 / machine}
 				if s.server != "" {
@@ -83,6 +88,44 @@ func TestSummary(t *testing.T) {
 	}
 	if diff := cmp.Diff(want, r.Summary, cmp.Comparer(near)); diff != "" {
 		t.Errorf("-want +got:\n%s", diff)
+	}
+}
+
+// TestDrained holds what is said of the drain, and that nothing is where it was not measured.
+func TestDrained(t *testing.T) {
+	t.Parallel()
+	r := run()
+	r.summarize()
+	if _, ok := r.Summary["drain_over_floor"]; ok || strings.Contains(string(r.report()), "drain") {
+		t.Error("a run without the drain says something of it")
+	}
+	throughput := string(r.report())
+	throughput = throughput[:strings.Index(throughput, "## Beside")]
+	speed := map[string]float64{"consume only": 20_000, "POST only": 5_000, "drain": 3_000}
+	for round, machine := range []float64{1, 0.5, 0.8} {
+		for _, d := range drainers {
+			for _, at := range drained {
+				c := cell{System: d.name, InFlight: at.inFlight, Body: at.body, Waiting: at.waiting, Round: round + 1}
+				c.sample = sample{Requests: at.waiting, PerSecond: speed[d.name] * machine, Errors: 1}
+				r.Cells = append(r.Cells, c)
+			}
+		}
+	}
+	r.summarize()
+	if got := r.Summary["drain_over_floor"]; !near(got, 0.75) {
+		t.Errorf("drain_over_floor is %v, want 0.75", got)
+	}
+	report := string(r.report())
+	if !strings.HasPrefix(report, throughput) {
+		t.Error("the drain's figures are among those of the server")
+	}
+	for _, want := range []string{
+		"| drain | 256 | 128 | 20000 | 2400 (1500–3000) | 0.75 (0.75–0.75) | – | – | 3 |",
+		"| **floor** | 256 | 8 | 20000 | 3200 (2000–4000) | 1 |  |  |  |", "| drain / its floor, 128 in flight | 0.75 (0.75–0.75) | 0.8 |",
+	} {
+		if !strings.Contains(report, want) {
+			t.Errorf("RESULTS.md does not say %q:\n%s", want, report)
+		}
 	}
 }
 
@@ -153,7 +196,8 @@ func TestSaved(t *testing.T) {
 	r.Cells[0].Errors = 7
 	r.Soak = &soakResult{Requests: 1000, MemoryMB: []float64{20, 30, 31, 30, 31, 32, 31, 30, 31, 32}}
 	r.Soak.judge()
-	r.Function = &functionResult{ExecMB: 7.1, WarmTrips: 1, WarmMS: 21, TripMS: 20.1}
+	r.Function = &functionResult{ExecMB: 7.1, WarmTrips: 1, WarmMS: 21, TripMS: 20.1, ColdTrips: 7, ColdMS: 150}
+	r.Server = &functionResult{ExecMB: 15.9, ReadyMS: 160, WarmTrips: 1, WarmMS: 21}
 	dir := t.TempDir()
 	if err := r.save(options{out: dir}); err != nil {
 		t.Fatal(err)
@@ -171,10 +215,133 @@ func TestSaved(t *testing.T) {
 	for _, want := range []string{
 		"![", "(bench.svg)", "commit abc1234", "| **floor** | 128 | 12000 (7500–15000) |", "| AMQP only | 1 | 16000 (10000–20000) | 1.33 (1.33–1.33) | 1.25 | 2.50 |  |  | 7 |",
 		"| article | 400 (250–500) | – | – | – | 0 |", "+2.0: no growth",
+		"| program, MB | 15.9 | 7.1 | – |", "| none is cold | 7 (150 ms) | – |",
 	} {
 		if !strings.Contains(report, want) {
 			t.Errorf("RESULTS.md does not say %q:\n%s", want, report)
 		}
+	}
+}
+
+// TestFailed holds that what could not be measured has no figure, is named in the results, and makes an error of the run.
+func TestFailed(t *testing.T) {
+	t.Parallel()
+	r := &results{Rounds: 1}
+	if err := r.err(); err != nil || strings.Contains(string(r.report()), "Not all") {
+		t.Errorf("before anything failed: %v", err)
+	}
+	at := place{body: 256, inFlight: 128}
+	whole := sample{Requests: 10, PerSecond: 10, P50: 1, P99: 1, CPUMicros: 1, PeakMemory: 1}
+	add := func(system string, measured sample, err error) {
+		r.add(cell{System: system, InFlight: at.inFlight, Body: at.body, Round: 1}, measured, err)
+	}
+	add("HTTP only", whole, nil)
+	add("fallback", whole, errors.New("it was\ngone"))
+	add("article", sample{Errors: 5}, nil)
+	r.fail("a call of the AWS Lambda", errors.New("start 1 of 5: boom"))
+	r.Function = &functionResult{ExecMB: 7.1, WarmTrips: 1, WarmMS: 21}
+	if c := r.cell("fallback", at, 1); c.sample != (sample{Errors: 1}) {
+		t.Errorf("a measurement that failed has figures: %+v", c)
+	}
+	dir := t.TempDir()
+	if err := r.save(options{out: dir}); err != nil {
+		t.Fatal(err)
+	}
+	files, err := rendered(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	report, ended := string(files["RESULTS.md"]), r.err()
+	if ended == nil {
+		t.Fatal("the run ended well")
+	}
+	for _, want := range []string{
+		"round 1, fallback, 128 in flight, 256 bytes: it was gone", "round 1, article, 128 in flight, 256 bytes: none of 5 requests was answered",
+		"a call of the AWS Lambda: start 1 of 5: boom",
+	} {
+		if !strings.Contains(report, "\n- "+want+"\n") || !strings.Contains(ended.Error(), want) {
+			t.Errorf("%q is not said in the error %v or in\n%s", want, ended, report)
+		}
+	}
+	for _, want := range []string{
+		"| HTTP only | 128 | 10 (10–10) | – | 1.00 | 1.00 | 1 | 1 | 0 |", "| fallback | 128 | – | – | – | – | – | – | 1 |",
+		"| article | 128 | – | – | – | – | – | – | 6 |", "| program, MB | – | 7.1 | – |",
+		"either body size, MB | – | 64 |", "| p99 at half the floor's rate / that of AMQP only | – | 1.5 |",
+	} {
+		if !strings.Contains(report, want) {
+			t.Errorf("RESULTS.md does not say %q:\n%s", want, report)
+		}
+	}
+}
+
+// TestDeployedFails holds that there is no result of a place in which one start or one call failed.
+func TestDeployedFails(t *testing.T) {
+	t.Parallel()
+	program, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	w := &world{amqp: "127.0.0.1:1"}
+	for want, start := range map[string]func(string) (deployed, error){
+		"start 1 of 2: boom":                           func(string) (deployed, error) { return nil, errors.New("boom") },
+		`start 1 of 2: it answered {"statusCode":503}`: func(string) (deployed, error) { return answering(`{"statusCode":503}`), nil },
+		"start 1 of 2: it answered without the broker": func(string) (deployed, error) { return answering(`{"statusCode":202}`), nil },
+	} {
+		if result, err := w.deployed(program, 2, "{}", start); result != nil || err == nil || err.Error() != want {
+			t.Errorf("got %+v, %v, want %s", result, err, want)
+		}
+	}
+	if result, err := w.deployed(program+" is missing", 2, "{}", nil); result != nil || err == nil {
+		t.Errorf("without a program: got %+v, %v", result, err)
+	}
+}
+
+// answering is a deployed program that has but this answer.
+type answering string
+
+func (a answering) Ready() time.Duration { return time.Millisecond }
+func (a answering) Close() error         { return nil }
+func (a answering) Invoke(context.Context, json.RawMessage) (json.RawMessage, error) {
+	return json.RawMessage(a), nil
+}
+
+// TestLatenessOfTheSlow holds that a latency which only says how long the run was is nowhere.
+func TestLatenessOfTheSlow(t *testing.T) {
+	t.Parallel()
+	r := run()
+	if r.lateness("fallback") == (stats{}) {
+		t.Error("fallback kept up, and has none")
+	}
+	if got := r.lateness("article"); got != (stats{}) {
+		t.Errorf("article did not keep up: got %v", got)
+	}
+}
+
+// TestMemoryOfTheDead holds that a process that has ended has no memory, which would be little.
+func TestMemoryOfTheDead(t *testing.T) {
+	t.Parallel()
+	cmd := exec.Command("sleep", "60")
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	p := &process{pid: cmd.Process.Pid, cmd: cmd}
+	if mb, err := p.rss(); err != nil || mb <= 0 {
+		t.Errorf("alive: %v MB, %v", mb, err)
+	}
+	_ = cmd.Process.Kill()
+	for end := time.Now().Add(5 * time.Second); ; time.Sleep(time.Millisecond) { // a zombie, since nobody waits for it
+		mb, err := p.peakMemory()
+		if err != nil {
+			break
+		}
+		if time.Now().After(end) {
+			t.Errorf("dead: %v MB", mb)
+			break
+		}
+	}
+	_ = cmd.Wait()
+	if mb, err := p.rss(); err == nil {
+		t.Errorf("gone: %v MB", mb)
 	}
 }
 

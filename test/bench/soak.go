@@ -17,7 +17,8 @@ type soakResult struct {
 	PerSecond float64   `json:"per_second"` // while sending, without what is between the tenths
 }
 
-// soak sends n requests, 128 at a time, and looks at the server's memory after each tenth.
+// soak sends n requests, 128 at a time, and looks at the server's memory after each tenth. With one that failed it would not
+// have been n.
 func (w *world) soak(n int) (*soakResult, error) {
 	p, err := startServer(w, "fallback", w.addr)
 	if err != nil {
@@ -38,11 +39,18 @@ func (w *world) soak(n int) (*soakResult, error) {
 		r.Errors += exactly(operations, n*(tenth+1)/10-n*tenth/10).Errors
 		sending += time.Since(start)
 		closeAll()
-		r.MemoryMB = append(r.MemoryMB, p.rss())
-		fmt.Fprintf(os.Stderr, "soak: %d requests, %.1f MB resident\n", n*(tenth+1)/10, p.rss())
+		memory, err := p.rss()
+		if err != nil {
+			return nil, err
+		}
+		r.MemoryMB = append(r.MemoryMB, memory)
+		fmt.Fprintf(os.Stderr, "soak: %d requests, %.1f MB resident\n", n*(tenth+1)/10, memory)
 	}
 	r.PerSecond = float64(n-r.Errors) / sending.Seconds()
 	r.judge()
+	if r.Errors > 0 {
+		return nil, fmt.Errorf("%d of %d requests failed; the server's memory after each tenth was, in MB: %.1f", r.Errors, n, r.MemoryMB)
+	}
 	return r, nil
 }
 

@@ -20,6 +20,7 @@ import (
 type world struct {
 	self, fallback string // programs
 	amqpURL        string
+	amqp           string // host:port
 	management     string // host:port
 	addr           string // of the server under measurement
 	broker         *harness.Broker
@@ -35,8 +36,11 @@ func newWorld(o options) (*world, error) {
 	if _, err := os.Stat(fallback); err != nil {
 		return nil, fmt.Errorf("%w: run make build first", err)
 	}
-	if _, err := os.Stat(functionExec()); err != nil && !o.quick {
+	if _, err := os.Stat(functionExec()); err != nil && !o.quick && !o.drain {
 		return nil, fmt.Errorf("%w: run make function first", err)
+	}
+	if _, err := os.Stat(lambdaBootstrap()); err != nil && !o.quick && !o.drain {
+		return nil, fmt.Errorf("%w: run make lambda first", err)
 	}
 	fmt.Fprintln(os.Stderr, "starting RabbitMQ", harness.Version())
 	broker, err := harness.StartBroker(harness.BrokerOptions{})
@@ -46,7 +50,7 @@ func newWorld(o options) (*world, error) {
 	// The container's own address: through the published port, every byte would pass one more process.
 	ip := broker.IP()
 	return &world{
-		self: self, fallback: fallback, broker: broker, management: ip + ":15672", addr: harness.FreeAddress(),
+		self: self, fallback: fallback, broker: broker, amqp: ip + ":5672", management: ip + ":15672", addr: harness.FreeAddress(),
 		amqpURL:       "amqp://" + topology.Admin + ":" + topology.Demonstration(topology.Admin).Plain + "@" + ip + ":5672/",
 		brokerProcess: findBroker(broker.ID()),
 	}, nil
@@ -67,23 +71,20 @@ func findBroker(container string) *process {
 	return nil
 }
 
-// run measures one cell, with an empty queue, a broker that is at rest and a server that has just been started. Its only
-// error is that the broker is gone: what else goes wrong is counted in the cell.
-func (w *world) run(s system, c cell, d time.Duration) (cell, error) {
+// measureCell measures one cell, which begins with an empty queue. Its only error is that the broker is gone: what else goes wrong
+// is noted in the results.
+func (w *world) measureCell(r *results, c cell, once func() (sample, error)) error {
 	if err := w.purge(); err != nil {
-		return c, fmt.Errorf("the broker is gone: %w", err)
+		return fmt.Errorf("the broker is gone: %w", err)
 	}
-	w.settle()
-	measured, err := w.sample(s, c, d)
-	if err != nil {
-		fmt.Fprintf(os.Stderr, "%s, %d in flight, %d bytes: %v\n", s.name, c.InFlight, c.Body, err)
-		measured.Errors++
-	}
-	c.sample = measured
-	return c, nil
+	measured, err := once()
+	r.add(c, measured, err)
+	return nil
 }
 
+// sample measures a system with a broker that is at rest and a server that has just been started.
 func (w *world) sample(s system, c cell, d time.Duration) (sample, error) {
+	w.settle()
 	var p *process
 	if s.server != "" {
 		var err error
@@ -113,10 +114,13 @@ func (w *world) sample(s system, c cell, d time.Duration) (sample, error) {
 	}
 	measured := run(d)
 	after, err := p.cpu()
-	if err == nil && measured.Requests > 0 {
+	if err != nil {
+		return sample{}, err
+	}
+	if measured.Requests > 0 {
 		measured.CPUMicros = float64((after - before).Microseconds()) / float64(measured.Requests)
 	}
-	measured.PeakMemory = p.peakMemory()
+	measured.PeakMemory, err = p.peakMemory()
 	return measured, err
 }
 

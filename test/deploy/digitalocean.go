@@ -3,7 +3,7 @@
 //
 // A Function is DigitalOcean's side of one deployed function: it starts the built `exec` as their runtime does, speaks
 // ActionLoop with it, and answers HTTP as their web gateway does. CheckProject reads project.yml and packages/ as their
-// deployer does.
+// deployer does. A Lambda is AWS's side of one deployed function, with its Function URL.
 //
 // What comes in is a built program; what goes out are the answers a client of the platform would see. The promise is
 // that whatever the platform refuses is refused here too, with the platform's own words. The rules come from Apache
@@ -15,13 +15,11 @@ import (
 	"context"
 	"crypto/rand"
 	"encoding/hex"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"maps"
 	"path/filepath"
-	"strconv"
 	"sync"
 	"time"
 )
@@ -62,20 +60,11 @@ type Config struct {
 	Logs       io.Writer         // gets each line of stdout and stderr as it comes; may be nil
 }
 
-// Function is one deployed function. It runs one invocation at a time in one process, which is kept between them.
-// The platform starts more processes for concurrent requests; here they wait for their turn.
+// Function is one deployed function: DigitalOcean's side of it. What it does as a Lambda does, invoking, freezing and counting,
+// is in containers.
 type Function struct {
-	config Config
-	log    *logbook
-
-	turn chan struct{} // holds one token; who took it may use and replace the process
-
-	mu      sync.Mutex // guards what follows
-	process *process   // nil after it was thrown away
-	starts  int
-	faults  []error
-	closed  bool
-
+	containers
+	config     Config
 	unanswered sync.WaitGroup // web invocations, which may outlive their clients
 }
 
@@ -85,11 +74,12 @@ func Start(ctx context.Context, config Config) (*Function, error) {
 	if err != nil {
 		return nil, err
 	}
-	f := &Function{config: config, log: &logbook{copy: config.Logs}, turn: make(chan struct{}, 1)}
-	if _, err := f.container(ctx); err != nil {
+	f := &Function{config: config}
+	f.log = &logbook{copy: config.Logs}
+	f.launch = func(ctx context.Context) (container, error) { return startProcess(ctx, config, f.log) }
+	if err := f.begin(ctx); err != nil {
 		return nil, err
 	}
-	f.turn <- struct{}{}
 	return f, nil
 }
 
@@ -123,173 +113,13 @@ func or[T comparable](value, otherwise T) T {
 	return value
 }
 
-// Invoke runs the function once with an event, a JSON object, and returns the JSON object that it answered; an answer with an "error"
-// key is a result like any other, the gateway is where it matters. The invocation ends at Config.Timeout or when ctx
-// ends, whichever is first. After an error the process is gone.
-//
-// A line too many on fd 3 or a sentinel too many is seen by this invocation, by a later one, or by Close.
-func (f *Function) Invoke(ctx context.Context, event json.RawMessage) (json.RawMessage, error) {
-	return f.invoke(ctx, newID(), event)
-}
-
-func (f *Function) invoke(ctx context.Context, activation string, event json.RawMessage) (json.RawMessage, error) {
-	if err := f.take(ctx); err != nil {
-		return nil, err
-	}
-	defer f.giveBack()
-	p, err := f.container(ctx)
-	if err != nil {
-		return nil, f.fault(err)
-	}
-	if err := p.resume(); err != nil {
-		return nil, f.throwAway(p, err)
-	}
-	result, err := p.exchange(ctx, f.run(activation, event))
-	if err != nil {
-		return nil, f.throwAway(p, err)
-	}
-	return result, nil
-}
-
-func (f *Function) take(ctx context.Context) error {
-	select {
-	case <-f.turn:
-	case <-ctx.Done():
-		return context.Cause(ctx)
-	}
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	if f.closed {
-		f.turn <- struct{}{}
-		return ErrClosed
-	}
-	return nil
-}
-
-func (f *Function) giveBack() { f.turn <- struct{}{} }
-
-// container returns the process, or a fresh one when the last was thrown away. The caller has the turn.
-func (f *Function) container(ctx context.Context) (*process, error) {
-	if p := f.current(); p != nil {
-		return p, nil
-	}
-	p, err := startProcess(ctx, f.config, f.log)
-	if err != nil {
-		return nil, err
-	}
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	f.process = p
-	f.starts++
-	return p, nil
-}
-
-func (f *Function) current() *process {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	return f.process
-}
-
-func (f *Function) throwAway(p *process, err error) error {
-	p.kill()
-	f.mu.Lock()
-	f.process = nil
-	f.mu.Unlock()
-	return f.fault(err)
-}
-
-func (f *Function) fault(err error) error {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	f.faults = append(f.faults, err)
-	return err
-}
-
-// run is the body of the platform's POST /run.
-func (f *Function) run(activation string, event json.RawMessage) any {
-	deadline := time.Now().Add(f.config.Timeout).UnixMilli()
-	return map[string]any{
-		"value":          event,
-		"activation_id":  activation,
-		"transaction_id": newID(),
-		"deadline":       strconv.FormatInt(deadline, 10),
-		"namespace":      namespace,
-		"action_name":    "/" + namespace + "/" + f.config.Name,
-		"action_version": version,
-		"api_host":       apiHost,
-		"api_key":        "",
-	}
-}
-
-// Pause freezes the process as the platform does when it is idle. Invoke thaws it by itself, as the platform does.
-func (f *Function) Pause() error {
-	if p := f.current(); p != nil {
-		return p.pause()
-	}
-	return ErrExited
-}
-
-// Resume thaws the process.
-func (f *Function) Resume() error {
-	if p := f.current(); p != nil {
-		return p.resume()
-	}
-	return ErrExited
-}
-
-// PID is the process id, or 0 when the process was thrown away.
-func (f *Function) PID() int {
-	if p := f.current(); p != nil {
-		return p.cmd.Process.Pid
-	}
-	return 0
-}
-
-// Ready is how long the process took from its start to the ack that it is ready; 0 when it was thrown away.
-func (f *Function) Ready() time.Duration {
-	if p := f.current(); p != nil {
-		return p.ready
-	}
-	return 0
-}
-
-// Starts counts the processes started so far: cold starts.
-func (f *Function) Starts() int {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	return f.starts
-}
-
-// Faults lists why invocations had no result, over HTTP too, where clients see the same 400 for all of them.
-func (f *Function) Faults() []error {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	return append([]error(nil), f.faults...)
-}
-
-// Logs is all that was written to stdout and stderr, without the sentinels.
-func (f *Function) Logs() string { return f.log.String() }
-
-// Close refuses what has not begun, waits for the invocation in hand, ends stdin and returns nil if the process then
-// exits with 0 within Config.Grace, having left nothing behind on fd 3 and no sentinel too many. Otherwise it is killed.
-// A paused process is killed without blame: the platform gives it no chance to say goodbye either. In any case nothing
-// is left running. Closing twice is fine.
+// Close waits for the clients' invocations, too, before it ends stdin. It returns nil if the process then exits with 0 within
+// Config.Grace, having left nothing behind on fd 3 and no sentinel too many; otherwise it is killed. A paused process is
+// killed without blame: the platform gives it no chance to say goodbye either.
 func (f *Function) Close() error {
-	f.mu.Lock()
-	f.closed = true
-	f.mu.Unlock()
-
+	f.refuse()
 	f.unanswered.Wait()
-	<-f.turn
-	defer f.giveBack()
-	p := f.current()
-	if p == nil {
-		return nil
-	}
-	f.mu.Lock()
-	f.process = nil
-	f.mu.Unlock()
-	return p.close()
+	return f.containers.Close()
 }
 
 // newID makes an id in the platform's form: 32 hexadecimal digits.

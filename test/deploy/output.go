@@ -43,16 +43,23 @@ func readOutput(stdout, stderr, fd3 *os.File, log *logbook) *output {
 	return o
 }
 
-// each hands over each line, without its end, under the lock. A last line without an end counts as a line.
+// each hands over each line under the lock.
 func (o *output) each(r io.Reader, add func(line []byte)) {
+	eachLine(r, func(line []byte) {
+		o.mu.Lock()
+		add(line)
+		o.mu.Unlock()
+		o.notify()
+	})
+}
+
+// eachLine hands over each line, without its end, until there is no more. A last line without an end counts as a line.
+func eachLine(r io.Reader, add func(line []byte)) {
 	in := bufio.NewReader(r)
 	for {
 		line, err := in.ReadBytes('\n')
 		if len(line) > 0 {
-			o.mu.Lock()
 			add(bytes.TrimSuffix(line, []byte("\n")))
-			o.mu.Unlock()
-			o.notify()
 		}
 		if err != nil {
 			return

@@ -8,41 +8,31 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
-	"strings"
-	"sync"
-	"syscall"
+	"strconv"
 	"time"
 )
 
-// process is one running `exec`: what the platform calls a container. Its methods are called by one goroutine at a
-// time, except pause and resume.
+// process is one running `exec`.
 type process struct {
+	child
 	config Config
-	cmd    *exec.Cmd
 	stdin  *os.File
 	out    *output
-	ready  time.Duration
 	rounds int // invocations answered so far
-
-	gone chan struct{} // closed when the process is reaped and all its output is read
-	exit error         // how it ended; read after gone
-
-	mu     sync.Mutex // guards paused
-	paused bool
 }
 
 // startProcess starts the program with nothing but what the platform gives it, and waits for its ack.
 func startProcess(ctx context.Context, config Config, log *logbook) (*process, error) {
-	p := &process{config: config, gone: make(chan struct{})}
+	p := &process{config: config, child: child{gone: make(chan struct{})}}
 	started := time.Now()
 	if err := p.start(log); err != nil {
-		return nil, fmt.Errorf("%w: %w", ErrStart, err)
+		return nil, err
 	}
 	if err := p.ack(ctx); err != nil {
 		p.kill()
-		return nil, fmt.Errorf("%w: %w; its output: %q", ErrStart, err, log.tail(500))
+		return nil, err
 	}
-	p.ready = time.Since(started)
+	p.took = time.Since(started)
 	return p, nil
 }
 
@@ -54,7 +44,7 @@ func (p *process) start(log *logbook) error {
 	defer closeAll(theirs)
 	cmd := exec.Command(p.config.Exec)
 	cmd.Dir = "/" // a function that needs the folder it was built in fails here as it would there
-	cmd.Env = environ(p.config.Env)
+	cmd.Env = environ(processEnv, p.config.Env)
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = theirs[0], theirs[1], theirs[2]
 	cmd.ExtraFiles = theirs[3:] // fd 3
 	if err := cmd.Start(); err != nil {
@@ -63,22 +53,12 @@ func (p *process) start(log *logbook) error {
 	}
 	p.cmd, p.stdin = cmd, ours[0]
 	p.out = readOutput(ours[1], ours[2], ours[3], log)
-	go p.reap()
+	go func() {
+		p.reap(p.out.drained, p.out.cut, p.config.Grace)
+		p.stdin.Close()
+		close(p.gone)
+	}()
 	return nil
-}
-
-// reap waits for the end of the process, then for the end of its output. Output that does not end, because something
-// the process started holds on to it, is cut off.
-func (p *process) reap() {
-	p.exit = p.cmd.Wait()
-	select {
-	case <-p.out.drained:
-	case <-time.After(p.config.Grace):
-		p.out.cut()
-		<-p.out.drained
-	}
-	p.stdin.Close()
-	close(p.gone)
 }
 
 // ack waits for {"ok":true} on fd 3.
@@ -98,12 +78,13 @@ func (p *process) ack(ctx context.Context) error {
 	return nil
 }
 
-// exchange is one invocation: one line in, one line out, one sentinel on each stream of logs.
-func (p *process) exchange(ctx context.Context, run any) (json.RawMessage, error) {
+// invoke is one invocation: one line in, one line out, one sentinel on each stream of logs. A line too many on fd 3 or a
+// sentinel too many is seen by this invocation, by a later one, or by end.
+func (p *process) invoke(ctx context.Context, activation string, event json.RawMessage) (json.RawMessage, error) {
 	if err := p.idle(); err != nil {
 		return nil, err
 	}
-	line, err := marshal(run)
+	line, err := marshal(p.config.run(activation, event))
 	if err != nil {
 		return nil, fmt.Errorf("the event: %w", err)
 	}
@@ -117,6 +98,22 @@ func (p *process) exchange(ctx context.Context, run any) (json.RawMessage, error
 		return nil, err
 	}
 	return p.settle(ctx, answer)
+}
+
+// run is the body of the platform's POST /run.
+func (c Config) run(activation string, event json.RawMessage) any {
+	deadline := time.Now().Add(c.Timeout).UnixMilli()
+	return map[string]any{
+		"value":          event,
+		"activation_id":  activation,
+		"transaction_id": newID(),
+		"deadline":       strconv.FormatInt(deadline, 10),
+		"namespace":      namespace,
+		"action_name":    "/" + namespace + "/" + c.Name,
+		"action_version": version,
+		"api_host":       apiHost,
+		"api_key":        "",
+	}
 }
 
 // idle finds what came when nothing was asked for, and an exit.
@@ -203,41 +200,7 @@ func (p *process) await(ctx context.Context, done func() bool) error {
 	return nil
 }
 
-// ended tells how the process ended. Only after gone.
-func (p *process) ended() error {
-	if p.exit == nil {
-		return fmt.Errorf("%w: exit status 0", ErrExited)
-	}
-	return fmt.Errorf("%w: %w", ErrExited, p.exit)
-}
-
-func (p *process) pause() error { return p.signal(syscall.SIGSTOP, true) }
-
-func (p *process) resume() error { return p.signal(syscall.SIGCONT, false) }
-
-func (p *process) signal(sig os.Signal, paused bool) error {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	p.paused = paused
-	err := p.cmd.Process.Signal(sig)
-	if errors.Is(err, os.ErrProcessDone) {
-		return nil // the exchange will say how it ended
-	}
-	return err
-}
-
-func (p *process) frozen() bool {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	return p.paused
-}
-
-func (p *process) kill() {
-	p.cmd.Process.Kill()
-	<-p.gone
-}
-
-func (p *process) close() error {
+func (p *process) end() error {
 	if p.frozen() {
 		p.kill()
 		return nil
@@ -259,18 +222,12 @@ func (p *process) close() error {
 	return p.out.excess(p.rounds)
 }
 
-// environ is what the runtime's proxy gives a function: not one variable of its own environment comes through.
-func environ(env map[string]string) []string {
-	vars := []string{
-		"HOME=/root",
-		"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
-		"__OW_PROXY_VERSION=test/deploy",
-		"__OW_API_HOST=" + apiHost,
-	}
-	for name, value := range env {
-		vars = append(vars, name+"="+strings.ReplaceAll(value, "\x00", ""))
-	}
-	return vars
+// processEnv is what the runtime's proxy gives a function beside its own: not one variable of the proxy's comes through.
+var processEnv = []string{
+	"HOME=/root",
+	"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
+	"__OW_PROXY_VERSION=test/deploy",
+	"__OW_API_HOST=" + apiHost,
 }
 
 // newPipes makes the pipes for descriptors 0 to 3: our ends of them, and the ones that the process gets.

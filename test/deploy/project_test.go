@@ -9,7 +9,13 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+	"time"
 
+	"gopkg.in/yaml.v3"
+
+	settings "fallback/functions/config"
+	"fallback/functions/drain"
+	"fallback/functions/topology"
 	"fallback/test/deploy"
 )
 
@@ -19,6 +25,105 @@ func TestTheProjectCanBeDeployed(t *testing.T) {
 	t.Parallel()
 	for _, fault := range deploy.CheckProject(root) {
 		t.Error(fault)
+	}
+}
+
+// functionsOf reads the functions of a project.yml.
+func functionsOf(t *testing.T, yml []byte) (functions map[string]function) {
+	t.Helper()
+	var project struct {
+		Packages []struct{ Functions []function }
+	}
+	if err := yaml.Unmarshal(yml, &project); err != nil {
+		t.Fatal(err)
+	}
+	functions = map[string]function{}
+	for _, pkg := range project.Packages {
+		for _, f := range pkg.Functions {
+			functions[f.Name] = f
+		}
+	}
+	return functions
+}
+
+type function struct {
+	Name        string
+	Web         any
+	Environment map[string]string
+	Limits      struct{ Timeout int }
+	Triggers    []struct {
+		ScheduledDetails struct{ Cron string } `yaml:"scheduledDetails"`
+	}
+}
+
+func readProject(t *testing.T) []byte {
+	t.Helper()
+	yml, err := os.ReadFile(filepath.Join(root, "project.yml"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return yml
+}
+
+// The project is deployed without a trigger, which not every account may have. With it, the drain is called, and nothing
+// else; no call comes before the last one has run into its limit; and within that a run has time for the slowest answer.
+func TestTheDrainHasItsTriggerReady(t *testing.T) {
+	t.Parallel()
+	yml := readProject(t)
+	for name, f := range functionsOf(t, yml) {
+		if len(f.Triggers) > 0 {
+			t.Errorf("as shipped, %s has a trigger", name)
+		}
+	}
+	for name, f := range functionsOf(t, deploy.WithTriggers(yml)) {
+		if got, want := len(f.Triggers) > 0, name == "drain"; got != want {
+			t.Errorf("with its triggers, %s has one: %v, want %v", name, got, want)
+		}
+	}
+	d := functionsOf(t, deploy.WithTriggers(yml))["drain"]
+	if d.Web != false {
+		t.Errorf("web: %v: strangers could start a drain", d.Web)
+	}
+	limit := time.Duration(d.Limits.Timeout) * time.Millisecond
+	for _, trigger := range d.Triggers {
+		minutes, _, _ := strings.Cut(strings.TrimPrefix(trigger.ScheduledDetails.Cron, "*/"), " ")
+		if every, err := time.ParseDuration(minutes + "m"); err != nil || limit >= every {
+			t.Errorf("a run may take %s, and is called for by %q (%v)", limit, trigger.ScheduledDetails.Cron, err)
+		}
+	}
+	defaults, err := settings.Load(func(string) (string, bool) { return "", false })
+	if err != nil {
+		t.Fatal(err)
+	}
+	if least := drain.Grace + 2*defaults.TargetTimeout; limit < least {
+		t.Errorf("the limit is %s, want %s or more", limit, least)
+	}
+}
+
+// What a function finds in its environment is a setting, and each user of the broker goes where it may do its work.
+func TestTheEnvironmentIsOfSettings(t *testing.T) {
+	t.Parallel()
+	known := map[string]bool{}
+	for _, s := range settings.Settings() {
+		known[s.Name] = true
+	}
+	functions := functionsOf(t, readProject(t))
+	for name, f := range functions {
+		for variable := range f.Environment {
+			if !known[variable] {
+				t.Errorf("%s: %s is no setting", name, variable)
+			}
+		}
+	}
+	example, err := os.ReadFile(filepath.Join(root, ".env.example"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, user := range map[string]string{"enqueue": topology.Publisher, "drain": topology.Drainer} {
+		variable := strings.Trim(functions[name].Environment["AMQP_SERVER_URL"], "${}")
+		if !strings.Contains(string(example), "\n"+variable+"=\"amqps://"+user+":") {
+			t.Errorf("%s: %q is not the URL of %s in .env.example", name, variable, user)
+		}
 	}
 }
 
@@ -312,6 +417,10 @@ func TestBuildScriptsSayWhatIsMissing(t *testing.T) {
 	if err != nil || len(scripts) == 0 {
 		t.Fatalf("no build scripts: %v", err)
 	}
+	shared, err := os.ReadFile(filepath.Join(root, "packages/build.sh"))
+	if err != nil {
+		t.Fatal(err)
+	}
 	for _, script := range scripts {
 		text, err := os.ReadFile(script)
 		if err != nil {
@@ -319,6 +428,7 @@ func TestBuildScriptsSayWhatIsMissing(t *testing.T) {
 		}
 		dir := t.TempDir()
 		write(t, dir, "packages/p/f/build.sh", string(text))
+		write(t, dir, "packages/build.sh", string(shared))
 		if got, want := runScript(t, dir), "build.sh: no go.mod"; !strings.Contains(got, want) {
 			t.Errorf("%s without go.mod: got %q, want %q", script, got, want)
 		}

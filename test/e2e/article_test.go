@@ -7,7 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
-	"os/exec"
 	"reflect"
 	"regexp"
 	"slices"
@@ -100,7 +99,7 @@ func newHost(t *testing.T) host {
 	h := host{bare, t}
 	t.Cleanup(func() {
 		if t.Failed() {
-			out, _ := exec.Command("docker", "logs", "--tail", "40", h.ID()).CombinedOutput()
+			out, _ := harness.Run(harness.Patience, "docker", "logs", "--tail", "40", h.ID())
 			t.Logf("the broker's log:\n%s", out)
 		}
 		if err := h.Close(); err != nil {
@@ -108,8 +107,8 @@ func newHost(t *testing.T) host {
 		}
 	})
 	program := string(build(t))
-	if out, err := exec.Command("docker", "cp", program, h.ID()+":/usr/local/bin/fallback").CombinedOutput(); err != nil {
-		t.Fatalf("docker cp: %v\n%s", err, out)
+	if _, err := harness.Run(harness.Patience, "docker", "cp", program, h.ID()+":/usr/local/bin/fallback"); err != nil {
+		t.Fatal(err)
 	}
 	// Not with rabbitmqctl: before the broker has made its cookie, that would make one of its own.
 	harness.Eventually(t, 2*time.Minute, "the broker to answer", func() bool {
@@ -125,16 +124,12 @@ func newHost(t *testing.T) host {
 
 // exec runs a command line on the host as a person would, and returns what it prints.
 func (h host) exec(line string) (string, error) {
-	out, err := exec.CommandContext(h.t.Context(), "docker", h.args(line)...).CombinedOutput()
-	if err != nil {
-		err = fmt.Errorf("%s: %w\n%s", line, err, out)
-	}
-	return string(out), err
+	return harness.Run(harness.Patience, h.command(line)...)
 }
 
-// args are those of docker.
-func (h host) args(line string, options ...string) []string {
-	return append(append([]string{"exec", "--user", "root"}, options...), h.ID(), "sh", "-c",
+// command is docker's for a command line on the host.
+func (h host) command(line string, options ...string) []string {
+	return append(append([]string{"docker", "exec", "--user", "root"}, options...), h.ID(), "sh", "-c",
 		// The package's commands before the image's: they are scripts around them, which change the user and the folder.
 		"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin:$PATH; "+line)
 }
@@ -152,13 +147,12 @@ func (h host) run(line string) string {
 // start runs a command line that does not end; the test shows what it wrote if it fails.
 func (h host) start(line string) {
 	h.t.Helper()
-	out, err := exec.Command("docker", h.args("exec >/tmp/log 2>&1; "+line, "--detach")...).CombinedOutput()
-	if err != nil {
-		h.t.Fatalf("%s: %v\n%s", line, err, out)
+	if _, err := harness.Run(harness.Patience, h.command("exec >/tmp/log 2>&1; "+line, "--detach")...); err != nil {
+		h.t.Fatal(err)
 	}
 	h.t.Cleanup(func() {
 		if h.t.Failed() {
-			out, _ := exec.Command("docker", h.args("cat /tmp/log")...).CombinedOutput() // the test's context has ended
+			out, _ := h.exec("cat /tmp/log")
 			h.t.Logf("the log of %s:\n%s", line, out)
 		}
 	})

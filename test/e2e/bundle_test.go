@@ -25,25 +25,43 @@ type bundle struct {
 	t       *testing.T
 	project string
 	env     []string
+	ports   map[string]string // by the variable that moves them
 }
 
 func newBundle(t *testing.T) *bundle {
-	b := &bundle{t: t, project: fmt.Sprintf("fallback-test-%d", os.Getpid())}
-	b.env = os.Environ()
-	for _, name := range []string{"PORT", "AMQP_PORT", "MANAGEMENT_PORT"} {
-		b.env = append(b.env, name+"="+freePort(t))
+	b := &bundle{t: t, project: fmt.Sprintf("fallback-test-%d-%s", os.Getpid(), strings.ToLower(t.Name())), ports: map[string]string{}}
+	for _, variable := range os.Environ() {
+		// A developer's settings, and those of the make that runs the tests, have no say.
+		if !slices.ContainsFunc([]string{"FALLBACK_", "COMPOSE_", "MAKE", "MFLAGS"}, func(p string) bool { return strings.HasPrefix(variable, p) }) {
+			b.env = append(b.env, variable)
+		}
+	}
+	for _, name := range []string{"PORT", "DRAIN_PORT", "AMQP_PORT", "MANAGEMENT_PORT", "PRIMARY_PORT"} {
+		b.ports[name] = freePort(t)
+		b.env = append(b.env, name+"="+b.ports[name])
 	}
 	return b
 }
 
+// forgetAtEnd takes everything away when the test ends.
+func (b *bundle) forgetAtEnd() {
+	b.t.Cleanup(func() {
+		if b.t.Failed() {
+			logs, _ := b.compose("--profile", "demo", "logs", "--tail", "30")
+			b.t.Log(logs)
+		}
+		if _, err := b.compose("--profile", "demo", "down", "--volumes", "--timeout", "20"); err != nil {
+			b.t.Error(err)
+		}
+	})
+}
+
 func freePort(t *testing.T) string {
 	t.Helper()
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	_, port, err := net.SplitHostPort(harness.FreeAddress())
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer ln.Close()
-	_, port, _ := net.SplitHostPort(ln.Addr().String())
 	return port
 }
 
@@ -59,7 +77,7 @@ func (b *bundle) compose(args ...string) (string, error) {
 	out, err := cmd.Output()
 	if err != nil {
 		err = fmt.Errorf("docker %s: %w\n%s", strings.Join(args, " "), err, stderr.String())
-	} else if args[5] == "config" && stderr.Len() > 0 {
+	} else if slices.Contains(args, "config") && stderr.Len() > 0 {
 		err = fmt.Errorf("docker compose config is not clean: %s", stderr.String())
 	}
 	return string(out), err
@@ -97,7 +115,7 @@ func TestBundleConfig(t *testing.T) {
 	b := newBundle(t)
 	b.env = append(b.env, "AMQP_SERVER_URL=amqp://function:secret@elsewhere/")
 	var config composeConfig
-	if err := json.Unmarshal([]byte(b.must("config", "--format", "json")), &config); err != nil {
+	if err := json.Unmarshal([]byte(b.must("--profile", "demo", "config", "--format", "json")), &config); err != nil {
 		t.Fatal(err)
 	}
 	published := map[int]bool{}
@@ -115,28 +133,51 @@ func TestBundleConfig(t *testing.T) {
 			}
 		}
 	}
-	for _, port := range []int{8080, 5672, 15672} {
+	for _, port := range []int{8080, 8081, 5672, 15672, 8090} {
 		if !published[port] {
 			t.Errorf("port %d is not published", port)
 		}
 	}
+	for _, name := range []string{"server", "drain", "primary"} {
+		service := config.Services[name]
+		if !service.ReadOnly || !slices.Equal(service.CapDrop, []string{"ALL"}) {
+			t.Errorf("%s: its root is writable or it has capabilities: %+v", name, service)
+		}
+		if !slices.Contains(service.SecurityOpt, "no-new-privileges:true") {
+			t.Errorf("%s may gain privileges: %q", name, service.SecurityOpt)
+		}
+		var soft int64
+		limit := service.Environment["GOMEMLIMIT"]
+		if limit == nil {
+			t.Errorf("%s has no GOMEMLIMIT", name)
+		} else if _, err := fmt.Sscanf(*limit, "%dMiB", &soft); err != nil || soft<<20 >= service.MemLimit {
+			t.Errorf("%s: GOMEMLIMIT of %d MiB is not below the limit of %d bytes: %v", name, soft, service.MemLimit, err)
+		}
+	}
+	if target := config.Services["drain"].Environment["FALLBACK_TARGET_URL"]; target == nil || *target != "" {
+		t.Errorf("the drain has the target %v, and should idle", target)
+	}
 	server := config.Services["server"]
-	if !server.ReadOnly || !slices.Equal(server.CapDrop, []string{"ALL"}) {
-		t.Errorf("the server's root is writable or it has capabilities: %+v", server)
-	}
-	if !slices.Contains(server.SecurityOpt, "no-new-privileges:true") {
-		t.Errorf("the server may gain privileges: %q", server.SecurityOpt)
-	}
-	var soft int64
-	if _, err := fmt.Sscanf(*server.Environment["GOMEMLIMIT"], "%dMiB", &soft); err != nil || soft<<20 >= server.MemLimit {
-		t.Errorf("GOMEMLIMIT of %d MiB is not below the limit of %d bytes: %v", soft, server.MemLimit, err)
-	}
 	if rabbitmq := config.Services["rabbitmq"]; rabbitmq.User != "rabbitmq" || rabbitmq.Hostname != "rabbitmq" {
 		t.Errorf("RabbitMQ runs as %q on host %q, which its data is under", rabbitmq.User, rabbitmq.Hostname)
 	}
 	if url := *server.Environment["AMQP_SERVER_URL"]; !strings.Contains(url, "@rabbitmq:5672/") {
 		t.Errorf("the server takes AMQP_SERVER_URL from the environment, where it is the function's: %s", url)
 	}
+}
+
+// ready is how many requests wait on the main queue.
+func (b *bundle) ready() int {
+	b.t.Helper()
+	queues := b.must("exec", "-T", "server", "/fallback", "queues", "--json")
+	var rows []struct {
+		Queue string
+		Ready int
+	}
+	if err := json.Unmarshal([]byte(queues), &rows); err != nil || rows[0].Queue != topology.DefaultQueue {
+		b.t.Fatalf("%v in %s", err, queues)
+	}
+	return rows[0].Ready
 }
 
 // TestBundle brings the bundle up, sends a request, restarts everything, and finds the request on the queue.
@@ -146,15 +187,7 @@ func TestBundle(t *testing.T) {
 		t.Log("the bundle's own RabbitMQ is 4.3")
 	}
 	b := newBundle(t)
-	t.Cleanup(func() {
-		if t.Failed() {
-			logs, _ := b.compose("logs", "--tail", "30")
-			t.Log(logs)
-		}
-		if _, err := b.compose("down", "--volumes", "--timeout", "20"); err != nil {
-			t.Error(err)
-		}
-	})
+	b.forgetAtEnd()
 	b.must("up", "--detach", "--wait", "--wait-timeout", "180", "--no-build")
 	address := strings.TrimSpace(b.must("port", "server", "8080"))
 	response, err := http.Post("http://"+address+"/fallback/orders", "text/plain", strings.NewReader("hello"))
@@ -168,19 +201,14 @@ func TestBundle(t *testing.T) {
 	}
 	b.must("down", "--timeout", "20")
 	b.must("up", "--detach", "--wait", "--wait-timeout", "180", "--no-build")
-	queues := b.must("exec", "-T", "server", "/fallback", "queues", "--json")
-	var rows []struct {
-		Queue string
-		Ready int
+	if ready := b.ready(); ready != 1 {
+		t.Errorf("after a restart: got %d messages on the queue, want 1", ready)
 	}
-	if err := json.Unmarshal([]byte(queues), &rows); err != nil {
-		t.Fatalf("%v in %s", err, queues)
-	}
-	if rows[0].Queue != topology.DefaultQueue || rows[0].Ready != 1 {
-		t.Errorf("after a restart: got %s, want one message on %s", queues, topology.DefaultQueue)
+	if services := b.must("--profile", "demo", "ps", "--services"); strings.Contains(services, "primary") {
+		t.Errorf("`docker compose up` starts the primary, too: %q", services)
 	}
 	id := strings.TrimSpace(b.must("ps", "--quiet", "server"))
-	if out, err := exec.Command("docker", "inspect", "--format", "{{.Config.User}}", id).CombinedOutput(); string(out) != "65532:65532\n" {
+	if out, err := harness.Run(harness.Patience, "docker", "inspect", "--format", "{{.Config.User}}", id); out != "65532:65532\n" {
 		t.Errorf("the server runs as %q %v", out, err)
 	}
 	user, err := b.compose("exec", "-T", "rabbitmq", "id", "-un")

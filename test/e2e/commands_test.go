@@ -15,6 +15,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -48,18 +49,22 @@ func TestCommands(t *testing.T) {
 // program is the fallback binary.
 type program string
 
+// building is how long a program may take to be built, beside the other tests.
+const building = 5 * time.Minute
+
 // build makes the binary as it is shipped: static.
 func build(t *testing.T) program {
 	t.Helper()
-	name := filepath.Join(t.TempDir(), "fallback")
-	cmd := exec.Command("go", "build", "-o", name, "./functions/cmd/fallback")
-	cmd.Dir = harness.Root()
-	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
-	if out, err := cmd.CombinedOutput(); err != nil {
-		t.Fatalf("go build: %v\n%s", err, out)
+	if err := built(); err != nil {
+		t.Fatal(err)
 	}
-	return program(name)
+	return program(filepath.Join(scratch, "fallback"))
 }
+
+var built = sync.OnceValue(func() error {
+	_, err := harness.Run(building, "env", "CGO_ENABLED=0", "go", "build", "-trimpath", "-o", filepath.Join(scratch, "fallback"), "./functions/cmd/fallback")
+	return err
+})
 
 // outcome is what a command came to.
 type outcome struct {
@@ -333,7 +338,7 @@ func testPrivateDefinitions(t *testing.T, fallback program) {
 	}
 	t.Cleanup(func() {
 		if t.Failed() {
-			out, _ := exec.Command("docker", "logs", "--tail", "40", private.ID()).CombinedOutput()
+			out, _ := harness.Run(harness.Patience, "docker", "logs", "--tail", "40", private.ID())
 			t.Logf("the broker's log:\n%s", out)
 		}
 		if err := private.Close(); err != nil {

@@ -6,6 +6,7 @@
 package e2e
 
 import (
+	"errors"
 	"flag"
 	"fmt"
 	"os"
@@ -20,22 +21,34 @@ var broker *harness.Broker
 
 // atOnce is how many parallel tests run at the same time, unless -parallel says so: on two cores there would be two, and
 // they wait for brokers and deadlines more than they compute.
-const atOnce = "4"
+const atOnce = "6"
+
+// scratch is a folder for what all tests use; it goes with the last of them.
+var scratch string
 
 func TestMain(m *testing.M) {
 	flag.Parse()
+	os.Exit(runTests(m))
+}
+
+func runTests(m *testing.M) int {
 	if parallel := flag.Lookup("test.parallel"); parallel.Value.String() == parallel.DefValue && runtime.GOMAXPROCS(0) < 4 {
 		_ = parallel.Value.Set(atOnce)
 	}
 	var err error
+	if scratch, err = os.MkdirTemp("", "fallback-e2e-"); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
+	defer os.RemoveAll(scratch)
 	if broker, err = harness.StartBroker(harness.BrokerOptions{}); err != nil {
 		fmt.Fprintln(os.Stderr, err)
-		os.Exit(1)
+		return 1
 	}
 	code := m.Run()
-	if err := broker.Close(); err != nil {
+	if err := errors.Join(closeSpare(), broker.Close()); err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		code = 1
 	}
-	os.Exit(code)
+	return code
 }

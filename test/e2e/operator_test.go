@@ -3,8 +3,10 @@
 package e2e
 
 import (
+	"encoding/base64"
 	"encoding/json"
 	"fmt"
+	"os"
 	"os/exec"
 	"slices"
 	"strings"
@@ -28,7 +30,9 @@ func TestOperator(t *testing.T) {
 	}{
 		{"peek", operatorPeek},
 		{"redrive", operatorRedrive},
+		{"redrive on a terminal", operatorTerminal},
 		{"redrive interrupted", operatorInterrupted},
+		{"redrive what was too old", operatorStale},
 		{"discard", operatorDiscard},
 	} {
 		t.Run(row.name, func(t *testing.T) {
@@ -64,6 +68,7 @@ type peekLine struct {
 	Reason   string              `json:"reason"`
 	Header   map[string][]string `json:"header"`
 	Body     string              `json:"body"`
+	IsBase64 bool                `json:"is_base64_encoded"`
 }
 
 func operatorPeek(t *testing.T, fallback program) {
@@ -92,6 +97,12 @@ func operatorPeek(t *testing.T, fallback program) {
 	if n := vhost.Count(t, parkedQueue); n != 3 {
 		t.Errorf("%d are parked after all this, want 3", n)
 	}
+	const noText = "\x1f\x8b\xff"
+	checkAccepted(t, send(t, "POST", vhost.Serve(t, nil).URL+"/fallback/bytes", noText))
+	o = fallback.run(t, env, "peek", "--json", "--bodies")
+	if err := json.Unmarshal([]byte(o.stdout), &rows); err != nil || len(rows) != 1 || !rows[0].IsBase64 || rows[0].Body != base64.StdEncoding.EncodeToString([]byte(noText)) {
+		t.Errorf("a body that is no text: got %v, %s", err, o.stdout)
+	}
 	fallback.run(t, env, "peek", "somewhere").check(t, 2, []string{"main or parked"}, nil)
 	denied := harness.Settings{"AMQP_SERVER_URL": vhost.URL(topology.Publisher)}
 	fallback.run(t, denied, "peek", "parked").check(t, 1, []string{"lacks the permission"}, nil)
@@ -108,7 +119,7 @@ func operatorRedrive(t *testing.T, fallback program) {
 		t.Errorf("got %s %q", m.MessageId, m.Body)
 	}
 	for name := range m.Headers {
-		if name != "fallback" && (name != "x-delivery-count" || delivered(m)) {
+		if name != "fallback" && name != "fallback-redriven-at" && (name != "x-delivery-count" || delivered(m)) {
 			t.Errorf("redriven with the header %s", name)
 		}
 	}
@@ -119,7 +130,7 @@ func operatorRedrive(t *testing.T, fallback program) {
 		IDs  []string `json:"ids"`
 		Left int      `json:"left"`
 	}
-	if err := json.Unmarshal([]byte(o.stdout), &got); err != nil || o.code != 0 || len(got.IDs) != 19 || got.Left != 0 {
+	if err := json.Unmarshal([]byte(o.stdout), &got); err != nil || o.code != 0 || len(got.IDs) != 19 || got.Left != 0 || o.stderr != "" {
 		t.Errorf("all: got code %d, %v, %+v %s", o.code, err, got, o.stderr)
 	}
 	if took := time.Since(begin); took < 1700*time.Millisecond {
@@ -128,6 +139,43 @@ func operatorRedrive(t *testing.T, fallback program) {
 	if n := vhost.Count(t, topology.DefaultQueue); n != 19 {
 		t.Errorf("%d are on the queue, want 19", n)
 	}
+}
+
+// operatorTerminal holds that who sits at a terminal sees how far it is, and the result on a line of its own.
+func operatorTerminal(t *testing.T, fallback program) {
+	vhost := broker.VHost(t)
+	park(t, vhost, 3, "/orders")
+	cmd := exec.Command("script", "-qec", string(fallback)+" redrive --all", "/dev/null")
+	cmd.Env = []string{"PATH=" + os.Getenv("PATH"), "AMQP_SERVER_URL=" + vhost.URL(topology.Drainer)}
+	out, err := cmd.CombinedOutput()
+	bar, said, _ := strings.Cut(string(out), "\r\n")
+	if err != nil || !strings.Contains(bar, "(1/3") || !strings.Contains(bar, "(3/3") || !strings.HasPrefix(said, "redriven 3; 0 left on "+parkedQueue) {
+		t.Errorf("got %v, %q", err, out)
+	}
+}
+
+// operatorStale holds that a request which was parked for its age is delivered when an operator redrives it.
+func operatorStale(t *testing.T, fallback program) {
+	vhost := broker.VHost(t)
+	primary := harness.NewPrimary(t, nil)
+	d, _ := vhost.Drain(t, primary, harness.Settings{"FALLBACK_MAX_AGE": "20s", "FALLBACK_STALE": "park"})
+	received := time.Now().Add(-time.Hour).UTC().Format(time.RFC3339)
+	if err := vhost.Channel(t, topology.Admin).Publish("", topology.DefaultQueue, true, false, amqp.Publishing{
+		MessageId: "old", Headers: amqp.Table{"fallback": `{"v":1,"method":"POST","target":"/orders","received_at":"` + received + `"}`}, Body: []byte("0"),
+	}); err != nil {
+		t.Fatal(err)
+	}
+	harness.Eventually(t, 5*time.Second, "it to wait", func() bool { return vhost.Count(t, topology.DefaultQueue) == 1 })
+	if r := once(t, d); r.Parked != 1 {
+		t.Fatalf("got %+v, want it parked", r)
+	}
+	env := harness.Settings{"AMQP_SERVER_URL": vhost.URL(topology.Drainer)}
+	fallback.run(t, env, "peek", "parked").check(t, 0, []string{"older than 20s"}, nil)
+	fallback.run(t, env, "redrive", "--id", "old").check(t, 0, []string{"redriven 1; 0 left"}, nil)
+	if r := once(t, d); r.Delivered != 1 || r.Parked != 0 {
+		t.Errorf("redriven: got %+v, want it delivered", r)
+	}
+	checkOnce(t, primary, 1, "/orders")
 }
 
 // operatorInterrupted holds that an interrupt in the middle leaves each request on one of the two queues.

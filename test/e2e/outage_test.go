@@ -4,6 +4,7 @@ package e2e
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -49,18 +50,40 @@ func TestBrokerAlarm(t *testing.T) {
 	t.Run("while the server stops", func(t *testing.T) { stopDuringAlarm(t, own) })
 }
 
+// spare are brokers that a test had to itself and has given back as good as new: to start one takes longer than most tests.
+var spare = make(chan *harness.Broker, 16)
+
+// ownBroker is one that the test has to itself.
 func ownBroker(t *testing.T) *harness.Broker {
 	t.Helper()
-	own, err := harness.StartBroker(harness.BrokerOptions{})
+	var own *harness.Broker
+	var err error
+	select {
+	case own = <-spare:
+		err = own.WaitReady() // it may have been started again a moment ago
+	default:
+		own, err = harness.StartBroker(harness.BrokerOptions{})
+	}
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
-		if err := own.Close(); err != nil {
+		if !t.Failed() {
+			spare <- own
+		} else if err := own.Close(); err != nil {
 			t.Error(err)
 		}
 	})
 	return own
+}
+
+// closeSpare is for after the last test.
+func closeSpare() (err error) {
+	close(spare)
+	for own := range spare {
+		err = errors.Join(err, own.Close())
+	}
+	return err
 }
 
 // waitLogin waits until the broker lets the publisher in.
@@ -268,11 +291,11 @@ func frozenBesideLargeBodies(t *testing.T, own *harness.Broker) {
 // freeze stops every process of the broker, until the test ends at the latest.
 func freeze(t *testing.T, own *harness.Broker) {
 	t.Helper()
-	own.Docker(t, "pause")
+	if err := own.Pause(); err != nil {
+		t.Fatal(err)
+	}
 	t.Cleanup(func() {
-		ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
-		defer cancel()
-		if _, err := own.Exec(ctx, "true"); err != nil { // it is frozen still
+		if _, err := own.Exec("true"); err != nil { // it is frozen still
 			own.Docker(t, "unpause")
 		}
 	})
@@ -312,18 +335,16 @@ func stopWhileFrozen(t *testing.T, own *harness.Broker) {
 	}
 }
 
-// watermark sets how much memory the broker may take: "1" byte raises the alarm, in which it stops reading from those
-// who publish. When the test ends it is again what rabbitmq.conf says.
+// watermark sets how much memory the broker may take: 1 byte raises the alarm, in which it stops reading from those who
+// publish. When the test ends it is again what rabbitmq.conf says.
 func watermark(t *testing.T, own *harness.Broker, bytes string) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
-	defer cancel()
-	if _, err := own.Exec(ctx, "rabbitmqctl", "set_vm_memory_high_watermark", "absolute", bytes); err != nil {
+	if err := own.Eval("vm_memory_monitor:set_vm_memory_high_watermark({absolute, " + bytes + "})"); err != nil {
 		t.Fatal(err)
 	}
 }
 
-const alarming, normal = "1", "512MB"
+const alarming, normal = `1`, `"512MB"`
 
 func memoryAlarm(t *testing.T, own *harness.Broker) {
 	vhost := own.VHost(t)
@@ -627,8 +648,16 @@ func put(t *testing.T, vhost *harness.VHost, queue string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if !confirm.Wait() {
-		t.Fatal("the message was refused")
+	waitConfirm(t, confirm)
+}
+
+// waitConfirm waits until the broker has stored a message. A broker under an alarm says nothing.
+func waitConfirm(t *testing.T, confirm *amqp.DeferredConfirmation) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), harness.Patience)
+	defer cancel()
+	if stored, err := confirm.WaitContext(ctx); err != nil || !stored {
+		t.Fatalf("the message was not stored: %v", err)
 	}
 }
 

@@ -4,7 +4,6 @@ package e2e
 
 import (
 	"os"
-	"os/exec"
 	"path/filepath"
 	"regexp"
 	"strings"
@@ -27,11 +26,11 @@ func TestREADMEExamples(t *testing.T) {
 	for _, e := range examples {
 		command := strings.Replace(e.command, "curl ", "curl --silent --show-error --max-time 10 ", 1)
 		command = strings.ReplaceAll(command, "http://127.0.0.1:8080", server.URL)
-		out, err := exec.Command("sh", "-c", command).CombinedOutput()
+		out, err := harness.Run(harness.Patience, "sh", "-c", command)
 		if err != nil {
-			t.Fatalf("%s: %v\n%s", command, err, out)
+			t.Fatal(err)
 		}
-		got, want := normalize(string(out)), normalize(e.answer)
+		got, want := normalize(out), normalize(e.answer)
 		if got != want {
 			t.Errorf("$ %s\ngot:\n%s\nthe README has:\n%s", e.command, got, want)
 		}

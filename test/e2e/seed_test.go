@@ -26,6 +26,26 @@ const (
 	articleText  = "A request has been sent via fallback API"
 )
 
+// TestSeed holds the contract with the article, on the virtual host of the definitions: one after the other, since its queue is
+// one for all.
+func TestSeed(t *testing.T) {
+	t.Parallel()
+	for _, row := range []struct {
+		name string
+		test func(*testing.T)
+	}{
+		{"bodyless request", seedBodylessRequest},
+		{"body", seedBody},
+		{"queue", seedQueue},
+		{"default exchange", seedDefaultExchange},
+		{"list queues", seedListQueues},
+		{"article's program", seedArticleProgram},
+		{"article's consumer", seedArticleConsumer},
+	} {
+		t.Run(row.name, row.test)
+	}
+}
+
 // mainHost is the virtual host of the definitions, with nothing on its main queue before the test and after it.
 func mainHost(t *testing.T) *harness.VHost {
 	t.Helper()
@@ -78,8 +98,8 @@ func post(t *testing.T, server *harness.Server, body io.Reader) *http.Request {
 	return request
 }
 
-// TestSeedBodylessRequest holds every row of the message's table for the article's own request: a POST without a body.
-func TestSeedBodylessRequest(t *testing.T) {
+// seedBodylessRequest holds every row of the message's table for the article's own request: a POST without a body.
+func seedBodylessRequest(t *testing.T) {
 	vhost := mainHost(t)
 	server := vhost.Serve(t, nil)
 	reader := vhost.Reader(t, articleQueue)
@@ -130,7 +150,7 @@ func TestSeedBodylessRequest(t *testing.T) {
 	}
 }
 
-// checkMetadata compares the message's one header with the request of TestSeedBodylessRequest.
+// checkMetadata compares the message's one header with the request of seedBodylessRequest.
 func checkMetadata(t *testing.T, m amqp.Delivery, a answer, server *harness.Server) {
 	t.Helper()
 	if got := slices.Sorted(maps.Keys(m.Headers)); !slices.Equal(got, []string{"fallback"}) {
@@ -167,8 +187,8 @@ func checkMetadata(t *testing.T, m amqp.Delivery, a answer, server *harness.Serv
 	}
 }
 
-// TestSeedBody holds that a body goes to the queue as it is, and what its content_type becomes.
-func TestSeedBody(t *testing.T) {
+// seedBody holds that a body goes to the queue as it is, and what its content_type becomes.
+func seedBody(t *testing.T) {
 	vhost := mainHost(t)
 	server := vhost.Serve(t, nil)
 	reader := vhost.Reader(t, articleQueue)
@@ -208,8 +228,8 @@ func TestSeedBody(t *testing.T) {
 	}
 }
 
-// TestSeedQueue holds that the queue is durable and a quorum queue.
-func TestSeedQueue(t *testing.T) {
+// seedQueue holds that the queue is durable and a quorum queue.
+func seedQueue(t *testing.T) {
 	var queue struct {
 		Type       string         `json:"type"`
 		Durable    bool           `json:"durable"`
@@ -228,8 +248,8 @@ func TestSeedQueue(t *testing.T) {
 	}
 }
 
-// TestSeedDefaultExchange holds that a message published to the default exchange under the queue's name arrives.
-func TestSeedDefaultExchange(t *testing.T) {
+// seedDefaultExchange holds that a message published to the default exchange under the queue's name arrives.
+func seedDefaultExchange(t *testing.T) {
 	vhost := mainHost(t)
 	reader := vhost.Reader(t, articleQueue)
 	ch := vhost.Channel(t, topology.Publisher)
@@ -241,9 +261,9 @@ func TestSeedDefaultExchange(t *testing.T) {
 	}
 }
 
-// TestSeedListQueues holds that rabbitmqctl shows the queue and how much is on it, asked as the article asks and with
+// seedListQueues holds that rabbitmqctl shows the queue and how much is on it, asked as the article asks and with
 // the count that needs no statistics.
-func TestSeedListQueues(t *testing.T) {
+func seedListQueues(t *testing.T) {
 	vhost := mainHost(t)
 	server := vhost.Serve(t, nil)
 	for range 3 {
@@ -272,18 +292,21 @@ func eventuallyListed(t *testing.T, b *harness.Broker, command string, row ...st
 	}()
 	harness.Eventually(t, time.Minute, strings.Join(row, " ")+" in "+command, func() bool {
 		var err error
-		if out, err = b.Exec(t.Context(), strings.Fields(command)...); err != nil {
+		if out, err = b.Exec(strings.Fields(command)...); err != nil {
 			t.Fatal(err)
 		}
 		for line := range strings.Lines(out) {
 			listed = listed || slices.Equal(strings.Fields(line), row)
 		}
+		if !listed {
+			time.Sleep(time.Second) // each of these commands takes more than that of a processor
+		}
 		return listed
 	})
 }
 
-// TestSeedArticleProgram runs the article's program as the admin: its message is a request that can be replayed.
-func TestSeedArticleProgram(t *testing.T) {
+// seedArticleProgram runs the article's program as the admin: its message is a request that can be replayed.
+func seedArticleProgram(t *testing.T) {
 	vhost := mainHost(t)
 	articlePublish(t, vhost.URL(topology.Admin))
 
@@ -300,8 +323,8 @@ func TestSeedArticleProgram(t *testing.T) {
 	}
 }
 
-// TestSeedArticleConsumer is the other way round: what the server takes reaches the article's consumer.
-func TestSeedArticleConsumer(t *testing.T) {
+// seedArticleConsumer is the other way round: what the server takes reaches the article's consumer.
+func seedArticleConsumer(t *testing.T) {
 	vhost := mainHost(t)
 	server := vhost.Serve(t, nil)
 	deliveries, err := vhost.Channel(t, topology.Admin).Consume(articleQueue, "", true, false, false, false, nil)

@@ -3,7 +3,6 @@
 package e2e
 
 import (
-	"context"
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
@@ -15,7 +14,6 @@ import (
 	"net/http"
 	"net/url"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -75,15 +73,13 @@ func startTLS(t *testing.T, vhost *harness.VHost) string {
 		if err := os.Chmod(file, 0o644); err != nil { // the broker runs as another user
 			t.Fatal(err)
 		}
-		if out, err := exec.Command("docker", "cp", file, vhost.ID()+":/var/lib/rabbitmq/"+filepath.Base(file)).CombinedOutput(); err != nil {
-			t.Fatalf("docker cp: %v\n%s", err, out)
+		if _, err := harness.Run(harness.Patience, "docker", "cp", file, vhost.ID()+":/var/lib/rabbitmq/"+filepath.Base(file)); err != nil {
+			t.Fatal(err)
 		}
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
-	defer cancel()
-	_, err := vhost.Exec(ctx, "rabbitmqctl", "eval", `{ok, _} = application:ensure_all_started(ssl),
+	err := vhost.Eval(`{ok, _} = application:ensure_all_started(ssl),
 		rabbit_networking:start_ssl_listener(5671,
-			[{certfile, "/var/lib/rabbitmq/cert.pem"}, {keyfile, "/var/lib/rabbitmq/key.pem"}, {verify, verify_none}], 1).`)
+			[{certfile, "/var/lib/rabbitmq/cert.pem"}, {keyfile, "/var/lib/rabbitmq/key.pem"}, {verify, verify_none}], 1)`)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -3,10 +3,14 @@
 package e2e
 
 import (
+	"bytes"
 	"encoding/json"
 	"fmt"
 	"io"
 	"net"
+	"net/http"
+	"net/http/httptest"
+	"os"
 	"os/exec"
 	"strings"
 	"sync"
@@ -14,6 +18,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	amqp "github.com/rabbitmq/amqp091-go"
 
 	"fallback/functions/drain"
 	"fallback/functions/topology"
@@ -35,6 +41,7 @@ func TestWorker(t *testing.T) {
 		{"once", workerOnce},
 		{"ended while the primary hangs", workerHangs},
 		{"killed between answer and ack", workerKilled},
+		{"with large bodies", workerLargeBodies},
 	} {
 		t.Run(row.name, func(t *testing.T) {
 			t.Parallel()
@@ -279,4 +286,71 @@ func (g *gate) close() {
 	for _, c := range g.conns {
 		_ = c.Close()
 	}
+}
+
+// workerLargeBodies holds that the worker fits into its container (128 MiB in docker-compose.yml), however large the bodies
+// and however many may be in flight.
+func workerLargeBodies(t *testing.T, fallback program) {
+	vhost := ownBroker(t).VHost(t) // what waits here is nearly all that a broker may have in memory
+	const n, size = 40, 8 << 20
+	channel := vhost.Channel(t, topology.Admin)
+	if err := channel.Confirm(false); err != nil {
+		t.Fatal(err)
+	}
+	for i := range n {
+		body := bytes.Repeat([]byte{byte(i)}, size)
+		confirm, err := channel.PublishWithDeferredConfirm("", topology.DefaultQueue, true, false, amqp.Publishing{DeliveryMode: amqp.Persistent, Body: body})
+		if err != nil {
+			t.Fatalf("number %d: %v", i, err)
+		}
+		waitConfirm(t, confirm)
+	}
+	var mu sync.Mutex // guards the next
+	got := map[byte]int{}
+	primary := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+		first := make([]byte, 1)
+		if n, _ := r.Body.Read(first); n == 0 {
+			return // the probe
+		}
+		if rest, err := io.Copy(io.Discard, r.Body); err != nil || rest != size-1 {
+			return
+		}
+		time.Sleep(100 * time.Millisecond)
+		mu.Lock()
+		defer mu.Unlock()
+		got[first[0]]++
+	}))
+	t.Cleanup(primary.Close)
+	w := fallback.drain(t, harness.Settings{
+		"AMQP_SERVER_URL": vhost.URL(topology.Drainer), "FALLBACK_TARGET_URL": primary.URL, "FALLBACK_DRAIN_SCHEDULE": "1s",
+		"FALLBACK_DRAIN_CONCURRENCY": "32", "GOMEMLIMIT": "100MiB",
+	})
+	begin := time.Now()
+	harness.Eventually(t, 60*time.Second, "all of them to arrive", func() bool {
+		mu.Lock()
+		defer mu.Unlock()
+		return len(got) == n
+	})
+	took := time.Since(begin)
+	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", w.Process.Pid))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var peak int
+	if _, rest, ok := strings.Cut(string(status), "VmHWM:"); !ok {
+		t.Fatal("no VmHWM in /proc")
+	} else if _, err := fmt.Sscan(rest, &peak); err != nil {
+		t.Fatal(err)
+	}
+	if peak >>= 10; peak > 120 {
+		t.Errorf("the worker's peak is %d MiB, its container has 128", peak)
+	}
+	mu.Lock()
+	defer mu.Unlock()
+	for i, times := range got {
+		if times != 1 {
+			t.Errorf("number %d came %d times", i, times)
+		}
+	}
+	t.Logf("%d bodies of %d MiB in %s, the worker's peak is %d MiB", n, size>>20, took.Round(time.Millisecond), peak)
 }

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"slices"
 	"testing"
 	"time"
 
@@ -17,11 +18,11 @@ import (
 	"fallback/functions/topology"
 )
 
-// TestControls holds that the ledger sees what it is for: the same door over stores that are wrong on purpose, under the
-// same faults. A ledger that cannot see a loss proves nothing.
+// TestControls holds that the ledger sees what it is for: the same door over stores that are wrong on purpose, and the same
+// drain over queues that are, under the same faults. A ledger that cannot see a loss proves nothing.
 func TestControls(t *testing.T) {
 	find := func(name string) fault {
-		for _, f := range faults {
+		for _, f := range slices.Concat(faults, replayed) {
 			if f.name == name {
 				return f
 			}
@@ -34,25 +35,31 @@ func TestControls(t *testing.T) {
 		strike: func(context.Context, *rig) error { return nil }, heal: func(context.Context, *rig) error { return nil },
 		shows: func(figures) bool { return true },
 	}
+	calmDrain := calm
+	calmDrain.workers = 1
 	// Without a pause: what is accepted while the queue is not there is what this is about.
 	deleted := find("queue deleted and put back")
+	beside := lanes(4)
 	for _, row := range []struct {
 		name  string
-		store *wrongStore
+		wrong wrong
 		fault fault
 		sees  func(result) int
 	}{
 		{"confirms off", &wrongStore{mandatory: true}, find("network reset"), lost},
 		{"mandatory off", &wrongStore{confirms: true}, deleted, lost},
 		{"202 before the confirm", &wrongStore{early: true, mandatory: true}, find("network reset"), lost},
-		{"one byte altered", &wrongStore{confirms: true, mandatory: true, alter: flipOneByte}, calm, func(r result) int { return r.Corrupt }},
+		{"one byte altered", &wrongStore{confirms: true, mandatory: true, alter: flipOneByte}, calm, corrupt},
 		{"published twice", &wrongStore{confirms: true, mandatory: true, twice: true}, calm, func(r result) int { return r.Duplicated }},
+		{"ack before the effect", &wrongSource{early: true}, find("primary down and up"), lost},
+		{"taken off, and not parked", &wrongSource{unkept: true}, find("primary refuses"), lost},
+		{"one byte altered on the way out", &wrongSource{alter: flipOneByteOf}, calmDrain, corrupt},
 	} {
 		t.Run(row.name, func(t *testing.T) {
-			t.Parallel()
+			beside.enter(t)
 			const tries = 5
 			for try := range uint64(tries) {
-				r := control(t, row.store, row.fault, seed+try)
+				r := control(t, row.wrong, row.fault, seed+try)
 				t.Logf("seed %d: %d acknowledged, %d lost, %d corrupt, %d duplicated", seed+try, r.Acknowledged, r.Lost, r.Corrupt, r.Duplicated)
 				if row.sees(r) > 0 {
 					return
@@ -63,7 +70,8 @@ func TestControls(t *testing.T) {
 	}
 }
 
-func lost(r result) int { return r.Lost }
+func lost(r result) int    { return r.Lost }
+func corrupt(r result) int { return r.Corrupt }
 
 func flipOneByte(m *amqp.Publishing) {
 	if len(m.Body) > 0 {
@@ -71,16 +79,43 @@ func flipOneByte(m *amqp.Publishing) {
 	}
 }
 
-// control does one round with the store and says what the ledger saw.
-func control(t *testing.T, store *wrongStore, f fault, seed uint64) result {
+func flipOneByteOf(r *envelope.Request) {
+	if len(r.Body) > 0 {
+		r.Body[len(r.Body)/2] ^= 1
+	}
+}
+
+// wrong is a part of a rig that is wrong on purpose.
+type wrong interface {
+	install(t *testing.T, r *rig, p plan)
+}
+
+// install has the door use the store.
+func (s *wrongStore) install(t *testing.T, r *rig, p plan) {
+	s.url, s.conn, s.ch = r.url(""), nil, nil
+	r.load.doors = []door{{serveDoor(t, s, p.timeout), "/fallback"}}
+	t.Cleanup(s.close)
+}
+
+// install has the drain, and it alone, use the source.
+func (s *wrongSource) install(t *testing.T, r *rig, p plan) {
+	r.serve(t, p)
+	r.newOutlet(t, p)
+	r.outlet.quiet = time.Second
+	if err := r.drainWrongly(*s); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// control does one round with the wrong part and says what the ledger saw.
+func control(t *testing.T, wrong wrong, f fault, seed uint64) result {
 	t.Helper()
 	var r result
-	p := pace{timeout: 2 * time.Second, warm: 300 * time.Millisecond, after: 300 * time.Millisecond}
 	t.Run(fmt.Sprintf("seed_%d", seed), func(t *testing.T) {
-		rig := newRig(t, broker, plan{seed: seed, name: f.name, timeout: p.timeout})
-		store.url, store.conn, store.ch = rig.url(""), nil, nil
-		rig.load.doors = []door{{serveDoor(t, store, p.timeout), "/fallback"}}
-		t.Cleanup(store.close)
+		p := pace{timeout: 2 * time.Second, warm: 300 * time.Millisecond, after: 300 * time.Millisecond, strikes: 2}
+		plan := plan{seed: seed, name: f.name, timeout: p.timeout, strikes: p.strikes}
+		rig := newRig(t, broker, plan)
+		wrong.install(t, rig, plan)
 		rig.rounds(t, f, p, time.Now(), &r)
 	})
 	return r

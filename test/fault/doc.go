@@ -5,6 +5,10 @@
 // id from the moment the whole 202 was read. When a fault is over, the queue is read empty and the ledger says what was
 // lost, corrupt, unexpected, duplicated, and what became of the requests that got no 202.
 //
+// Behind the queue it goes on: there are worker processes, a proxy of theirs before the broker, and a primary that enters
+// what it takes into the same ledger. When such a fault is over, the drain has come to its end and the parked queue is read,
+// lost = accepted - delivered - parked - expired is to be 0, and what came twice came under the same Idempotency-Key.
+//
 // Everything that a round chooses comes from a seed, which is printed and can be given:
 //
 //	go test -tags e2e ./test/fault -run 'TestFaults/network_reset$' -fault.seed=42
@@ -13,8 +17,10 @@
 // the load goes on until the service is as before. A half-open connection has no end, because the server is never told: there
 // it counts from its begin, and the deadline of one request comes on top of the limit.
 //
-// A short round of each fault is what TestFaults does by itself, two at a time where the fault is not the whole broker's. With FAULT_ACKNOWLEDGED=1000000 it goes on until as many
-// requests were accepted, over the whole list, and with FAULT_RESULTS=. it writes results.json and RESULTS.md here.
+// TestFaults does a short round of each fault before the queue and TestReplays of each behind it, some at a time where the
+// fault is not the whole broker's. With FAULT_ACKNOWLEDGED=1000000 the first goes on until as many requests were accepted, over
+// the whole list, and the second for a hundredth of that with each fault; with FAULT_RESULTS=. results.json and RESULTS.md
+// are written here.
 //
 // What only the machine decides, such as which requests are in flight when a packet is lost, a seed does not bring back.
 // A SIGKILL of the broker does not take the host's page cache away: that a confirmed message was synced to disk is the

@@ -3,14 +3,15 @@ package fault
 import (
 	"context"
 	"errors"
-	"fmt"
 	"net/http"
 	"net/url"
-	"os/exec"
 	"slices"
 	"time"
 
+	amqp "github.com/rabbitmq/amqp091-go"
+
 	"fallback/functions/topology"
+	"fallback/test/harness"
 )
 
 // span is a range that the seed chooses from.
@@ -41,18 +42,21 @@ type fault struct {
 
 	hold    span[time.Duration] // how long it lasts, when the server's timeout is a second; it grows with that
 	fixed   bool                // hold does not grow
-	senders span[int]           // 16 to 64 if not set
+	senders span[int]           // 16 to 64 if not set, half as many before a drain
 	servers int
 	query   string // of the AMQP URL
 
 	shows    evidence
-	wide     bool // it is the whole broker's: nothing else goes on beside it
+	wide     bool // it is the whole broker's: nothing else goes on there beside it
 	serves   bool // 202s go on while it lasts
 	shut     bool // no 202 may be given while it lasts
 	untold   bool // nothing tells the server: it can only miss a confirm, and has the deadline to do so on top of the limit
 	ends     int  // how often a server ends: requests that it has not read yet may be cut off with their connection
 	killed   bool // it is given no time to answer those that it has in hand
 	function bool // what serves is the function behind its gateway
+
+	workers int               // of a drain, which replays to a primary; 0 for none: then the queue is the end of the way
+	drain   map[string]string // their further settings
 }
 
 // limit is how soon after the end of the fault there must be a 202.
@@ -72,7 +76,7 @@ var faults = []fault{
 	},
 	{
 		name: "broker stopped and continued", about: "all processes of the broker frozen for longer than two heartbeats",
-		strike: docker("pause"), heal: docker("unpause"), query: "?heartbeat=2",
+		strike: pauseBroker, heal: docker("unpause"), query: "?heartbeat=2",
 		// The server notices before a deadline of 5 s and may give each request its 202 on the thaw: it has reconnected then.
 		hold: span[time.Duration]{4500 * time.Millisecond, 6 * time.Second}, fixed: true, shows: reconnects, wide: true,
 	},
@@ -106,7 +110,7 @@ var faults = []fault{
 	{
 		name: "connections closed by the operator", about: "again and again, through the management API",
 		strike: func(_ context.Context, r *rig) error {
-			r.background(every(200*time.Millisecond, func() { _ = r.closeConnections() }))
+			r.background(every(200*time.Millisecond, func() { _ = r.closeConnections(topology.Publisher) }))
 			return nil
 		},
 		heal: healBackground, hold: span[time.Duration]{500 * time.Millisecond, 1500 * time.Millisecond}, shows: reconnects, wide: true,
@@ -114,9 +118,9 @@ var faults = []fault{
 	{
 		name: "channel errors", about: "the broker refuses messages over 1,000 bytes (406), which closes their channel",
 		// The limit is kept where the broker can read it quickly; the setting is where channels of older versions look.
-		strike: erlang(`application:set_env(rabbit, fault_size, application:get_env(rabbit, max_message_size, 134217728)),
+		strike: toChannels(`application:set_env(rabbit, fault_size, application:get_env(rabbit, max_message_size, 134217728)),
 			persistent_term:put(max_message_size, 1000), application:set_env(rabbit, max_message_size, 1000)`),
-		heal: erlang(`{ok, Size} = application:get_env(rabbit, fault_size),
+		heal: toChannels(`{ok, Size} = application:get_env(rabbit, fault_size),
 			persistent_term:put(max_message_size, Size), application:set_env(rabbit, max_message_size, Size)`),
 		hold: span[time.Duration]{500 * time.Millisecond, 1500 * time.Millisecond}, shows: answers("503 not-confirmed"), wide: true,
 	},
@@ -132,7 +136,7 @@ var faults = []fault{
 			if err := r.permit("^$"); err != nil {
 				return err
 			}
-			return r.closeConnections()
+			return r.closeConnections(topology.Publisher)
 		},
 		heal: func(_ context.Context, r *rig) error { return r.permit(publisherMay()) },
 		hold: span[time.Duration]{500 * time.Millisecond, 1500 * time.Millisecond}, shows: answers("503 not-allowed"), wide: true,
@@ -144,7 +148,7 @@ var faults = []fault{
 			if err := r.setPassword(r.password); err != nil {
 				return err
 			}
-			return r.closeConnections()
+			return r.closeConnections(topology.Publisher)
 		},
 		heal: restartWithPassword,
 		hold: span[time.Duration]{500 * time.Millisecond, 1500 * time.Millisecond}, shows: answers("503 broker-unavailable"), wide: true, ends: 1,
@@ -248,24 +252,28 @@ func network(m mode) func(context.Context, *rig) error {
 	}
 }
 
+func pauseBroker(_ context.Context, r *rig) error { return r.vhost.Pause() }
+
 func docker(command string) func(context.Context, *rig) error {
-	return func(ctx context.Context, r *rig) error {
-		out, err := exec.CommandContext(ctx, "docker", command, r.vhost.ID()).CombinedOutput()
-		if err != nil {
-			return fmt.Errorf("docker %s: %w: %s", command, err, out)
-		}
-		return nil
+	return func(_ context.Context, r *rig) error {
+		_, err := harness.Run(harness.Patience, "docker", command, r.vhost.ID())
+		return err
 	}
 }
 
-// erlang has the broker's node evaluate expressions. rabbitmqctl takes seconds to start beside the load; an image may have
-// nothing else.
+// erlang has the broker's node evaluate expressions.
 func erlang(expressions string) func(context.Context, *rig) error {
-	const script = `command -v erl_call >/dev/null || exec rabbitmqctl -q eval "$1."
-		printf '%s.\n' "$1" | erl_call -sname rabbit@rabbitmq -c "$(cat /var/lib/rabbitmq/.erlang.cookie)" -e | tee /dev/stderr | grep -q '^{ok,'`
+	return func(_ context.Context, r *rig) error { return r.vhost.Eval(expressions) }
+}
+
+// toChannels sets what channels go by. Those of RabbitMQ 3.10 look when they are opened and not again.
+func toChannels(expressions string) func(context.Context, *rig) error {
+	set := erlang(expressions)
 	return func(ctx context.Context, r *rig) error {
-		_, err := r.vhost.Exec(ctx, "sh", "-c", script, "sh", expressions)
-		return err
+		if err := set(ctx, r); err != nil || harness.Version() != "3.10" {
+			return err
+		}
+		return r.closeConnections(topology.Publisher)
 	}
 }
 
@@ -292,7 +300,8 @@ func alarmEnds(expressions string) func(context.Context, *rig) error {
 	}
 }
 
-// startBroker returns when the broker takes connections and its queue is there: until then the fault is not over.
+// startBroker returns when the broker takes connections, its queue is there, and no alarm that it starts with keeps it from
+// reading what is published: until then the fault is not over.
 func startBroker(ctx context.Context, r *rig) error {
 	if err := docker("start")(ctx, r); err != nil {
 		return err
@@ -301,13 +310,26 @@ func startBroker(ctx context.Context, r *rig) error {
 	if err != nil {
 		return err
 	}
-	return conn.Close()
+	defer conn.Close()
+	ch, err := conn.Channel()
+	if err != nil {
+		return err
+	}
+	if err := ch.Confirm(false); err != nil {
+		return err
+	}
+	confirm, err := ch.PublishWithDeferredConfirm("", "nobody", false, false, amqp.Publishing{})
+	if err != nil {
+		return err
+	}
+	_, err = confirm.WaitContext(ctx)
+	return err
 }
 
-// closeConnections closes those of the publisher's user, in every virtual host: the API knows a single one by its name only
-// once the broker has counted for it, seconds later.
-func (r *rig) closeConnections() error {
-	return r.vhost.Call(http.MethodDelete, "/api/connections/username/"+topology.Publisher, nil, nil)
+// closeConnections closes those of a user, in every virtual host: the API knows a single one by its name only once the
+// broker has counted for it, seconds later.
+func (r *rig) closeConnections(user string) error {
+	return r.vhost.Call(http.MethodDelete, "/api/connections/username/"+user, nil, nil)
 }
 
 func (r *rig) queuePath() string {
@@ -359,14 +381,19 @@ func restartWithPassword(_ context.Context, r *rig) error {
 	return s.start()
 }
 
-// limitQueue changes the queue's policy: how many messages it may have.
+// limitQueue changes how many messages the main queue may have.
 func (r *rig) limitQueue(messages int) error {
-	path := "/api/policies/" + url.PathEscape(r.vhost.Name) + "/" + topology.DefaultQueue
+	return r.setPolicy(topology.DefaultQueue, "max-length", messages)
+}
+
+// setPolicy changes one key of a queue's policy.
+func (r *rig) setPolicy(queue, key string, value any) error {
+	path := "/api/policies/" + url.PathEscape(r.vhost.Name) + "/" + queue
 	var policy map[string]any
 	if err := r.vhost.Call(http.MethodGet, path, nil, &policy); err != nil {
 		return err
 	}
-	policy["definition"].(map[string]any)["max-length"] = messages
+	policy["definition"].(map[string]any)[key] = value
 	return r.vhost.Call(http.MethodPut, path, policy, nil)
 }
 

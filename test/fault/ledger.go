@@ -10,13 +10,18 @@ import (
 	"time"
 )
 
-// ledger is what the senders know, kept outside the server. Its ids are the senders' own: one for each request.
+// ledger is what the senders know, and what has come out at the other end: the queue, or the primary and the parked queue
+// behind it. It is kept outside the server and the drain. Its ids are the senders' own: one for each request.
 type ledger struct {
 	late time.Duration // an answer that took longer is late
 
 	mu         sync.Mutex // guards what follows
 	entries    map[uint64]*entry
 	accepted   int
+	open       int           // of the accepted, those that have come out nowhere
+	arrivals   int           // of any request at the end of its way
+	since      time.Time     // from then on the next arrival is waited for
+	next       time.Time     // when it came; zero while it has not
 	last       time.Time     // of the last 202, or when the gaps began to count
 	gap        time.Duration // the longest between two of them
 	slowest    time.Duration
@@ -36,6 +41,8 @@ type entry struct {
 	message string // the message id of its 202; empty while there is none
 	found   string // the message id it was found under
 	cut     bool   // the connection was lost before an answer, or none came in time
+	parked  bool   // where it was found first
+	left    bool   // it was on a queue when the drain had ended
 }
 
 func newLedger(late time.Duration) *ledger {
@@ -75,8 +82,15 @@ func (l *ledger) record(id uint64, message string, took time.Duration) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	e := l.entries[id]
+	if e.found != "" && e.found != message {
+		l.corrupt++
+		l.example("request %d was accepted as %s and has come as %s", id, message, e.found)
+	}
 	e.message = message
 	l.accepted++
+	if e.found == "" {
+		l.open++
+	}
 	now := time.Now()
 	l.gap, l.last = max(l.gap, now.Sub(l.last)), now
 	l.took(took)
@@ -116,26 +130,78 @@ func (l *ledger) took(d time.Duration) {
 	}
 }
 
-// delivered notes a message that was read off the queue. Known says whether the message has one of the senders' ids.
+// delivered notes a request at the end of its way: read off the queue or, where there is a drain, taken by the primary.
+// Known says whether it has one of the senders' ids.
 func (l *ledger) delivered(id uint64, known bool, sum uint64, message string) {
+	l.arrived(id, known, sum, message, false)
+}
+
+// parked notes a request on the parked queue.
+func (l *ledger) parked(id uint64, known bool, sum uint64, message string) {
+	l.arrived(id, known, sum, message, true)
+}
+
+func (l *ledger) arrived(id uint64, known bool, sum uint64, message string, parked bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	e := l.entries[id]
+	e, ok := l.check(id, known, sum, message)
+	if e == nil {
+		return
+	}
+	l.arrivals++
+	if now := time.Now(); l.next.IsZero() && !parked && now.After(l.since) {
+		l.next = now
+	}
+	switch {
+	case e.found != "" && ok:
+		l.duplicated++
+	case e.found == "":
+		e.parked = parked
+		if e.message != "" {
+			l.open--
+		}
+	}
+	e.found = message
+}
+
+// tried notes a request that has come to the primary and was not taken.
+func (l *ledger) tried(id uint64, known bool, sum uint64, message string) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.check(id, known, sum, message)
+}
+
+// leftOver notes a request that was still on a queue when the drain had ended.
+func (l *ledger) leftOver(id uint64, known bool, sum uint64, message string) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if e, _ := l.check(id, known, sum, message); e != nil {
+		e.left = true
+	}
+}
+
+// check is whose request it is, nil if it is nobody's, and whether it is as it was sent.
+func (l *ledger) check(id uint64, known bool, sum uint64, message string) (e *entry, ok bool) {
+	e = l.entries[id]
 	switch {
 	case !known || e == nil:
 		l.unexpected++
 		l.example("message %s: nobody sent request %d", message, id)
-		return
+		return nil, false
 	case e.sum != sum:
 		l.corrupt++
 		l.example("message %s: request %d is not as it was sent", message, id)
+		return e, false
 	case e.message != "" && e.message != message:
 		l.corrupt++
-		l.example("request %d was accepted as %s and is on the queue as %s", id, e.message, message)
-	case e.found != "":
-		l.duplicated++
+		l.example("request %d was accepted as %s and has come as %s", id, e.message, message)
+		return e, false
+	case e.found != "" && e.found != message:
+		l.corrupt++
+		l.example("request %d has come as %s and as %s", id, e.found, message)
+		return e, false
 	}
-	e.found = message
+	return e, true
 }
 
 func (l *ledger) example(format string, args ...any) {
@@ -144,11 +210,17 @@ func (l *ledger) example(format string, args ...any) {
 	}
 }
 
-// audit is what the ledger says when the queue was read empty.
+// audit is what the ledger says when the queue was read empty or, where there is a drain, when that is done: then what is
+// said here of the queue is meant of the primary and the parked queue.
 type audit struct {
 	Sent         int            // requests, of which at least a byte was written
 	Acknowledged int            // 202 read to its end
-	Lost         int            // acknowledged and not on the queue
+	Delivered    int            // of these, those on the queue
+	Parked       int            // of these, those on the parked queue and not at the primary before
+	Left         int            // of these, those still on their way; not lost
+	Expired      int            // of these, those that a drain says are too old
+	Lost         int            // of these, the rest
+	Overbooked   int            // more than these, and than there are undetermined ones, are said to have expired
 	Corrupt      int            // on the queue, and not as it was sent
 	Unexpected   int            // on the queue, and never sent
 	Duplicated   int            // on the queue once more
@@ -180,14 +252,27 @@ func (l *ledger) audit() audit {
 					a.Cut++
 				}
 			}
-		case e.found == "":
+		case e.parked:
+			a.Parked++
+		case e.found != "":
+			a.Delivered++
+		case e.left:
+			a.Left++
+		default:
 			a.Lost++
 			if len(a.Examples) < 20 {
-				a.Examples = append(a.Examples, fmt.Sprintf("request %d was accepted as %s and is not on the queue", id, e.message))
+				a.Examples = append(a.Examples, fmt.Sprintf("request %d was accepted as %s and has not come", id, e.message))
 			}
 		}
 	}
 	return a
+}
+
+// expire takes it that so many of the lost are not, because they were too old by a rule. That is all that is known of them.
+func (a *audit) expire(n int) {
+	a.Expired = min(n, a.Lost)
+	a.Lost -= a.Expired
+	a.Overbooked = max(n-a.Expired-a.Undetermined+a.Found, 0)
 }
 
 // tally is what the senders have seen.
@@ -237,4 +322,25 @@ func (l *ledger) longestGap() time.Duration {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return max(l.gap, time.Since(l.last))
+}
+
+// progress is how many of the accepted have come out nowhere yet, and how many times a request has come out somewhere.
+func (l *ledger) progress() (open, arrivals int) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.open, l.arrivals
+}
+
+// awaitArrival begins to wait for the next delivery.
+func (l *ledger) awaitArrival() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.since, l.next = time.Now(), time.Time{}
+}
+
+// nextArrival is when the first delivery came since awaitArrival; zero while there is none.
+func (l *ledger) nextArrival() time.Time {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.next
 }

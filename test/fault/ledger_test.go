@@ -20,7 +20,7 @@ func TestLedger(t *testing.T) {
 			l.sending(7, sum)
 			l.record(7, "a", time.Second)
 			l.delivered(7, true, sum, "a")
-		}, audit{Sent: 1, Acknowledged: 1, Slowest: time.Second}},
+		}, audit{Sent: 1, Acknowledged: 1, Delivered: 1, Slowest: time.Second}},
 		{"accepted and not found", func(l *ledger) {
 			l.sending(7, sum)
 			l.record(7, "a", 0)
@@ -29,23 +29,61 @@ func TestLedger(t *testing.T) {
 			l.sending(7, sum)
 			l.delivered(7, true, sum, "a")
 			l.record(7, "a", 0)
-		}, audit{Sent: 1, Acknowledged: 1}},
+		}, audit{Sent: 1, Acknowledged: 1, Delivered: 1}},
 		{"altered", func(l *ledger) {
 			l.sending(7, sum)
 			l.record(7, "a", 0)
 			l.delivered(7, true, other, "a")
-		}, audit{Sent: 1, Acknowledged: 1, Corrupt: 1}},
+		}, audit{Sent: 1, Acknowledged: 1, Delivered: 1, Corrupt: 1}},
 		{"accepted under another id", func(l *ledger) {
 			l.sending(7, sum)
 			l.record(7, "a", 0)
 			l.delivered(7, true, sum, "b")
-		}, audit{Sent: 1, Acknowledged: 1, Corrupt: 1}},
+		}, audit{Sent: 1, Acknowledged: 1, Delivered: 1, Corrupt: 1}},
 		{"twice", func(l *ledger) {
 			l.sending(7, sum)
 			l.record(7, "a", 0)
 			l.delivered(7, true, sum, "a")
 			l.delivered(7, true, sum, "a")
-		}, audit{Sent: 1, Acknowledged: 1, Duplicated: 1}},
+		}, audit{Sent: 1, Acknowledged: 1, Delivered: 1, Duplicated: 1}},
+		{"found under another id before the answer was read", func(l *ledger) {
+			l.sending(7, sum)
+			l.delivered(7, true, sum, "b")
+			l.record(7, "a", 0)
+		}, audit{Sent: 1, Acknowledged: 1, Delivered: 1, Corrupt: 1}},
+		{"twice under two ids", func(l *ledger) {
+			l.sending(7, sum)
+			l.delivered(7, true, sum, "a")
+			l.delivered(7, true, sum, "b")
+		}, audit{Sent: 1, Undetermined: 1, Found: 1, Corrupt: 1}},
+		{"refused by the primary and parked", func(l *ledger) {
+			l.sending(7, sum)
+			l.record(7, "a", 0)
+			l.tried(7, true, sum, "a")
+			l.parked(7, true, sum, "a")
+		}, audit{Sent: 1, Acknowledged: 1, Parked: 1}},
+		{"altered on the way to a primary that did not take it", func(l *ledger) {
+			l.sending(7, sum)
+			l.record(7, "a", 0)
+			l.tried(7, true, other, "a")
+			l.delivered(7, true, sum, "a")
+		}, audit{Sent: 1, Acknowledged: 1, Delivered: 1, Corrupt: 1}},
+		{"delivered and parked", func(l *ledger) {
+			l.sending(7, sum)
+			l.record(7, "a", 0)
+			l.delivered(7, true, sum, "a")
+			l.parked(7, true, sum, "a")
+		}, audit{Sent: 1, Acknowledged: 1, Delivered: 1, Duplicated: 1}},
+		{"left on a queue", func(l *ledger) {
+			l.sending(7, sum)
+			l.record(7, "a", 0)
+			l.leftOver(7, true, sum, "a")
+		}, audit{Sent: 1, Acknowledged: 1, Left: 1}},
+		{"only tried", func(l *ledger) {
+			l.sending(7, sum)
+			l.record(7, "a", 0)
+			l.tried(7, true, sum, "a")
+		}, audit{Sent: 1, Acknowledged: 1, Lost: 1}},
 		{"never sent", func(l *ledger) { l.delivered(7, true, sum, "a") }, audit{Unexpected: 1}},
 		{"nobody's", func(l *ledger) {
 			l.sending(0, sum)
@@ -74,7 +112,7 @@ func TestLedger(t *testing.T) {
 			l.sending(7, sum)
 			l.record(7, "a", time.Minute)
 			l.delivered(7, true, sum, "a")
-		}, audit{Sent: 1, Acknowledged: 1, Late: 1, Slowest: time.Minute}},
+		}, audit{Sent: 1, Acknowledged: 1, Delivered: 1, Late: 1, Slowest: time.Minute}},
 	} {
 		t.Run(row.name, func(t *testing.T) {
 			t.Parallel()
@@ -89,6 +127,9 @@ func TestLedger(t *testing.T) {
 			if !equal(got, row.want) {
 				t.Errorf("got %+v, want %+v", got, row.want)
 			}
+			if open, _ := l.progress(); open != got.Acknowledged-got.Delivered-got.Parked {
+				t.Errorf("%d open, of %+v", open, got)
+			}
 		})
 	}
 }
@@ -96,7 +137,8 @@ func TestLedger(t *testing.T) {
 func equal(a, b audit) bool {
 	return a.Sent == b.Sent && a.Acknowledged == b.Acknowledged && a.Lost == b.Lost && a.Corrupt == b.Corrupt &&
 		a.Unexpected == b.Unexpected && a.Duplicated == b.Duplicated && a.Undetermined == b.Undetermined &&
-		a.Found == b.Found && a.Unanswered == b.Unanswered && a.Undialled == b.Undialled && a.Cut == b.Cut && a.Late == b.Late && a.Slowest == b.Slowest
+		a.Found == b.Found && a.Unanswered == b.Unanswered && a.Undialled == b.Undialled && a.Cut == b.Cut &&
+		a.Delivered == b.Delivered && a.Parked == b.Parked && a.Left == b.Left && a.Late == b.Late && a.Slowest == b.Slowest
 }
 
 func TestChecksumSeesEverything(t *testing.T) {
@@ -138,6 +180,31 @@ func TestGaps(t *testing.T) {
 		time.Sleep(2 * time.Second)
 		if got := l.longestGap(); got != 4*time.Second {
 			t.Errorf("got %s at the end, want 4s", got)
+		}
+	})
+}
+
+func TestNextArrival(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		l := newLedger(time.Minute)
+		l.sending(1, 0)
+		l.sending(2, 0)
+		l.delivered(1, true, 0, "a")
+		time.Sleep(time.Second)
+		l.awaitArrival()
+		begin := time.Now()
+		time.Sleep(time.Second)
+		l.parked(2, true, 0, "b")
+		if !l.nextArrival().IsZero() {
+			t.Error("a parked request is no delivery")
+		}
+		time.Sleep(time.Second)
+		l.delivered(1, true, 0, "a")
+		time.Sleep(time.Second)
+		l.delivered(1, true, 0, "a")
+		if got := l.nextArrival().Sub(begin); got != 2*time.Second {
+			t.Errorf("got %s, want 2s", got)
 		}
 	})
 }

@@ -27,6 +27,7 @@ type load struct {
 	size    int // of every body; 0 for what the seed chooses
 	doors   []door
 	timeout time.Duration // of the server, for one request
+	rest    time.Duration // of a sender after each 202
 
 	next atomic.Uint64 // the last id given out
 	stop chan struct{}
@@ -156,7 +157,7 @@ func (s *sender) one() time.Duration {
 	switch status, _, _ := s.ask(); status {
 	case http.StatusAccepted:
 		s.accepted(sent)
-		return 0
+		return s.rest
 	case notSent:
 		return refusedPause() / 2
 	case noAnswer: // a process that dies takes a moment to let go of its backlog: a connection from there would be cut off, too

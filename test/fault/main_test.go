@@ -13,13 +13,24 @@ import (
 	"fallback/test/harness"
 )
 
-// broker is shared by all tests of the package, which run one after the other: most faults are the whole broker's.
-var broker *harness.Broker
+// broker is shared by all tests of the package; struck by those of faults that are a whole broker's. In the long run, in which
+// nothing goes on beside a fault, the two are one.
+var broker, struck *harness.Broker
 
 var seedFlag = flag.Uint64("fault.seed", 0, "seed of what is chosen at random (also FAULT_SEED); 0 for a new one")
 
 // seed is given, or new.
 var seed uint64
+
+// wanted is how many requests the long run is to have accepted (FAULT_ACKNOWLEDGED); 0 for a short one.
+var wanted int
+
+// results are those of this run. With FAULT_RESULTS they are written to that folder.
+var results *report
+
+// atOnce is how many parallel tests run at the same time, unless -parallel says so: how many it makes sense to is for their
+// lanes to say.
+const atOnce = "64"
 
 func TestMain(m *testing.M) {
 	flag.Parse()
@@ -40,11 +51,31 @@ func runTests(m *testing.M) int {
 	}
 	fmt.Printf("seed %d\n", seed)
 	var err error
+	if given := os.Getenv("FAULT_ACKNOWLEDGED"); given != "" {
+		if wanted, err = strconv.Atoi(given); err != nil {
+			fmt.Fprintln(os.Stderr, "FAULT_ACKNOWLEDGED:", err)
+			return 2
+		}
+	}
+	if parallel := flag.Lookup("test.parallel"); parallel.Value.String() == parallel.DefValue {
+		_ = parallel.Value.Set(atOnce)
+	}
 	if broker, err = harness.StartBroker(harness.BrokerOptions{}); err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		return 1
 	}
 	defer broker.Close()
+	if struck = broker; wanted == 0 {
+		if struck, err = harness.StartBroker(harness.BrokerOptions{}); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			return 1
+		}
+		defer struck.Close()
+	}
+	if results, err = newReport(broker, seed, wanted, os.Getenv("FAULT_RESULTS")); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
 	if dir, err := programs(); err == nil {
 		defer os.RemoveAll(dir)
 	}

@@ -20,29 +20,50 @@ import (
 	"fallback/test/harness"
 )
 
-// report is what the whole list came to.
+// report is what a run came to: first from the client to the queue, then, if it got so far, from the client to the primary.
 type report struct {
-	Seed     uint64   `json:"seed"`
-	Wanted   int      `json:"wanted"` // acknowledged requests; 0 for one round of each
-	Listed   int      `json:"listed"` // faults; fewer are below when the run was ended before its end
-	Date     string   `json:"date"`
-	Minutes  float64  `json:"minutes"`
-	Machine  string   `json:"machine"`
-	RabbitMQ string   `json:"rabbitmq"`
-	Go       string   `json:"go"`
-	Commit   string   `json:"commit"`
-	Faults   []result `json:"faults"`
-	Summary  summary  `json:"summary"`
+	Seed     uint64  `json:"seed"`
+	Wanted   int     `json:"wanted"` // acknowledged requests, of the first part; 0 for one round of each fault
+	Date     string  `json:"date"`
+	Minutes  float64 `json:"minutes"`
+	Machine  string  `json:"machine"`
+	RabbitMQ string  `json:"rabbitmq"`
+	Go       string  `json:"go"`
+	Commit   string  `json:"commit"`
+	part
+	Primary *part     `json:"to_the_primary,omitempty"`
+	Rate    *rateTest `json:"rate,omitempty"`
 
-	mu    sync.Mutex // guards Faults and Summary, and the files
+	mu    sync.Mutex // guards the parts, Rate, and the files
 	begin time.Time
 	dir   string // where the files go; empty for nowhere
+}
+
+// part is what a list of faults came to.
+type part struct {
+	Listed  int      `json:"listed"` // faults; fewer are below when the run was ended before its end
+	Faults  []result `json:"faults"`
+	Summary summary  `json:"summary"`
+}
+
+// rateTest is what came of requests that waited for a primary which takes so many a second and answers 429 above.
+type rateTest struct {
+	Requests int     `json:"requests"`
+	Rate     int     `json:"takes_a_second"`
+	Ideal    float64 `json:"ideal_s"`
+	Took     float64 `json:"took_s"`
+	Windows  int     `json:"windows"`         // of a second
+	Over     int     `json:"refused"`         // in all of them
+	Worst    int     `json:"refused_at_most"` // in one of them
 }
 
 type summary struct {
 	Faults       int     `json:"faults"`
 	Rounds       int     `json:"rounds"`
 	Acknowledged int     `json:"acknowledged"`
+	Delivered    int     `json:"delivered,omitempty"`
+	Parked       int     `json:"parked,omitempty"`
+	Expired      int     `json:"expired,omitempty"`
 	Lost         int     `json:"lost"`
 	Corrupt      int     `json:"corrupt"`
 	Unexpected   int     `json:"unexpected"`
@@ -54,6 +75,8 @@ type summary struct {
 	Late         int     `json:"late"`
 	Slowest      float64 `json:"slowest_answer_ms"`
 	Recovery     float64 `json:"recovery_ms"`
+	Replay       float64 `json:"next_replay_ms,omitempty"`
+	Drained      float64 `json:"drained_ms,omitempty"`
 	Failures     int     `json:"failures"`
 }
 
@@ -65,7 +88,7 @@ func newReport(broker *harness.Broker, seed uint64, wanted int, dir string) (*re
 		return nil, err
 	}
 	return &report{
-		Seed: seed, Wanted: wanted, Listed: len(faults), Machine: machine(), RabbitMQ: overview.Version, Go: runtime.Version(),
+		Seed: seed, Wanted: wanted, part: part{Listed: len(faults)}, Machine: machine(), RabbitMQ: overview.Version, Go: runtime.Version(),
 		Commit: commit(), Date: time.Now().UTC().Format(time.DateOnly), begin: time.Now(), dir: dir,
 	}, nil
 }
@@ -74,25 +97,40 @@ func newReport(broker *harness.Broker, seed uint64, wanted int, dir string) (*re
 func (r *report) add(one result) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.Faults = append(r.Faults, one)
-	slices.SortFunc(r.Faults, func(a, b result) int { return cmp.Compare(place(a.Fault), place(b.Fault)) })
-	r.sum(one)
-	if r.dir == "" {
-		return nil
+	if place(faults, one.Fault) >= 0 {
+		r.part.add(faults, one)
+		return r.write()
 	}
+	if r.Primary == nil {
+		r.Primary = &part{Listed: len(replayed)}
+	}
+	r.Primary.add(replayed, one)
 	return r.write()
 }
 
-// place is where a fault is in the list.
-func place(name string) int {
-	return slices.IndexFunc(faults, func(f fault) bool { return f.name == name })
+// addRate takes in what became of requests before a primary that takes so many a second.
+func (r *report) addRate(t rateTest) error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.Rate = &t
+	return r.write()
 }
 
-func (r *report) sum(one result) {
-	s := &r.Summary
+// place is where a fault is in a list.
+func place(list []fault, name string) int {
+	return slices.IndexFunc(list, func(f fault) bool { return f.name == name })
+}
+
+func (p *part) add(list []fault, one result) {
+	p.Faults = append(p.Faults, one)
+	slices.SortFunc(p.Faults, func(a, b result) int { return cmp.Compare(place(list, a.Fault), place(list, b.Fault)) })
+	s := &p.Summary
 	s.Faults++
 	s.Rounds += one.Rounds
 	s.Acknowledged += one.Acknowledged
+	s.Delivered += one.Delivered
+	s.Parked += one.Parked
+	s.Expired += one.Expired
 	s.Lost += one.Lost
 	s.Corrupt += one.Corrupt
 	s.Unexpected += one.Unexpected
@@ -106,10 +144,11 @@ func (r *report) sum(one result) {
 	if one.Limit <= ms(recoveryLimit) { // a longer one counts from another moment
 		s.Recovery = max(s.Recovery, one.Recovery)
 	}
+	s.Replay, s.Drained = max(s.Replay, one.Replay), max(s.Drained, one.Drained)
 	s.Failures += len(one.Failures)
 }
 
-// acknowledged is how many there are so far.
+// acknowledged is how many there are so far, of the first part.
 func (r *report) acknowledged() int {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -121,8 +160,11 @@ const (
 	resultsMD   = "RESULTS.md"
 )
 
-// write makes both files, the second from the first.
+// write makes both files, the second from the first, if they are wanted.
 func (r *report) write() error {
+	if r.dir == "" {
+		return nil
+	}
 	r.Minutes = float64(int(time.Since(r.begin).Minutes()*10)) / 10
 	raw, err := json.MarshalIndent(r, "", "  ")
 	if err != nil {
@@ -179,11 +221,17 @@ is not in the last row.
 	}
 	fmt.Fprintf(&b, "| **all** | | %d | %s | %d | %d | %d | %s | %s (%s) | %s | %d | %s | | %s |\n", s.Rounds, thousands(s.Acknowledged), s.Lost,
 		s.Corrupt, s.Unexpected, thousands(s.Duplicated), thousands(s.Undetermined), thousands(s.Found), thousands(s.Unanswered), s.Late, seconds(s.Slowest), seconds(s.Recovery))
-	if s.Faults < r.Listed {
-		fmt.Fprintf(&b, "\nThe run was ended early: %d of %d faults.\n", s.Faults, r.Listed)
+	r.early(&b)
+	all := r.Faults
+	if r.Primary != nil {
+		r.Primary.markdown(&b)
+		all = slices.Concat(all, r.Primary.Faults)
+	}
+	if r.Rate != nil {
+		r.Rate.markdown(&b)
 	}
 	var failures bytes.Buffer
-	for _, f := range r.Faults {
+	for _, f := range all {
 		for _, failure := range f.Failures {
 			fmt.Fprintf(&failures, "- %s: %s\n", f.Fault, failure)
 		}
@@ -192,6 +240,55 @@ is not in the last row.
 		fmt.Fprintf(&b, "\n## What failed\n\n%s", failures.String())
 	}
 	return b.String()
+}
+
+func (p *part) early(b *strings.Builder) {
+	if p.Summary.Faults < p.Listed {
+		fmt.Fprintf(b, "\nThe run was ended early: %d of %d faults.\n", p.Summary.Faults, p.Listed)
+	}
+}
+
+// markdown is the second part: from the client to the primary.
+func (p *part) markdown(b *strings.Builder) {
+	s := p.Summary
+	fmt.Fprintf(b, `
+## From the client to the primary
+
+**%s requests were acknowledged with a 202 and replayed by the drain while %d faults struck %d times: %s delivered, %s parked, %s expired, %s lost, %s corrupt.**
+
+Load goes on through the server while workers replay to a primary that writes down what it gets, and a fault strikes. Then
+the queues are drained and the parked queue is read. Lost: acknowledged - delivered - parked - expired. Delivered: the
+primary has taken it, whatever became of its answer. Expired: by FALLBACK_MAX_AGE. Duplicated: replays of what the primary
+had already taken, under the same Idempotency-Key. Corrupt: method, target, headers, body or key are not what was sent,
+looked at in each replay. Next replay: from the end of the fault, the longest of all rounds; it may be 10 s. Drained: from the
+end of the load until nothing waits.
+
+| fault | what happens | rounds | acknowledged | delivered | parked | expired | lost | corrupt | unexpected | duplicated | undetermined (found) | next replay | drained |
+| --- | --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |
+`, thousands(s.Acknowledged), s.Faults, s.Rounds, thousands(s.Delivered), thousands(s.Parked), thousands(s.Expired), thousands(s.Lost), thousands(s.Corrupt))
+	row := func(name, about string, rounds int, f result) {
+		fmt.Fprintf(b, "| %s | %s | %d | %s | %s | %s | %s | %d | %d | %d | %s | %s (%s) | %s | %s |\n", name, about, rounds,
+			thousands(f.Acknowledged), thousands(f.Delivered), thousands(f.Parked), thousands(f.Expired), f.Lost, f.Corrupt, f.Unexpected,
+			thousands(f.Duplicated), thousands(f.Undetermined), thousands(f.Found), seconds(f.Replay), seconds(f.Drained))
+	}
+	for _, f := range p.Faults {
+		row(f.Fault, f.About, f.Rounds, f)
+	}
+	row("**all**", "", s.Rounds, result{
+		Acknowledged: s.Acknowledged, Delivered: s.Delivered, Parked: s.Parked, Expired: s.Expired, Lost: s.Lost, Corrupt: s.Corrupt,
+		Unexpected: s.Unexpected, Duplicated: s.Duplicated, Undetermined: s.Undetermined, Found: s.Found, Replay: s.Replay, Drained: s.Drained,
+	})
+	p.early(b)
+}
+
+func (t *rateTest) markdown(b *strings.Builder) {
+	fmt.Fprintf(b, `
+## A primary with a limit
+
+**%s requests waited for a primary that takes %d a second and answers 429 above: delivered in %.0f s, where %.0f s are ideal, and at most %d refused in one second.**
+
+%s were refused in %d windows of a second; each came back. The primary says Retry-After: 1. A worker with FALLBACK_DRAIN_CONCURRENCY=200.
+`, thousands(t.Requests), t.Rate, t.Took, t.Ideal, t.Worst, thousands(t.Over), t.Windows)
 }
 
 func seconds(ms float64) string { return fmt.Sprintf("%.2f s", ms/1000) }

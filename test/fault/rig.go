@@ -26,8 +26,9 @@ import (
 type rig struct {
 	vhost    *harness.VHost
 	proxy    *proxy
-	servers  []*server        // processes; none when the server runs in this one, or a function does
+	servers  []*process       // none when the server runs in this one, or a function does
 	function *deploy.Function // instead of servers
+	outlet   *outlet          // the drain and the primary; nil without
 	ledger   *ledger
 	load     *load
 	timeout  time.Duration // of the server, for one request
@@ -35,6 +36,7 @@ type rig struct {
 	password string           // of the publisher's user
 	healed   time.Time        // the end of the fault
 	after    <-chan time.Time // gets the time of the first 202 after it; nil before
+	strikes  int              // how often what is over at once is done in a strike
 	left     int              // clients that left before their answer, in this round
 
 	stop context.CancelFunc // ends what goes on beside the load
@@ -44,9 +46,12 @@ type rig struct {
 // plan says what a rig is made of.
 type plan struct {
 	seed    uint64
-	name    string // decides, with seed, what is chosen at random
-	servers int    // processes
-	query   string // of the AMQP URL
+	name    string            // decides, with seed, what is chosen at random
+	servers int               // processes
+	query   string            // of the AMQP URL
+	workers int               // processes of the drain; 0 for none
+	drain   map[string]string // their further settings
+	strikes int               // see rig
 	timeout time.Duration
 	env     map[string]string
 }
@@ -55,7 +60,7 @@ type plan struct {
 func newRig(t testing.TB, broker *harness.Broker, p plan) *rig {
 	t.Helper()
 	r := &rig{
-		vhost: broker.VHost(t), timeout: p.timeout, password: topology.Demonstration(topology.Publisher).Plain,
+		vhost: broker.VHost(t), timeout: p.timeout, strikes: p.strikes, password: topology.Demonstration(topology.Publisher).Plain,
 		ledger: newLedger(p.timeout + time.Second),
 	}
 	var err error
@@ -85,7 +90,7 @@ func (r *rig) serve(t testing.TB, p plan) {
 	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
 	for range max(p.servers, 1) {
-		s := &server{addr: harness.FreeAddress(), log: &harness.Log{}, env: map[string]string{
+		s := &process{command: "serve", addr: harness.FreeAddress(), log: &harness.Log{}, env: map[string]string{
 			"AMQP_SERVER_URL":         r.url(p.query),
 			"RABBITMQ_MANAGEMENT_URL": r.vhost.ManagementURL(topology.Monitor),
 			"FALLBACK_TIMEOUT":        p.timeout.String(),
@@ -157,8 +162,15 @@ func (r *rig) stopBackground() {
 	r.work.Wait()
 }
 
-// readEmpty takes everything off the queue and into the ledger, past the proxy.
+// readEmpty takes everything off the main queue and into the ledger, past the proxy.
 func (r *rig) readEmpty(ctx context.Context) error {
+	return r.readQueue(ctx, topology.DefaultQueue, r.ledger.delivered)
+}
+
+// entering is how a request gets into the ledger.
+type entering func(id uint64, known bool, sum uint64, message string)
+
+func (r *rig) readQueue(ctx context.Context, queue string, enter entering) error {
 	conn, err := r.dial(ctx)
 	if err != nil {
 		return err
@@ -172,11 +184,11 @@ func (r *rig) readEmpty(ctx context.Context) error {
 		return err
 	}
 	for {
-		if err := r.readSome(ctx, ch); err != nil {
+		if err := r.readSome(ctx, ch, queue, enter); err != nil {
 			return err
 		}
 		// Everything that was delivered has been acknowledged on this channel: what is not ready is not there.
-		q, err := ch.QueueDeclarePassive(topology.DefaultQueue, true, false, false, false, nil)
+		q, err := ch.QueueDeclarePassive(queue, true, false, false, false, nil)
 		if err != nil || q.Messages == 0 {
 			return err
 		}
@@ -184,9 +196,9 @@ func (r *rig) readEmpty(ctx context.Context) error {
 }
 
 // readSome reads until nothing comes for a while.
-func (r *rig) readSome(ctx context.Context, ch *amqp.Channel) error {
+func (r *rig) readSome(ctx context.Context, ch *amqp.Channel, queue string, enter entering) error {
 	const consumer = "ledger"
-	deliveries, err := ch.Consume(topology.DefaultQueue, consumer, false, false, false, false, nil)
+	deliveries, err := ch.Consume(queue, consumer, false, false, false, false, nil)
 	if err != nil {
 		return fmt.Errorf("consume: %w", err)
 	}
@@ -200,7 +212,7 @@ func (r *rig) readSome(ctx context.Context, ch *amqp.Channel) error {
 			if !open {
 				return <-cancelled
 			}
-			r.note(d)
+			note(d, enter)
 			if unacked++; unacked == 500 || len(deliveries) == 0 {
 				if err := ch.Ack(d.DeliveryTag, true); err != nil {
 					return err
@@ -236,14 +248,14 @@ func (r *rig) dial(ctx context.Context) (conn *amqp.Connection, err error) {
 }
 
 // note enters a message in the ledger.
-func (r *rig) note(d amqp.Delivery) {
+func note(d amqp.Delivery, enter entering) {
 	request, err := rabbit.FromMessage(d)
 	if err != nil {
-		r.ledger.delivered(0, false, 0, d.MessageId)
+		enter(0, false, 0, d.MessageId)
 		return
 	}
 	id, err := strconv.ParseUint(request.Header.Get(ledgerID), 10, 64)
-	r.ledger.delivered(id, err == nil, checksum(request.Method, request.Target, request.Header, request.Body), d.MessageId)
+	enter(id, err == nil, checksum(request.Method, request.Target, request.Header, request.Body), d.MessageId)
 }
 
 // holdings is what must not grow.

@@ -15,6 +15,9 @@ const (
 	recoveryLimit = 5 * time.Second
 	// gapLimit is the longest time without a 202 during a fault that the service goes on through.
 	gapLimit = 2 * time.Second
+	// replayLimit is how soon after the end of the fault there must be a replay: a drain asks within 5 s whether broker and
+	// primary are back.
+	replayLimit = 10 * time.Second
 	// goroutineTolerance is how many more a server may have at its end than one that has only been warmed up: its idle
 	// connections to the management API, two goroutines each, come and go.
 	goroutineTolerance = 4
@@ -24,6 +27,7 @@ const (
 type pace struct {
 	timeout      time.Duration // of the server, for one request
 	warm, after  time.Duration // load before the fault, and after the first 202 that follows it, or longer until it is as before
+	strikes      int           // how often what is over at once is done in a strike
 	acknowledged int           // rounds go on until there are as many; 0 for one round
 	longest      time.Duration // and until this, at most
 }
@@ -35,6 +39,9 @@ type result struct {
 	Seed         uint64         `json:"seed"`
 	Rounds       int            `json:"rounds"`
 	Acknowledged int            `json:"acknowledged"`
+	Delivered    int            `json:"delivered,omitempty"` // to the primary, and so on: where there is a drain
+	Parked       int            `json:"parked,omitempty"`
+	Expired      int            `json:"expired,omitempty"`
 	Lost         int            `json:"lost"`
 	Corrupt      int            `json:"corrupt"`
 	Unexpected   int            `json:"unexpected"`
@@ -47,7 +54,9 @@ type result struct {
 	Slowest      float64        `json:"slowest_answer_ms"`
 	Recovery     float64        `json:"recovery_ms"`
 	Limit        float64        `json:"recovery_limit_ms"`
-	Gap          float64        `json:"longest_gap_ms"` // without a 202, while the fault lasted
+	Gap          float64        `json:"longest_gap_ms"`           // without a 202, while the fault lasted
+	Replay       float64        `json:"next_replay_ms,omitempty"` // after the end of the fault
+	Drained      float64        `json:"drained_ms,omitempty"`     // after the end of the load
 	Deadline     float64        `json:"deadline_ms"`
 	Answers      map[string]int `json:"other_answers"`
 	Failures     []string       `json:"failures"`
@@ -61,12 +70,15 @@ const strikeTimeout = 3 * time.Minute
 func run(t testing.TB, broker *harness.Broker, f fault, seed uint64, p pace, idle int, out *result) {
 	t.Helper()
 	begin := time.Now()
-	plan := plan{seed: seed, name: f.name, servers: f.servers, query: f.query, timeout: p.timeout}
+	plan := plan{seed: seed, name: f.name, servers: f.servers, query: f.query, timeout: p.timeout, strikes: p.strikes, workers: f.workers, drain: f.drain}
 	r := newRig(t, broker, plan)
 	if f.function {
 		r.deploy(t, plan)
 	} else {
 		r.serve(t, plan)
+	}
+	if f.workers > 0 {
+		r.startDrain(t, plan)
 	}
 	r.rounds(t, f, p, begin, out)
 	for _, s := range r.servers {
@@ -115,16 +127,24 @@ func (r *rig) rounds(t testing.TB, f fault, p pace, begin time.Time, out *result
 		}
 		t.Logf("round %d: %+v", out.Rounds, c)
 		out.Recovery, out.Gap = max(out.Recovery, ms(c.recovery)), max(out.Gap, ms(c.gap))
+		out.Replay, out.Drained = max(out.Replay, ms(c.replay)), max(out.Drained, ms(c.drained))
 		for _, fault := range c.faults(f, p) {
 			out.fail("round %d: %s", out.Rounds, fault)
 		}
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), p.timeout+20*time.Second)
 	defer cancel()
+	if err := r.endDrain(ctx); err != nil {
+		out.fail("%v", err)
+	}
 	if err := r.leaks(ctx, before); err != nil {
 		out.fail("%v", err)
 	}
 	a := r.ledger.audit()
+	a.expire(r.outlet.replays().expired)
+	if r.outlet != nil {
+		out.Delivered, out.Parked, out.Expired = a.Delivered, a.Parked, a.Expired
+	}
 	out.Acknowledged, out.Lost, out.Corrupt, out.Unexpected = a.Acknowledged, a.Lost, a.Corrupt, a.Unexpected
 	out.Duplicated, out.Undetermined, out.Found = a.Duplicated, a.Undetermined, a.Found
 	out.Unanswered, out.Undialled, out.Late, out.Slowest, out.Answers = a.Unanswered, a.Undialled, a.Late, ms(a.Slowest), a.Answers
@@ -134,6 +154,11 @@ func (r *rig) rounds(t testing.TB, f fault, p pace, begin time.Time, out *result
 	if len(out.Failures) > 0 {
 		for _, example := range a.Examples {
 			t.Log(example)
+		}
+		if r.outlet != nil {
+			for _, w := range r.outlet.workers {
+				t.Logf("the worker's log:\n%s", tail(w.log.String(), 40))
+			}
 		}
 	}
 }
@@ -172,6 +197,14 @@ type figures struct {
 	reconnected int           // connections through the proxy
 	duplicated  int           // messages
 	left        int           // clients
+
+	backlog  int           // accepted requests that waited for their replay at the strike
+	replays  replays       // of the whole round, without a drain all 0
+	onward   int           // replays to the primary between the end of the strike and the begin of the heal
+	replay   time.Duration // from the end of the fault to the next replay
+	replayed bool
+	parked   int           // requests
+	drained  time.Duration // from the end of the load until nothing waited
 }
 
 // round is one: load, the fault, its end, more load; then the queue is read empty.
@@ -181,6 +214,7 @@ func (r *rig) round(f fault, p pace) (c figures, err error) {
 	before, begin := r.ledger.audit(), r.ledger.tally()
 	connections := r.proxy.connections()
 	r.left = 0
+	replays := r.outlet.replays()
 
 	c.senders = r.senders(f)
 	r.load.start(c.senders)
@@ -204,14 +238,23 @@ func (r *rig) round(f fault, p pace) (c figures, err error) {
 	}
 	r.after = nil
 	c.struck = r.ledger.tally().since(strike)
+	if r.outlet != nil {
+		c.replay, c.replayed = r.awaitReplay()
+	}
 	r.steady(&c, p, steadyUntil)
 	r.load.end()
-	err = r.readEmpty(ctx)
+	if r.outlet == nil {
+		err = r.readEmpty(ctx)
+	} else {
+		c.drained, err = r.drain(ctx)
+	}
 	after := r.ledger.audit()
 	c.all = r.ledger.tally().since(begin)
 	c.duplicated = after.Duplicated - before.Duplicated
+	c.parked = after.Parked - before.Parked
 	c.reconnected = r.proxy.connections() - connections
 	c.left = r.left
+	c.replays = r.outlet.replays().since(replays)
 	return c, err
 }
 
@@ -219,14 +262,19 @@ func (r *rig) round(f fault, p pace) (c figures, err error) {
 func (r *rig) strike(ctx context.Context, f fault, p pace, c *figures) error {
 	r.ledger.countGaps()
 	accepted, begin := r.ledger.tally().accepted, time.Now()
+	open, arrivals := r.ledger.progress()
+	c.backlog = open
 	if err := f.strike(ctx, r); err != nil {
 		return errors.Join(fmt.Errorf("strike: %w", err), f.heal(ctx, r))
 	}
 	if f.hold.to > 0 { // else the strike is all of it
 		accepted, begin = r.ledger.tally().accepted, time.Now()
+		_, arrivals = r.ledger.progress()
 	}
 	time.Sleep(r.holdFor(f, p))
 	c.during, c.held, c.gap = r.ledger.tally().accepted-accepted, time.Since(begin), r.ledger.longestGap()
+	_, now := r.ledger.progress()
+	c.onward = now - arrivals
 	if err := f.heal(ctx, r); err != nil {
 		return fmt.Errorf("heal: %w", err)
 	}
@@ -257,12 +305,16 @@ func (c figures) isSteady() bool {
 // it by itself, and so does a strike after which nothing is left to end.
 func (r *rig) over() {
 	r.healed = time.Now()
+	r.ledger.awaitArrival()
 	r.after = r.load.watch()
 }
 
 func (r *rig) senders(f fault) int {
 	s := f.senders
-	if s.to == 0 {
+	switch {
+	case s.to == 0 && f.workers > 0:
+		s = span[int]{16, 32}
+	case s.to == 0:
 		s = span[int]{16, 64}
 	}
 	return s.from + r.rand.IntN(s.to-s.from+1)
@@ -296,6 +348,13 @@ func (c figures) faults(f fault, p pace) (faults []string) {
 	if most := f.ends * c.senders; c.all.unanswered > most {
 		add("%d requests were not answered: the server ended %d times before %d senders", c.all.unanswered, f.ends, c.senders)
 	}
+	switch {
+	case f.workers == 0:
+	case !c.replayed:
+		add("no replay for %s after the end of the fault", c.replay)
+	case c.replay > replayLimit:
+		add("the next replay came %s after the end of the fault, want %s", c.replay, replayLimit)
+	}
 	if !f.shows(c) {
 		add("the fault did not strike: %+v", c)
 	}
@@ -310,6 +369,8 @@ func (a audit) faults(f fault) (faults []string) {
 		}
 	}
 	add(a.Lost, "accepted requests were lost")
+	add(a.Left, "accepted requests were still on their way when the drain had ended")
+	add(a.Overbooked, "more requests were counted as expired than are missing")
 	add(a.Corrupt, "requests are not as they were sent")
 	add(a.Unexpected, "messages were never sent")
 	add(a.Late, fmt.Sprintf("requests were answered late, the slowest after %s", a.Slowest))

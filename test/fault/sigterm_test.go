@@ -5,7 +5,6 @@ package fault
 import (
 	"context"
 	"net"
-	"os/exec"
 	"strings"
 	"sync"
 	"testing"
@@ -84,12 +83,12 @@ func checkGoodBye(t *testing.T, r *rig, since time.Time) {
 	t.Helper()
 	var ends []string
 	harness.Eventually(t, 10*time.Second, "the broker to log the end of the connection", func() bool {
-		out, err := exec.Command("docker", "logs", "--since", since.UTC().Format(time.RFC3339Nano), broker.ID()).CombinedOutput()
+		out, err := harness.Run(harness.Patience, "docker", "logs", "--since", since.UTC().Format(time.RFC3339Nano), broker.ID())
 		if err != nil {
-			t.Fatalf("docker logs: %v\n%s", err, out)
+			t.Fatal(err)
 		}
 		ends = nil
-		for line := range strings.Lines(string(out)) {
+		for line := range strings.Lines(out) {
 			if strings.Contains(line, "'"+r.vhost.Name+"'") && strings.Contains(line, "clos") && strings.Contains(line, "fallback publisher") {
 				ends = append(ends, strings.TrimSpace(line))
 			}

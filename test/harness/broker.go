@@ -5,21 +5,21 @@ package harness
 import (
 	"bytes"
 	"cmp"
-	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
+	"math/rand/v2"
 	"net"
 	"net/http"
 	"net/url"
 	"os"
 	"os/exec"
 	"path/filepath"
-	"runtime"
-	"strings"
+	"strconv"
+	"sync"
+	"sync/atomic"
 	"syscall"
-	"testing"
 	"time"
 
 	"github.com/ory/dockertest/v3"
@@ -62,11 +62,22 @@ type BrokerOptions struct {
 	Ports []string
 }
 
-// Root is the repository's root.
-func Root() string {
-	_, file, _, _ := runtime.Caller(0)
-	return filepath.Dir(filepath.Dir(filepath.Dir(file)))
-}
+// Root is the repository's root: the folder of go.mod, at or above the one that we run in, as tests do.
+var Root = sync.OnceValue(func() string {
+	dir, err := filepath.Abs(".")
+	if err != nil {
+		panic(err)
+	}
+	for {
+		if _, err := os.Stat(filepath.Join(dir, "go.mod")); err == nil {
+			return dir
+		}
+		if dir == filepath.Dir(dir) {
+			panic("run this inside the repository")
+		}
+		dir = filepath.Dir(dir)
+	}
+})
 
 // StartBroker starts a broker and waits until it takes connections from the definitions' users, unless it is bare or has
 // definitions of its own. Close removes it; so does the end of this process, whatever the way it ends.
@@ -100,7 +111,7 @@ func StartBroker(o BrokerOptions) (*Broker, error) {
 		return b, nil
 	}
 	if err := b.WaitReady(); err != nil {
-		logs, _ := exec.Command("docker", "logs", "--tail", "40", b.ID()).CombinedOutput()
+		logs, _ := Run(Patience, "docker", "logs", "--tail", "40", b.ID())
 		return nil, errors.Join(fmt.Errorf("RabbitMQ did not come up: %w\n%s", err, logs), b.Close())
 	}
 	return b, nil
@@ -130,15 +141,25 @@ func (b *Broker) runOptions(o BrokerOptions) *dockertest.RunOptions {
 	return options
 }
 
-// FreeAddress is a loopback address that was free a moment ago. A port that the engine picks would be another after
-// each restart of the container.
+// nextPort is where FreeAddress looks next; processes that run at the same time begin far from each other.
+var nextPort atomic.Int32
+
+func init() { nextPort.Store(rand.Int32N(portCount)) }
+
+// Ports from here on are below those that systems give to whoever asks for any port (32768 and up on Linux).
+const lowestPort, portCount = 12000, 20000
+
+// FreeAddress is a loopback address that was free a moment ago, and that nobody gets by chance while it is not in use: a
+// container that is stopped and started again has a port that is its own.
 func FreeAddress() string {
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		panic(err)
+	for range portCount {
+		port := lowestPort + int(nextPort.Add(1))%portCount
+		if ln, err := net.Listen("tcp", net.JoinHostPort("127.0.0.1", strconv.Itoa(port))); err == nil {
+			defer ln.Close()
+			return ln.Addr().String()
+		}
 	}
-	defer ln.Close()
-	return ln.Addr().String()
+	panic("no free port on 127.0.0.1")
 }
 
 func binding(address string) docker.PortBinding {
@@ -226,22 +247,4 @@ func (b *Broker) Call(method, path string, in, out any) error {
 		return nil
 	}
 	return json.Unmarshal(answer, out)
-}
-
-// Exec runs a command in the container and returns what it prints.
-func (b *Broker) Exec(ctx context.Context, command ...string) (string, error) {
-	cmd := exec.CommandContext(ctx, "docker", append([]string{"exec", b.ID()}, command...)...)
-	out, err := cmd.CombinedOutput()
-	if err != nil {
-		err = fmt.Errorf("%s: %w\n%s", strings.Join(command, " "), err, out)
-	}
-	return string(out), err
-}
-
-// Docker runs a docker command on the container: "stop", "start", "kill", "pause", "unpause".
-func (b *Broker) Docker(t testing.TB, command ...string) {
-	t.Helper()
-	if out, err := exec.Command("docker", append(command, b.ID())...).CombinedOutput(); err != nil {
-		t.Fatalf("docker %s: %v\n%s", strings.Join(command, " "), err, out)
-	}
 }

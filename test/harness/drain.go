@@ -15,7 +15,7 @@ func (v *VHost) Drain(t testing.TB, primary *Primary, settings Settings) (*app.D
 	env := Settings{"AMQP_SERVER_URL": v.URL(topology.Drainer), "FALLBACK_TARGET_URL": primary.URL, "LOG_LEVEL": "debug"}
 	c := env.load(t, settings)
 	log := &Log{}
-	d, err := app.NewDrain(c, slog.New(slog.NewTextHandler(log, &slog.HandlerOptions{Level: c.LogLevel})))
+	d, err := app.NewDrain(c, slog.New(slog.NewTextHandler(log, &slog.HandlerOptions{Level: c.LogLevel})), nil)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -24,6 +24,7 @@ type Primary struct {
 	mu       sync.Mutex // guards the rest
 	listener net.Listener
 	conns    map[net.Conn]bool
+	taken    int // of these, so far
 	got      []Received
 }
 
@@ -43,6 +44,7 @@ type Answer struct {
 	RetryAfter int           // seconds; 0 for none
 	After      time.Duration // it takes its time
 	Hang       bool          // it says nothing, and closes the connection
+	Cut        bool          // the connection is reset in the middle of the answer
 }
 
 // NewPrimary starts one. answer is called for each request but probes (GET /), which are answered with 200.
@@ -98,6 +100,13 @@ func (p *Primary) Got() []Received {
 	return append([]Received(nil), p.got...)
 }
 
+// Connections is how many have been made so far.
+func (p *Primary) Connections() int {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.taken
+}
+
 func (p *Primary) serve(ln net.Listener) {
 	for {
 		conn, err := ln.Accept()
@@ -106,6 +115,7 @@ func (p *Primary) serve(ln net.Listener) {
 		}
 		p.mu.Lock()
 		p.conns[conn] = true
+		p.taken++
 		p.mu.Unlock()
 		go func() {
 			defer func() {
@@ -146,7 +156,13 @@ func (p *Primary) converse(conn net.Conn) {
 		if answer.Hang {
 			return
 		}
-		if _, err := io.WriteString(conn, answer.wire()); err != nil {
+		wire := answer.wire()
+		if tcp, ok := conn.(*net.TCPConn); ok && answer.Cut {
+			_, _ = io.WriteString(conn, wire[:len(wire)/2])
+			_ = tcp.SetLinger(0)
+			return
+		}
+		if _, err := io.WriteString(conn, wire); err != nil {
 			return
 		}
 	}

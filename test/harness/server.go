@@ -11,6 +11,7 @@ import (
 
 	"fallback/functions/app"
 	"fallback/functions/config"
+	"fallback/functions/metrics"
 	"fallback/functions/topology"
 )
 
@@ -53,7 +54,7 @@ func (v *VHost) Serve(t testing.TB, settings Settings) *Server {
 	}
 	c := env.load(t, settings)
 	log := &Log{}
-	server, err := app.NewServer(c, slog.New(slog.NewTextHandler(log, &slog.HandlerOptions{Level: c.LogLevel})))
+	server, err := app.NewServer(c, slog.New(slog.NewTextHandler(log, &slog.HandlerOptions{Level: c.LogLevel})), metrics.NewServer())
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -1,17 +1,12 @@
 package main
 
 import (
-	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
-	"log/slog"
-	"net"
-	"net/http"
-	"sync"
 	"time"
 
-	"github.com/go-co-op/gocron/v2"
 	"github.com/spf13/cobra"
 
 	"fallback/functions/app"
@@ -30,37 +25,33 @@ func drainCommand(w world) *cobra.Command {
 time, more while its answers are good. While the primary is down, nothing is taken. What it will not take is parked
 with the reason.
 
-It runs by FALLBACK_DRAIN_SCHEDULE until it is ended; runs never overlap, and several workers may share the queue.
-With --once it runs once, until the queue is empty or the budget used up, prints a report and ends with 0 if nothing is
-left waiting, 1 if something is.`,
+It runs by FALLBACK_DRAIN_SCHEDULE until it is ended; runs never overlap, and several workers may share the queue. Without
+FALLBACK_TARGET_URL it idles. With --once it runs once, until the queue is empty or the budget used up, prints a report and
+ends with 0 if nothing is left waiting, 1 if something is. It needs a user that may read the queues and publish, such as
+fallback-drainer.`,
 		Example: `  FALLBACK_TARGET_URL=https://api.example.com fallback drain
-  FALLBACK_DRAIN_SCHEDULE='0 3 * * *' fallback drain
-  fallback drain --once --for 5m --requests 1000`,
+  FALLBACK_TARGET_URL=https://api.example.com FALLBACK_DRAIN_SCHEDULE='0 3 * * *' fallback drain
+  FALLBACK_TARGET_URL=https://api.example.com fallback drain --once --for 5m --requests 1000`,
 		Args: noArguments,
 		RunE: func(cmd *cobra.Command, _ []string) error {
+			if budget.Time < 0 || budget.Requests < 0 {
+				return usageError{errors.New("--for, --requests: want 0, which is no limit, or more")}
+			}
 			c, err := config.Load(w.lookup, "AMQP_SERVER_URL")
 			if err != nil {
 				return err
 			}
 			log := telemetry.Logger(w.stderr, c.LogFormat, c.LogLevel)
+			calmGC()
 			switch {
 			case once && c.TargetURL == "":
 				return fmt.Errorf("FALLBACK_TARGET_URL: not set; for example https://api.example.com")
-			case c.TargetURL == "":
-				log.Info("the drain idles: FALLBACK_TARGET_URL is not set")
-				return withHealth(cmd.Context(), c.DrainAddr, func() error { return nil }, func(ctx context.Context) error {
-					<-ctx.Done()
-					return nil
-				})
+			case !once:
+				return runWorker(cmd.Context(), c, log)
 			}
-			d, err := app.NewDrain(c, log)
+			d, err := app.NewDrain(c, log, nil)
 			if err != nil {
 				return err
-			}
-			if !once {
-				return withHealth(cmd.Context(), c.DrainAddr, d.Ready, func(ctx context.Context) error {
-					return schedule(ctx, c, d, log)
-				})
 			}
 			defer d.Close()
 			report := d.Once(cmd.Context(), budget)
@@ -78,64 +69,6 @@ left waiting, 1 if something is.`,
 	cmd.Flags().IntVar(&budget.Requests, "requests", 0, "with --once: how many it may replay; 0 is no limit")
 	cmd.Flags().BoolVar(&asJSON, "json", false, "with --once: print the report as JSON")
 	return cmd
-}
-
-// withHealth runs work, and says meanwhile at the address that it lives, and whether it is ready. When the address cannot
-// be had, nothing is run.
-func withHealth(ctx context.Context, address string, ready func() error, work func(context.Context) error) error {
-	listener, err := net.Listen("tcp", address)
-	if err != nil {
-		return fmt.Errorf("FALLBACK_DRAIN_ADDR: %w", err)
-	}
-	mux := http.NewServeMux()
-	mux.HandleFunc("GET /livez", func(w http.ResponseWriter, _ *http.Request) { fmt.Fprintln(w, "ok") })
-	mux.HandleFunc("GET /readyz", func(w http.ResponseWriter, _ *http.Request) {
-		if err := ready(); err != nil {
-			w.Header().Set("Content-Type", "application/problem+json")
-			w.WriteHeader(http.StatusServiceUnavailable)
-			_ = json.NewEncoder(w).Encode(map[string]any{
-				"type": "urn:fallback:problem:broker-unavailable", "title": "Service Unavailable", "status": 503,
-				"detail": "The worker cannot reach the queue; its log says why.",
-			})
-			return
-		}
-		fmt.Fprintln(w, "ready")
-	})
-	server := &http.Server{Handler: mux, ReadTimeout: 5 * time.Second, WriteTimeout: 5 * time.Second}
-	go func() { _ = server.Serve(listener) }()
-	defer server.Close()
-	return work(ctx)
-}
-
-// schedule drains by the schedule until ctx ends. A run that is due while the last one goes on is left out.
-func schedule(ctx context.Context, c config.Config, d *app.Drain, log *slog.Logger) error {
-	scheduler, err := gocron.NewScheduler(gocron.WithLocation(time.UTC))
-	if err != nil {
-		return err
-	}
-	var running sync.Mutex
-	when, options := gocron.CronJob(c.Schedule, false), []gocron.JobOption{gocron.WithSingletonMode(gocron.LimitModeReschedule)}
-	if every, err := time.ParseDuration(c.Schedule); err == nil && every > 0 {
-		when, options = gocron.DurationJob(every), append(options, gocron.WithStartAt(gocron.WithStartImmediately()))
-	}
-	_, err = scheduler.NewJob(when, gocron.NewTask(func() {
-		running.Lock()
-		defer running.Unlock()
-		report := d.Once(ctx, drain.Budget{Time: c.Window})
-		if report != (drain.Report{End: report.End, Seconds: report.Seconds}) {
-			log.Info("drained", "report", report)
-		}
-	}), options...)
-	if err != nil {
-		return fmt.Errorf("FALLBACK_DRAIN_SCHEDULE: %q is neither an interval (1m) nor a cron expression (0 3 * * *): %w", c.Schedule, err)
-	}
-	log.Info("draining", "schedule", c.Schedule, "queue", c.Queue)
-	scheduler.Start()
-	<-ctx.Done()
-	running.Lock() // the run that is under way sends nothing new, and finishes what it has in flight; that is bounded
-	defer running.Unlock()
-	d.Close()
-	return scheduler.Shutdown()
 }
 
 func printReport(out io.Writer, r drain.Report, asJSON bool) error {

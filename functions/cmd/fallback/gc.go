@@ -9,8 +9,8 @@ import (
 
 // gcHeadroom is how much garbage may pile up, in bytes, before it is collected. A server that holds nothing has a live heap
 // of 4 MB, and by the runtime's default it would collect after as much again, 20 times a second under load: that took a
-// fourth of its throughput. A larger live heap keeps the default, twice its size.
-const gcHeadroom = 18 << 20
+// fourth of its throughput. A larger live heap has the same room, or half its size if that is more.
+const gcHeadroom = 14 << 20
 
 // calmGC keeps the collector's percentage at what gcHeadroom comes to, anew after each collection, unless GOGC is set.
 // GOMEMLIMIT is heard as ever.
@@ -20,7 +20,9 @@ func calmGC() {
 	}
 }
 
-func gcPercent(live uint64) int { return int(max(100, 100*gcHeadroom/max(live, 1<<20))) }
+// gcPercent is at least 50, and no more than what suits 4 MB, since it is taken of stacks and globals, too, which are most of what a drain
+// has.
+func gcPercent(live uint64) int { return int(max(50, 100*gcHeadroom/max(live, 4<<20))) }
 
 // liveHeap is what the last collection found in use.
 func liveHeap() uint64 {

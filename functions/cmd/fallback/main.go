@@ -77,7 +77,7 @@ answers 202 when the queue has it on disk. Settings come from the environment; s
 	}
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError{err} })
 	root.AddCommand(serveCommand(w), drainCommand(w), healthCommand(w), queuesCommand(w), peekCommand(w), redriveCommand(w), discardCommand(w),
-		definitionsCommand(w), settingsCommand(w))
+		definitionsCommand(w), settingsCommand(w), doctorCommand(w), primaryCommand(w))
 	return root
 }
 

@@ -21,8 +21,9 @@ import (
 const quiet = 2 * time.Second
 
 // mostInHand bounds how many messages a command keeps in hand: those that it passes over stay so until it ends, since
-// they would come again at once.
-const mostInHand = 100_000
+// they would come again at once. The broker pays 5 kB for each: of 65,535, which is all that AMQP's 16 bits can say, one of
+// 512 MB raised its alarm, and took no messages.
+const mostInHand = 30_000
 
 // openSource is a source of one of the queues, for a command.
 func openSource(w world, queue func(config.Config) string) (*rabbit.Source, config.Config, error) {
@@ -56,6 +57,7 @@ func each(ctx context.Context, s *rabbit.Source, most int, visit func(*rabbit.De
 		}
 		settled, goOn, err := visit(d)
 		if !settled {
+			d.Forget() // a whole queue of bodies would not fit
 			kept = append(kept, d)
 		}
 		if err != nil || !goOn {
@@ -73,7 +75,11 @@ func giveBack(s *rabbit.Source, kept []*rabbit.Delivery) {
 	for _, d := range kept {
 		_ = d.Return() // it goes back with the connection otherwise
 	}
-	_, _ = s.Left(ctx) // so that who looks next sees all of it, in order
+	for { // so that who looks next sees all of it, in order
+		if left, err := s.Left(ctx); err != nil || left >= len(kept) {
+			return
+		}
+	}
 }
 
 // selection is which parked requests a command is about.
@@ -96,18 +102,24 @@ func (s *selection) check() error {
 
 func (s *selection) holds(id string) bool { return s.all || slices.Contains(s.ids, id) }
 
-// missing are the ids that were asked for and not found.
-func (s *selection) missing(found []string) error {
+// missing are the ids that were asked for and not found among the first of the waiting requests; passed is how many of
+// those were looked at and left.
+func (s *selection) missing(found []string, passed, waiting int) error {
 	var missing []string
 	for _, id := range s.ids {
 		if !slices.Contains(found, id) {
 			missing = append(missing, id)
 		}
 	}
-	if len(missing) > 0 {
-		return fmt.Errorf("not on the queue: %s (fallback peek parked shows what is)", strings.Join(missing, ", "))
+	ids, looked := strings.Join(missing, ", "), passed+len(found)
+	switch {
+	case len(missing) == 0:
+		return nil
+	case passed >= mostInHand && looked < waiting:
+		return fmt.Errorf("not among the first %d of the %d on the queue, and no more are looked at: %s (redrive or discard some of the first, which fallback peek parked shows, and try again)", looked, waiting, ids)
+	default:
+		return fmt.Errorf("not on the queue: %s (fallback peek parked shows what is)", ids)
 	}
-	return nil
 }
 
 // outcome is what `redrive` and `discard` did.
@@ -125,10 +137,11 @@ func settleParked(ctx context.Context, w world, which selection, perSecond float
 	}
 	defer source.Close()
 	out := outcome{Queue: c.Topology.Parked, Done: []string{}}
-	total, err := source.Waiting(ctx)
+	waiting, err := source.Waiting(ctx)
 	if err != nil {
 		return out, err
 	}
+	total := waiting
 	if !which.all {
 		total = len(which.ids)
 	}
@@ -172,5 +185,5 @@ func settleParked(ctx context.Context, w world, which selection, perSecond float
 	case which.all && out.Left > 0:
 		return out, fmt.Errorf("%d are still parked: they came meanwhile, or are in the hands of another; try again", out.Left)
 	}
-	return out, which.missing(out.Done)
+	return out, which.missing(out.Done, len(kept), waiting)
 }

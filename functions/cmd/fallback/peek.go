@@ -2,7 +2,9 @@ package main
 
 import (
 	"context"
+	"encoding/base64"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -31,6 +33,7 @@ type peeked struct {
 	Status     string      `json:"status,omitempty"`
 	Header     http.Header `json:"header,omitempty"`
 	Body       string      `json:"body,omitempty"`
+	IsBase64   bool        `json:"is_base64_encoded,omitempty"` // the body, where it is no UTF-8: JSON would damage it
 	BodyBytes  int         `json:"body_bytes"`
 	Error      string      `json:"error,omitempty"`
 }
@@ -43,7 +46,8 @@ func peekCommand(w world) *cobra.Command {
 		Short: "Look at what waits, without taking it",
 		Long: `Peek shows the first requests on the main queue, or on the parked one: method, target, age, attempts, and why it is
 parked. They go back as they were. Headers and bodies are shown on request; the values of Authorization, Cookie and
-the like never are. It needs a user that may read the queue, such as fallback-drainer.`,
+the like never are. In JSON, a body that is no UTF-8 is in base64, and "is_base64_encoded" is true. It needs a user that
+may read the queue, such as fallback-drainer.`,
 		Example: `  fallback peek
   fallback peek parked --bodies
   fallback peek parked --json --most 1000 | jq '.[].reason'`,
@@ -54,6 +58,9 @@ the like never are. It needs a user that may read the queue, such as fallback-dr
 			return nil
 		},
 		RunE: func(cmd *cobra.Command, args []string) error {
+			if most < 1 {
+				return usageError{errors.New("--most: want 1 or more")}
+			}
 			rows, err := peek(cmd.Context(), w, len(args) == 1 && args[0] == "parked", most, bodies)
 			if err != nil {
 				return err
@@ -68,7 +75,7 @@ the like never are. It needs a user that may read the queue, such as fallback-dr
 	}
 	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON")
 	cmd.Flags().BoolVar(&bodies, "bodies", false, "show headers and bodies, too")
-	cmd.Flags().IntVar(&most, "most", 20, "how many, at most")
+	cmd.Flags().IntVar(&most, "most", 20, fmt.Sprintf("how many, at most; never more than %d", mostInHand))
 	return cmd
 }
 
@@ -84,9 +91,6 @@ func peek(ctx context.Context, w world, parked bool, most int, bodies bool) ([]p
 	}
 	defer source.Close()
 	rows := []peeked{}
-	if most <= 0 {
-		return rows, nil
-	}
 	kept, err := each(ctx, source, min(most, mostInHand), func(d *rabbit.Delivery) (bool, bool, error) {
 		rows = append(rows, look(d, bodies))
 		return false, len(rows) < most, nil
@@ -115,10 +119,14 @@ func look(d *rabbit.Delivery, bodies bool) peeked {
 			row.Header[name] = []string{"(hidden)"}
 		}
 	}
-	if row.Body = string(r.Body); !utf8.Valid(r.Body) {
-		row.Body = fmt.Sprintf("(%d bytes that are no text)", len(r.Body))
-	}
+	row.setBody(r.Body)
 	return row
+}
+
+func (p *peeked) setBody(body []byte) {
+	if p.Body = string(body); !utf8.Valid(body) {
+		p.Body, p.IsBase64 = base64.StdEncoding.EncodeToString(body), true
+	}
 }
 
 // forTerminal is text in which nothing moves the cursor or changes colours: clients choose what is in it.
@@ -162,6 +170,9 @@ func printPeeked(out io.Writer, rows []peeked, bodies bool) error {
 			for _, v := range values {
 				fmt.Fprintf(out, "  %s: %s\n", oneLine(name), oneLine(v))
 			}
+		}
+		if r.IsBase64 {
+			r.Body = fmt.Sprintf("(%d bytes that are no text; --json shows them in base64)", r.BodyBytes)
 		}
 		fmt.Fprintf(out, "\n%s\n", forTerminal(r.Body))
 	}

@@ -9,6 +9,7 @@ import (
 	"io"
 	"os"
 	"strings"
+	"time"
 
 	"github.com/schollz/progressbar/v3"
 	"github.com/spf13/cobra"
@@ -27,8 +28,9 @@ func redriveCommand(w world) *cobra.Command {
 		Use:   "redrive",
 		Short: "Put parked requests back on the queue",
 		Long: `Redrive takes requests off the parked queue and puts them on the main queue, as new: their attempts count from one
-again. Each is taken off when the broker has confirmed that it is on the other queue, so it can be interrupted at any
-time. It needs a user that may read the parked queue and publish, such as fallback-drainer.`,
+again, and for FALLBACK_MAX_AGE they are as old as this redrive. Each is taken off when the broker has confirmed that it
+is on the other queue, so it can be interrupted at any time. It needs a user that may read the parked queue and publish,
+such as fallback-drainer.`,
 		Example: `  fallback redrive --all
   fallback redrive --all --rate 50
   fallback redrive --id 01a20262-fead-745d-a0dd-93831abf4e21`,
@@ -37,7 +39,12 @@ time. It needs a user that may read the parked queue and publish, such as fallba
 			if err := which.check(); err != nil {
 				return err
 			}
-			out, err := settleParked(cmd.Context(), w, which, perSecond, redrive, progress(w.stderr, "redriving"))
+			if !(perSecond >= 0) { // NaN is neither
+				return usageError{errors.New("--rate: want 0, which is no limit, or more")}
+			}
+			show, end := progress(w.stderr, "redriving")
+			out, err := settleParked(cmd.Context(), w, which, perSecond, redrive, show)
+			end()
 			return printOutcome(w.stdout, "redriven", out, err, asJSON)
 		},
 	}
@@ -50,6 +57,7 @@ time. It needs a user that may read the parked queue and publish, such as fallba
 func redrive(ctx context.Context, c config.Config, d *rabbit.Delivery) error {
 	return d.Move(ctx, c.Topology.Main, map[string]any{
 		drain.HeaderAttempt: nil, drain.HeaderReason: nil, drain.HeaderStatus: nil, drain.HeaderParkedAt: nil,
+		rabbit.HeaderRedrivenAt: time.Now().UTC().Format(time.RFC3339),
 	})
 }
 
@@ -60,7 +68,7 @@ func discardCommand(w world) *cobra.Command {
 		Use:   "discard",
 		Short: "Delete parked requests for good",
 		Long: `Discard takes requests off the parked queue and keeps them nowhere. It asks first; where nobody can be asked, it
-wants --yes.`,
+wants --yes. It needs a user that may read the parked queue, such as fallback-drainer.`,
 		Example: `  fallback discard --id 01a20262-fead-745d-a0dd-93831abf4e21
   fallback discard --all --yes`,
 		Args: noArguments,
@@ -78,7 +86,9 @@ wants --yes.`,
 				}
 			}
 			discard := func(_ context.Context, _ config.Config, d *rabbit.Delivery) error { return d.Done() }
-			out, err := settleParked(cmd.Context(), w, which, 0, discard, progress(w.stderr, "discarding"))
+			show, end := progress(w.stderr, "discarding")
+			out, err := settleParked(cmd.Context(), w, which, 0, discard, show)
+			end()
 			return printOutcome(w.stdout, "discarded", out, err, asJSON)
 		},
 	}
@@ -102,20 +112,27 @@ func confirm(w world, question string) error {
 	return nil
 }
 
-// progress draws a bar on a terminal, and nothing elsewhere.
-func progress(out io.Writer, what string) func(done, of int) {
+// progress draws a bar on a terminal, and nothing elsewhere. It stays, and end leaves its line, wherever it has come to.
+func progress(out io.Writer, what string) (show func(done, of int), end func()) {
 	file, isFile := out.(*os.File)
 	if !isFile || !term.IsTerminal(int(file.Fd())) {
-		return func(int, int) {}
+		return func(int, int) {}, func() {}
 	}
 	var bar *progressbar.ProgressBar
-	return func(done, of int) {
+	show = func(done, of int) {
 		if bar == nil {
 			bar = progressbar.NewOptions(of, progressbar.OptionSetWriter(out), progressbar.OptionSetDescription(what),
-				progressbar.OptionShowCount(), progressbar.OptionShowIts(), progressbar.OptionClearOnFinish())
+				progressbar.OptionShowCount(), progressbar.OptionShowIts(),
+				progressbar.OptionSetWidth(10)) // with large counts and long times, the line is to fit into 80 columns still
 		}
 		_ = bar.Set(min(done, of))
 	}
+	end = func() {
+		if bar != nil {
+			fmt.Fprintln(out)
+		}
+	}
+	return show, end
 }
 
 // printOutcome says what was done, also when the command failed in the middle.

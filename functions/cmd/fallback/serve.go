@@ -13,6 +13,7 @@ import (
 
 	"fallback/functions/app"
 	"fallback/functions/config"
+	"fallback/functions/metrics"
 	"fallback/functions/telemetry"
 )
 
@@ -23,8 +24,9 @@ func serveCommand(w world) *cobra.Command {
 		Long: `Serve takes requests at POST /fallback and below (PUT, PATCH and DELETE too) and puts each on the queue.
 It answers 202 when the broker has the request on disk, and 503 when it cannot say so.
 
-/livez says that the process runs, /readyz that the broker would take a request. SIGTERM ends it in order: no
-new connections, the requests in hand, the connection to the broker; within 10 seconds.`,
+/livez says that the process runs, /readyz that the broker would take a request, and /metrics what was answered, in the
+text format of Prometheus. SIGTERM ends it in order: no new connections, the requests in hand, the connection to the
+broker; within 10 seconds.`,
 		Example: `  AMQP_SERVER_URL=amqp://user:password@localhost:5672/ fallback serve
   FALLBACK_ADDR=127.0.0.1:9000 FALLBACK_PATH_PREFIX=/ fallback serve`,
 		Args: noArguments,
@@ -33,7 +35,7 @@ new connections, the requests in hand, the connection to the broker; within 10 s
 			if err != nil {
 				return err
 			}
-			server, err := app.NewServer(c, telemetry.Logger(w.stderr, c.LogFormat, c.LogLevel))
+			server, err := app.NewServer(c, telemetry.Logger(w.stderr, c.LogFormat, c.LogLevel), metrics.NewServer())
 			if err != nil {
 				return err
 			}

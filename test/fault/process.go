@@ -35,14 +35,15 @@ var programs = sync.OnceValues(func() (string, error) {
 	return dir, nil
 })
 
-// exitTimeout is how long the server may take to end after SIGTERM.
+// exitTimeout is how long a process may take to end after SIGTERM.
 const exitTimeout = 10 * time.Second
 
-// server is `fallback serve` as a process of its own. It can be ended and started again, at the same address.
-type server struct {
-	addr string
-	env  map[string]string
-	log  *harness.Log
+// process is `fallback serve` or `fallback drain`. It can be ended and started again, at the same address.
+type process struct {
+	command string
+	addr    string
+	env     map[string]string
+	log     *harness.Log
 
 	cmd    *exec.Cmd
 	exited chan struct{} // closed when the process has been reaped
@@ -50,16 +51,16 @@ type server struct {
 }
 
 // start starts the process and does not wait until it listens.
-func (s *server) start() error {
+func (s *process) start() error {
 	dir, err := programs()
 	if err != nil {
 		return err
 	}
-	cmd := exec.Command(filepath.Join(dir, "fallback"), "serve")
+	cmd := exec.Command(filepath.Join(dir, "fallback"), s.command)
 	for name, value := range s.env {
 		cmd.Env = append(cmd.Env, name+"="+value)
 	}
-	cmd.Env = append(cmd.Env, "FALLBACK_ADDR="+s.addr)
+	cmd.Env = append(cmd.Env, "FALLBACK_ADDR="+s.addr, "FALLBACK_DRAIN_ADDR="+s.addr)
 	cmd.Stdout, cmd.Stderr = s.log, s.log
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	if err := cmd.Start(); err != nil {
@@ -75,13 +76,11 @@ func (s *server) start() error {
 }
 
 // waitReady waits until /readyz says so.
-func (s *server) waitReady(ctx context.Context) error {
+func (s *process) waitReady(ctx context.Context) error {
 	client := http.Client{Transport: &http.Transport{DisableKeepAlives: true}, Timeout: 5 * time.Second}
-	return poll(ctx, "the server to be ready", func() (bool, error) {
-		select {
-		case <-s.exited:
-			return false, errors.New("the server ended: " + s.cmd.ProcessState.String())
-		default:
+	return poll(ctx, "fallback "+s.command+" to be ready", func() (bool, error) {
+		if err := s.ended(); err != nil {
+			return false, err
 		}
 		response, err := client.Get("http://" + s.addr + "/readyz")
 		if err != nil {
@@ -92,8 +91,18 @@ func (s *server) waitReady(ctx context.Context) error {
 	})
 }
 
+// ended is an error when the process runs no more.
+func (s *process) ended() error {
+	select {
+	case <-s.exited:
+		return fmt.Errorf("fallback %s ended: %s", s.command, s.cmd.ProcessState)
+	default:
+		return nil
+	}
+}
+
 // kill ends the process with SIGKILL, if it runs.
-func (s *server) kill() {
+func (s *process) kill() {
 	if s.cmd != nil {
 		_ = s.cmd.Process.Kill()
 		<-s.exited
@@ -101,7 +110,7 @@ func (s *server) kill() {
 }
 
 // quit ends the process with SIGQUIT, which has it dump its goroutines. Twice is fine.
-func (s *server) quit() (log, dump string) {
+func (s *process) quit() (log, dump string) {
 	if s.cmd != nil && s.dumped == 0 {
 		s.dumped = len(s.log.String())
 		_ = s.cmd.Process.Signal(syscall.SIGQUIT)
@@ -155,7 +164,7 @@ func whereabouts(dump string) string {
 }
 
 // terminate sends SIGTERM and waits for the end. An error says that it was late or not with code 0.
-func (s *server) terminate() error {
+func (s *process) terminate() error {
 	begin := time.Now()
 	if err := s.cmd.Process.Signal(syscall.SIGTERM); err != nil {
 		return err
@@ -164,7 +173,7 @@ func (s *server) terminate() error {
 	case <-s.exited:
 	case <-time.After(exitTimeout):
 		s.kill()
-		return fmt.Errorf("the server was still there %s after SIGTERM", exitTimeout)
+		return fmt.Errorf("it was still there %s after SIGTERM", exitTimeout)
 	}
 	if code := s.cmd.ProcessState.ExitCode(); code != 0 {
 		return fmt.Errorf("SIGTERM: exit code %d after %s", code, time.Since(begin))
@@ -172,7 +181,7 @@ func (s *server) terminate() error {
 	return nil
 }
 
-func (s *server) pid() int { return s.cmd.Process.Pid }
+func (s *process) pid() int { return s.cmd.Process.Pid }
 
 // openFiles counts the file descriptors of a process.
 func openFiles(pid int) (int, error) {

@@ -1,0 +1,32 @@
+// Command lambda is Fallback as an AWS Lambda function: `make lambda` builds it as `bootstrap`. Events of HTTP go through the
+// door, those of a schedule start a run of the drain; template.yaml deploys it twice, once for each, with the settings and
+// the broker's user that each needs.
+package main
+
+import (
+	"context"
+	"log/slog"
+	"os"
+
+	"fallback/functions/app"
+	"fallback/functions/awslambda"
+	"fallback/functions/telemetry"
+
+	_ "golang.org/x/crypto/x509roots/fallback" // whatever roots the platform's image has
+)
+
+// Both are made once and outlive an invocation: a warm function keeps its connections. Neither connects before it is called.
+// When the platform ends the process, only the door has something to close in order: of a drain that breaks off, what is not
+// settled goes back to the queue.
+var (
+	door  = app.Function(os.LookupEnv, os.Stderr)
+	drain = app.DrainFunction(os.LookupEnv, os.Stderr)
+)
+
+func main() {
+	awslambda.Serve(&awslambda.Function{
+		Door:  door,
+		Drain: func(ctx context.Context) any { return drain(ctx) },
+		Log:   telemetry.Logger(os.Stderr, "json", slog.LevelInfo),
+	}, door.Close)
+}

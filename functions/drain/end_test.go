@@ -1,0 +1,116 @@
+package drain
+
+import (
+	"context"
+	"errors"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"fallback/functions/envelope"
+	"fallback/functions/target"
+)
+
+// mute is a primary that never answers a request, and a broker that does not either once the run is to end.
+type mute struct {
+	*memory
+	stopped bool // it takes no more calls
+}
+
+func (m *mute) Probe(context.Context) (bool, target.Verdict) { return true, target.Verdict{} }
+
+func (m *mute) Send(ctx context.Context, _ *envelope.Request, _ int) target.Verdict {
+	<-ctx.Done()
+	return target.Verdict{Action: target.Pause, Reason: "the drain ended before the answer came"}
+}
+
+func (m *mute) Stop(ctx context.Context) error {
+	if !m.stopped {
+		return m.memory.Stop(ctx)
+	}
+	<-ctx.Done()
+	return ctx.Err()
+}
+
+func (m *mute) Left(ctx context.Context) (int, error) {
+	if !m.stopped {
+		return m.memory.Left(ctx)
+	}
+	<-ctx.Done()
+	return 0, ctx.Err()
+}
+
+// TestCutOff holds that a run whose ctx ends is over within the grace whatever hangs, and that a request which was cut off
+// goes back without an attempt, and without suspicion: neither now nor, in a process that goes on, in the next runs.
+func TestCutOff(t *testing.T) {
+	t.Parallel()
+	for _, row := range []struct {
+		name     string
+		silent   bool // the broker
+		waiting  int
+		atLeast  time.Duration
+		returned int
+	}{
+		{"the primary hangs", false, 3, lastAnswers, 1},
+		{"the broker hangs, too", true, -1, lastAnswers + settling, 1},
+	} {
+		t.Run(row.name, func(t *testing.T) {
+			t.Parallel()
+			synctest.Test(t, func(t *testing.T) {
+				m := &mute{memory: newMemory(3), stopped: row.silent}
+				d := New(options(), m, m)
+				for range 2 * pausesAlone {
+					ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+					begin := time.Now()
+					r := d.Once(ctx, Budget{Time: 30 * time.Second})
+					cancel()
+					if took := time.Since(begin) - time.Minute; took < row.atLeast || took > Grace {
+						t.Errorf("it went on for %s after its end, want %s to %s", took, row.atLeast, Grace)
+					}
+					if r.Returned != row.returned || r.Retried+r.Parked+r.Held+r.Delivered != 0 || r.Waiting != row.waiting || r.End != "its time is over" {
+						t.Errorf("got %+v", r)
+					}
+				}
+				if remembered(d) != 0 || m.inHand != 0 {
+					t.Errorf("%d are under suspicion, %d in hand", remembered(d), m.inHand)
+				}
+			})
+		})
+	}
+}
+
+// TestMovedAtTheEnd holds that a request which has used up its time just before it would have been cut off is still moved.
+func TestMovedAtTheEnd(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		q := newMemory(1)
+		p := &primary{takes: 10*time.Second + lastAnswers - time.Millisecond, send: func(string, int) target.Verdict { return failed }}
+		ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+		defer cancel()
+		strict := &strictMover{q}
+		if r := New(options(), strict, p).Once(ctx, Budget{}); r.Retried != 1 || r.Held != 0 {
+			t.Errorf("got %+v", r)
+		}
+	})
+}
+
+// strictMover is a queue whose deliveries are not moved when their context has ended.
+type strictMover struct{ *memory }
+
+func (q *strictMover) Next(ctx context.Context) (Delivery, error) {
+	d, err := q.memory.Next(ctx)
+	if err != nil {
+		return nil, err
+	}
+	return strictDelivery{d}, nil
+}
+
+type strictDelivery struct{ Delivery }
+
+func (d strictDelivery) Move(ctx context.Context, queue string, headers map[string]any) error {
+	time.Sleep(100 * time.Millisecond)
+	if ctx.Err() != nil {
+		return errors.New("too late")
+	}
+	return d.Delivery.Move(ctx, queue, headers)
+}

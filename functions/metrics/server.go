@@ -1,0 +1,77 @@
+package metrics
+
+import (
+	"net/http"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"fallback/functions/httpapi"
+	"fallback/functions/rabbit"
+)
+
+// Server is what `fallback serve` counts; it answers GET /metrics.
+type Server struct {
+	http.Handler
+	registry *prometheus.Registry
+	requests *prometheus.CounterVec
+	accepted prometheus.Counter
+	refused  map[string]prometheus.Counter // by outcome; not written to after NewServer
+	took     prometheus.Histogram
+}
+
+// NewServer returns a Server that has counted nothing: every outcome is there from the start, as 0, so that the first of
+// them is seen as a change.
+func NewServer() *Server {
+	s := &Server{
+		requests: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "fallback_requests_total", Help: "Requests answered, by outcome: accepted (202), or the problem's type.",
+		}, []string{"outcome"}),
+		took: prometheus.NewHistogram(prometheus.HistogramOpts{
+			Name: "fallback_request_duration_seconds", Help: "From a request's headers to its answer, whatever the outcome.",
+			Buckets: []float64{.001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5},
+		}),
+		refused: map[string]prometheus.Counter{},
+	}
+	for _, outcome := range append(httpapi.Outcomes(), rabbit.Codes()...) {
+		s.refused[outcome] = s.requests.WithLabelValues(outcome)
+	}
+	s.accepted = s.refused[httpapi.Accepted]
+	s.registry = newRegistry(s.requests, s.took)
+	s.Handler = handler(s.registry)
+	return s
+}
+
+// Answered counts a request. It is on every request's way, so nothing here allocates.
+func (s *Server) Answered(outcome string, took time.Duration) {
+	s.took.Observe(took.Seconds())
+	if outcome == httpapi.Accepted {
+		s.accepted.Inc()
+	} else if c := s.refused[outcome]; c != nil {
+		c.Inc()
+	} else {
+		s.requests.WithLabelValues(outcome).Inc()
+	}
+}
+
+// Watch adds what is so at the moment of a scrape. It is called once.
+func (s *Server) Watch(inHand func() (requests, bytes int64), broker func() (connected, blocked bool)) {
+	s.registry.MustRegister(
+		gauge("fallback_requests_in_hand", "Requests in hand now.", func() float64 {
+			requests, _ := inHand()
+			return float64(requests)
+		}),
+		gauge("fallback_bytes_in_hand", "Bytes that the bodies of the requests in hand may take.", func() float64 {
+			_, bytes := inHand()
+			return float64(bytes)
+		}),
+		gauge("fallback_broker_connected", "1 if there is a connection to the broker.", func() float64 {
+			connected, _ := broker()
+			return number(connected)
+		}),
+		gauge("fallback_broker_blocked", "1 if the broker takes no messages, for want of memory or disk.", func() float64 {
+			_, blocked := broker()
+			return number(blocked)
+		}),
+	)
+}

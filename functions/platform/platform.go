@@ -1,0 +1,143 @@
+// Package platform is what the functions of all platforms have in common: what an event says of a request becomes an
+// *http.Request, and what a handler writes becomes an answer. How a platform writes the two down is its own package's.
+package platform
+
+import (
+	"bytes"
+	"context"
+	"crypto/tls"
+	"encoding/base64"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net/http"
+	"net/textproto"
+	"strings"
+)
+
+// Request is what an event says of a request.
+type Request struct {
+	Method      string            // in upper or lower case
+	Path, Query string            // as the client wrote them, as far as is known
+	IsDecoded   bool              // the path may have been decoded
+	Headers     map[string]string // names in any case, one value each
+	Body        string            // base64 when IsBase64 says so
+	IsBase64    bool
+}
+
+// HTTP is the request as a server would have received it, but for RemoteAddr. It came over TLS: the platforms take nothing but
+// HTTPS.
+func (in Request) HTTP(ctx context.Context) (*http.Request, error) {
+	body := []byte(in.Body)
+	if in.IsBase64 {
+		var err error
+		if body, err = base64.StdEncoding.DecodeString(in.Body); err != nil {
+			return nil, fmt.Errorf("body: %w", err)
+		}
+	}
+	r := &http.Request{
+		Method:     strings.ToUpper(in.Method),
+		RequestURI: in.target(),
+		Proto:      "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1,
+		Header:        make(http.Header, len(in.Headers)),
+		Body:          io.NopCloser(bytes.NewReader(body)),
+		ContentLength: int64(len(body)),
+		TLS:           &tls.ConnectionState{HandshakeComplete: true},
+	}
+	for name, value := range in.Headers {
+		r.Header[textproto.CanonicalMIMEHeaderKey(name)] = []string{value}
+	}
+	r.Host = r.Header.Get("Host")
+	r.Header.Del("Host")
+	return r.WithContext(ctx), nil
+}
+
+// target is path and query in origin form.
+func (in Request) target() string {
+	target := escape(in.Path, in.IsDecoded)
+	if !strings.HasPrefix(target, "/") {
+		target = "/" + target
+	}
+	if in.Query != "" {
+		target += "?" + escape(in.Query, false)
+	}
+	return target
+}
+
+// escape puts percent signs where s has what no request line may hold, should it have been decoded on the way; in a path
+// that may have been, also for what would end it there, and for a percent sign that escapes nothing. What was not decoded
+// stays as it is.
+func escape(s string, isDecodedPath bool) string {
+	var b strings.Builder
+	for i := range len(s) {
+		c := s[i]
+		if c <= ' ' || c >= 0x7f || isDecodedPath && (c == '?' || c == '#' || c == '%' && !escapes(s[i:])) {
+			fmt.Fprintf(&b, "%%%02X", c)
+		} else {
+			b.WriteByte(c)
+		}
+	}
+	return b.String()
+}
+
+// escapes says whether s begins with a percent sign and two hexadecimal digits.
+func escapes(s string) bool { return len(s) >= 3 && isHex(s[1]) && isHex(s[2]) }
+
+func isHex(c byte) bool {
+	return '0' <= c && c <= '9' || 'a' <= c && c <= 'f' || 'A' <= c && c <= 'F'
+}
+
+// Answer is what a handler wrote.
+type Answer struct {
+	Status int
+	Header http.Header
+	Body   []byte
+}
+
+// Serve lets handler answer the request.
+func Serve(handler http.Handler, r *http.Request) Answer {
+	w := &recorder{header: http.Header{}}
+	handler.ServeHTTP(w, r)
+	w.WriteHeader(http.StatusOK) // if the handler wrote nothing
+	return Answer{w.status, w.header, w.body.Bytes()}
+}
+
+// Problem is an RFC 9457 answer for what goes wrong outside a handler.
+func Problem(status int, name, detail string) Answer {
+	body, _ := json.Marshal(struct {
+		Type   string `json:"type"`
+		Title  string `json:"title"`
+		Status int    `json:"status"`
+		Detail string `json:"detail"`
+	}{"urn:fallback:problem:" + name, http.StatusText(status), status, detail})
+	return Answer{status, http.Header{"Content-Type": {"application/problem+json"}}, body}
+}
+
+// Headers has one value for each name: repeated ones are joined.
+func (a Answer) Headers() map[string]string {
+	headers := make(map[string]string, len(a.Header))
+	for name, values := range a.Header {
+		headers[name] = strings.Join(values, ", ")
+	}
+	return headers
+}
+
+// recorder is the http.ResponseWriter of one answer.
+type recorder struct {
+	header http.Header
+	status int
+	body   bytes.Buffer
+}
+
+func (w *recorder) Header() http.Header { return w.header }
+
+func (w *recorder) WriteHeader(status int) {
+	if w.status == 0 {
+		w.status = status
+	}
+}
+
+func (w *recorder) Write(p []byte) (int, error) {
+	w.WriteHeader(http.StatusOK)
+	return w.body.Write(p)
+}

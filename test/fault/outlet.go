@@ -1,0 +1,288 @@
+package fault
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"net/url"
+	"strconv"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	amqp "github.com/rabbitmq/amqp091-go"
+
+	"fallback/functions/drain"
+	"fallback/functions/topology"
+	"fallback/test/harness"
+)
+
+// outlet is the far half of a rig: workers, each a process of its own, a proxy of theirs before the broker, and the
+// primary that they replay to. What the primary takes is in the ledger from before its answer.
+type outlet struct {
+	ledger  *ledger
+	queues  topology.Topology
+	proxy   *proxy
+	workers []*process
+	primary *harness.Primary
+	up      func()        // has the primary listen again
+	quiet   time.Duration // so long nothing comes any more, when something is missing, before it is given up
+	end     func()        // ends what replays instead of workers; nil for nothing
+
+	answer atomic.Pointer[func(harness.Received) harness.Answer] // instead of a 200
+	tried  atomic.Int64
+	again  atomic.Int64
+	kills  int // of workers that had an answer and could not acknowledge
+
+	mu   sync.Mutex // guards rand
+	rand *rand.Rand
+}
+
+const (
+	// senderRest keeps the senders at about what the workers replay, so that there is a backlog, and an end to it.
+	senderRest = 35 * time.Millisecond
+	// primaryTime is how long the primary takes for an answer: something is always in flight.
+	primaryTime = 15 * time.Millisecond
+	// retryTime is how long a retry queue holds a request here.
+	retryTime = 300 * time.Millisecond
+)
+
+// newOutlet makes one without workers.
+func (r *rig) newOutlet(t testing.TB, p plan) {
+	t.Helper()
+	o := &outlet{ledger: r.ledger, quiet: 10 * time.Second, rand: rand.New(rand.NewPCG(p.seed, ^uint64(0)))}
+	var err error
+	if o.queues, err = topology.Of(topology.DefaultQueue); err != nil {
+		t.Fatal(err)
+	}
+	for _, retry := range o.queues.Retries {
+		if err := r.setPolicy(retry.Name, "message-ttl", retryTime.Milliseconds()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if o.proxy, err = startProxy(r.vhost.AMQP); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(o.proxy.close)
+	o.primary = harness.NewPrimary(t, o.receive)
+	o.up = func() { o.primary.Up(t) }
+	r.outlet, r.load.rest = o, senderRest
+}
+
+// startDrain starts worker processes.
+func (r *rig) startDrain(t testing.TB, p plan) {
+	t.Helper()
+	r.newOutlet(t, p)
+	for range p.workers {
+		if err := r.addWorker(t, p.drain); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+func (r *rig) addWorker(t testing.TB, settings map[string]string) error {
+	t.Helper()
+	w := &process{command: "drain", addr: harness.FreeAddress(), log: &harness.Log{}, env: map[string]string{
+		"AMQP_SERVER_URL":         r.drainURL(),
+		"FALLBACK_TARGET_URL":     r.outlet.primary.URL,
+		"FALLBACK_DRAIN_SCHEDULE": "1s",
+		"LOG_FORMAT":              "json",
+	}}
+	for name, value := range settings {
+		w.env[name] = value
+	}
+	r.outlet.workers = append(r.outlet.workers, w)
+	t.Cleanup(w.kill)
+	return w.start()
+}
+
+// drainURL is the broker's, through the outlet's proxy, as the drainer's user.
+func (r *rig) drainURL() string {
+	u, _ := url.Parse(r.vhost.URL(topology.Drainer))
+	u.Host = r.outlet.proxy.addr()
+	return u.String()
+}
+
+// receive enters what comes to the primary, and gives the answer.
+func (o *outlet) receive(r harness.Received) harness.Answer {
+	answer := harness.Answer{After: primaryTime}
+	if other := o.answer.Load(); other != nil {
+		answer = (*other)(r)
+	}
+	id, err := strconv.ParseUint(r.Header.Get(ledgerID), 10, 64)
+	message := r.Header.Get("Fallback-Id")
+	if key := r.Header.Get("Idempotency-Key"); key != message {
+		message += " with the key " + key // which is nobody's
+	}
+	if n, _ := strconv.Atoi(r.Header.Get("Fallback-Attempt")); n > 1 {
+		o.again.Add(1)
+	}
+	enter := o.ledger.delivered
+	if answer.Status >= 300 {
+		o.tried.Add(1)
+		enter = o.ledger.tried
+	}
+	enter(id, err == nil, checksum(r.Method, r.Target, r.Header, r.Body), message)
+	return answer
+}
+
+// some gives one answer to about one in so many requests, and the usual one to the others.
+func (o *outlet) some(oneIn int, answer harness.Answer) {
+	f := func(harness.Received) harness.Answer {
+		o.mu.Lock()
+		defer o.mu.Unlock()
+		if o.rand.IntN(oneIn) == 0 {
+			return answer
+		}
+		return harness.Answer{After: primaryTime}
+	}
+	o.answer.Store(&f)
+}
+
+// replays counts what became of requests behind the queue, beside being delivered.
+type replays struct {
+	connections int // of workers to the broker
+	tried       int // answers of the primary that were no 2xx
+	again       int // replays that were not the first attempt
+	waits       int // times that a worker has said that it waits
+	expired     int // by what the workers say at the end of a run; a killed one does not
+	kills       int
+}
+
+// replays counts them so far.
+func (o *outlet) replays() replays {
+	if o == nil {
+		return replays{}
+	}
+	sum := replays{
+		connections: o.proxy.connections(), tried: int(o.tried.Load()), again: int(o.again.Load()), kills: o.kills,
+	}
+	for _, w := range o.workers {
+		for line := range strings.Lines(w.log.String()) {
+			var entry struct {
+				Msg    string       `json:"msg"`
+				Report drain.Report `json:"report"`
+			}
+			if json.Unmarshal([]byte(line), &entry) != nil {
+				continue
+			}
+			if entry.Msg == "the drain waits" {
+				sum.waits++
+			}
+			sum.expired += entry.Report.Expired
+		}
+	}
+	return sum
+}
+
+func (now replays) since(before replays) replays {
+	return replays{
+		now.connections - before.connections, now.tried - before.tried, now.again - before.again, now.waits - before.waits,
+		now.expired - before.expired, now.kills - before.kills,
+	}
+}
+
+// awaitReplay waits for the first replay after the end of the fault, and says how long after it came.
+func (r *rig) awaitReplay() (took time.Duration, came bool) {
+	for {
+		if at := r.ledger.nextArrival(); !at.IsZero() {
+			return at.Sub(r.healed), true
+		}
+		if took = time.Since(r.healed); took > 30*time.Second {
+			return took, false
+		}
+		time.Sleep(5 * time.Millisecond)
+	}
+}
+
+// drain waits until nothing is on the main and the retry queues and every accepted request has come out: at the primary,
+// on the parked queue, which is read here, or by its age. When some have not and nothing comes for long enough, that is
+// for the ledger to say.
+func (r *rig) drain(ctx context.Context) (took time.Duration, err error) {
+	begin, o := time.Now(), r.outlet
+	conn, err := r.dial(ctx)
+	if err != nil {
+		return 0, err
+	}
+	defer conn.Close()
+	ch, err := conn.Channel()
+	if err != nil {
+		return 0, err
+	}
+	var seen int
+	var since time.Time // nothing has come and nothing has waited
+	err = poll(ctx, "the queues to be drained", func() (bool, error) {
+		for _, w := range o.workers {
+			if err := w.ended(); err != nil {
+				return false, err
+			}
+		}
+		waiting, err := o.waiting(ch)
+		if err != nil {
+			return false, err
+		}
+		if waiting == 0 {
+			took = time.Since(begin)
+			if err := r.readQueue(ctx, o.queues.Parked, r.ledger.parked); err != nil {
+				return false, err
+			}
+		}
+		open, arrivals := r.ledger.progress()
+		if waiting > 0 || arrivals != seen {
+			seen, since = arrivals, time.Now()
+		}
+		missing := waiting > 0 || open > 0 && open > o.replays().expired
+		return !missing || time.Since(since) > o.quiet, nil
+	})
+	return took, err
+}
+
+// waiting is how many requests are ready on the main and the retry queues.
+func (o *outlet) waiting(ch *amqp.Channel) (sum int, err error) {
+	for _, queue := range o.queues.Queues() {
+		if queue == o.queues.Parked {
+			continue
+		}
+		q, err := ch.QueueDeclarePassive(queue, true, false, false, false, nil)
+		if err != nil {
+			return 0, fmt.Errorf("queue %s: %w", queue, err)
+		}
+		sum += q.Messages
+	}
+	return sum, nil
+}
+
+// endDrain ends the workers in order and enters what they have left on the queues.
+func (r *rig) endDrain(ctx context.Context) error {
+	o := r.outlet
+	if o == nil {
+		return nil
+	}
+	var errs []error
+	const perWorker = 2 // connections: one to take, one to move
+	if n := len(o.proxy.live()); n > perWorker*max(len(o.workers), 1) {
+		errs = append(errs, fmt.Errorf("%d connections to the broker, of %d workers", n, len(o.workers)))
+	}
+	if o.end != nil {
+		o.end()
+	}
+	for _, w := range o.workers {
+		if err := w.terminate(); err != nil {
+			errs = append(errs, fmt.Errorf("a worker: %w", err))
+		}
+	}
+	for _, queue := range o.queues.Queues() {
+		enter := r.ledger.leftOver
+		if queue == o.queues.Parked {
+			enter = r.ledger.parked
+		}
+		if err := r.readQueue(ctx, queue, enter); err != nil {
+			errs = append(errs, err)
+		}
+	}
+	return errors.Join(errs...)
+}
