@@ -61,8 +61,8 @@ type Delivery interface {
 type Source interface {
 	// Waiting is how many requests are ready.
 	Waiting(ctx context.Context) (int, error)
-	// Left is the same at the end of a run, when what was given back is counted again.
-	Left(ctx context.Context) (int, error)
+	// Left is the same when what was given back is counted again, or, earlier, when there are enough.
+	Left(ctx context.Context, enough int) (int, error)
 	// Take begins to take requests, or changes how many may be in hand.
 	Take(ctx context.Context, ahead int) error
 	// Next waits for the next one.
@@ -280,7 +280,7 @@ func (r *run) drain() string {
 	for {
 		waiting, err := r.source.Waiting(r.window)
 		if err == nil && waiting == 0 {
-			waiting, err = r.source.Left(r.window) // what has just been given back may not be counted yet
+			waiting, err = r.source.Left(r.window, 1) // what has just been given back may not be counted yet
 		}
 		if r.window.Err() != nil {
 			return r.over()

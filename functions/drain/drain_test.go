@@ -61,7 +61,7 @@ func (q *memory) Waiting(context.Context) (int, error) {
 	return len(q.ready), nil
 }
 
-func (q *memory) Left(ctx context.Context) (int, error) { return q.Waiting(ctx) }
+func (q *memory) Left(ctx context.Context, _ int) (int, error) { return q.Waiting(ctx) }
 
 func (q *memory) Take(_ context.Context, ahead int) error {
 	q.mu.Lock()

@@ -32,9 +32,9 @@ func (m *mute) Stop(ctx context.Context) error {
 	return ctx.Err()
 }
 
-func (m *mute) Left(ctx context.Context) (int, error) {
+func (m *mute) Left(ctx context.Context, enough int) (int, error) {
 	if !m.stopped {
-		return m.memory.Left(ctx)
+		return m.memory.Left(ctx, enough)
 	}
 	<-ctx.Done()
 	return 0, ctx.Err()

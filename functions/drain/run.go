@@ -5,6 +5,7 @@ import (
 	"crypto/sha256"
 	"errors"
 	"fmt"
+	"math"
 	"math/rand/v2"
 	"slices"
 	"sync"
@@ -94,7 +95,7 @@ func (r *run) end() {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(r.ctx), patience)
 	defer cancel()
 	r.report.Waiting = -1
-	if left, err := r.source.Left(ctx); err == nil {
+	if left, err := r.source.Left(ctx, math.MaxInt); err == nil {
 		r.report.Waiting = left
 	}
 }

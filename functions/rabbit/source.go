@@ -91,11 +91,12 @@ func (s *Source) waiting(ctx context.Context) (int, error) {
 }
 
 // Left is Waiting, when what has just been given back is counted again: the broker does that a moment later, and what it
-// says until then is too little.
-func (s *Source) Left(ctx context.Context) (int, error) {
+// says until then is too little. It asks until the answer stays the same, or is enough already: where more come all the
+// time, it never stays the same.
+func (s *Source) Left(ctx context.Context, enough int) (int, error) {
 	const pause, tries = 30 * time.Millisecond, 30
 	last, err := s.Waiting(ctx)
-	for range tries {
+	for tried := 0; err == nil && last < enough && tried < tries; tried++ {
 		sleep(ctx, pause)
 		var now int
 		if now, err = s.Waiting(ctx); err != nil || now == last {

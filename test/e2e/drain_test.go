@@ -17,6 +17,7 @@ import (
 
 	"fallback/functions/app"
 	"fallback/functions/drain"
+	"fallback/functions/rabbit"
 	"fallback/functions/topology"
 	"fallback/test/corpus"
 	"fallback/test/harness"
@@ -70,6 +71,46 @@ func takeOne(t *testing.T, vhost *harness.VHost, queue string) amqp.Delivery {
 		t.Fatalf("queue %s: got %v, %v", queue, ok, err)
 	}
 	return d
+}
+
+// TestLeftUnderLoad holds that a drain which finds its queue empty begins at once when requests come, however fast: their
+// number never stays the same.
+func TestLeftUnderLoad(t *testing.T) {
+	t.Parallel()
+	vhost := broker.VHost(t)
+	source := rabbit.NewSource(rabbit.SourceOptions{URL: vhost.URL(topology.Drainer), Queue: topology.DefaultQueue})
+	t.Cleanup(source.Close)
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	if waiting, err := source.Waiting(ctx); waiting != 0 || err != nil {
+		t.Fatalf("got %d, %v; want an empty queue", waiting, err)
+	}
+	publisher := vhost.Channel(t, topology.Publisher)
+	var work sync.WaitGroup
+	work.Go(func() {
+		for ctx.Err() == nil {
+			if err := publisher.PublishWithContext(ctx, "", topology.DefaultQueue, false, false, amqp.Publishing{}); err != nil {
+				return
+			}
+			time.Sleep(5 * time.Millisecond)
+		}
+	})
+	defer work.Wait()
+	defer cancel()
+	quickest := time.Hour
+	for range 5 { // the machine is busy with other tests
+		begin := time.Now()
+		left, err := source.Left(ctx, 1)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if left > 0 {
+			quickest = min(quickest, time.Since(begin))
+		}
+	}
+	if quickest > 500*time.Millisecond {
+		t.Errorf("it took %s at least to see that there is a request", quickest)
+	}
 }
 
 // TestDrainCorpus holds that the primary gets, byte for byte, what the client sent, and nothing more than our own

@@ -34,6 +34,7 @@ type outlet struct {
 	end     func()        // ends what replays instead of workers; nil for nothing
 
 	answer atomic.Pointer[func(harness.Received) harness.Answer] // instead of a 200
+	given  atomic.Int64                                          // answers of some that were not the usual one
 	tried  atomic.Int64
 	again  atomic.Int64
 	kills  int // of workers that had an answer and could not acknowledge
@@ -132,10 +133,12 @@ func (o *outlet) receive(r harness.Received) harness.Answer {
 
 // some gives one answer to about one in so many requests, and the usual one to the others.
 func (o *outlet) some(oneIn int, answer harness.Answer) {
+	o.given.Store(0)
 	f := func(harness.Received) harness.Answer {
 		o.mu.Lock()
 		defer o.mu.Unlock()
 		if o.rand.IntN(oneIn) == 0 {
+			o.given.Add(1)
 			return answer
 		}
 		return harness.Answer{After: primaryTime}

@@ -234,7 +234,8 @@ func answering(oneIn int, answer harness.Answer) func(context.Context, *rig) err
 	}
 }
 
-func answersWell(_ context.Context, r *rig) error {
-	r.outlet.answer.Store(nil)
-	return nil
+// answersWell ends what answering began, when there was such an answer: by chance, there may have been none so far.
+func answersWell(ctx context.Context, r *rig) error {
+	defer r.outlet.answer.Store(nil)
+	return poll(ctx, "the primary's other answer", func() (bool, error) { return r.outlet.given.Load() > 0, nil })
 }

@@ -220,8 +220,13 @@ func (r *rig) round(f fault, p pace) (c figures, err error) {
 	r.load.start(c.senders)
 	defer r.load.end()
 	time.Sleep(p.warm)
+	c.warm = float64(r.ledger.tally().since(begin).accepted) / p.warm.Seconds()
+	if f.workers > 0 { // a run may be about to begin only
+		if err := r.nextReplay(ctx); err != nil {
+			return c, err
+		}
+	}
 	strike := r.ledger.tally()
-	c.warm = float64(strike.since(begin).accepted) / p.warm.Seconds()
 	if err := r.strike(ctx, f, p, &c); err != nil {
 		return c, err
 	}

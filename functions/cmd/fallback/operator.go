@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"math"
 	"slices"
 	"strings"
 	"time"
@@ -76,7 +77,7 @@ func giveBack(s *rabbit.Source, kept []*rabbit.Delivery) {
 		_ = d.Return() // it goes back with the connection otherwise
 	}
 	for { // so that who looks next sees all of it, in order
-		if left, err := s.Left(ctx); err != nil || left >= len(kept) {
+		if left, err := s.Left(ctx, len(kept)); err != nil || left >= len(kept) {
 			return
 		}
 	}
@@ -173,7 +174,7 @@ func settleParked(ctx context.Context, w world, which selection, perSecond float
 	giveBack(source, kept)
 	last, cancel := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)
 	defer cancel()
-	if left, e := source.Left(last); e == nil {
+	if left, e := source.Left(last, math.MaxInt); e == nil {
 		out.Left = left
 	}
 	if ctx.Err() != nil {
