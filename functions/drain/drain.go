@@ -137,6 +137,8 @@ type Report struct {
 	Pauses    int `json:"pauses"`
 	// Waiting is how many were ready on the queue at the end; -1 if that is not known.
 	Waiting int `json:"waiting"`
+	// Retrying is how many of those that were moved to a retry queue were still there, as far as this run has seen.
+	Retrying int `json:"retrying"`
 	// End is why the run ended, Trouble the last thing that went wrong, if anything did.
 	End     string  `json:"end"`
 	Trouble string  `json:"trouble,omitempty"`
@@ -175,7 +177,7 @@ const (
 	lookEvery, lookTimeout = time.Second, 3 * time.Second
 )
 
-// Drainer drains one source into one target. Its runs must not overlap.
+// Drainer drains one source into one target. Its runs do not overlap: a second one waits until the first is over.
 type Drainer struct {
 	options Options
 	source  Source
@@ -185,13 +187,16 @@ type Drainer struct {
 
 	unreachable atomic.Pointer[string] // why the source is, if it is
 
+	running chan struct{} // holds a token while a run goes on
+
 	using  sync.Mutex // held by who asks the source: a run, but while it sleeps, or Ready
 	looked time.Time  // when Ready has last asked it
 	closed bool       // Ready asks no more
 
-	notBefore time.Time    // the primary has asked to be left alone until then
-	paused    recent[int]  // how often each of those requests has paused that have, without another answer since
-	refused   recent[move] // what the primary has answered, and no queue would have: only the move is tried again
+	notBefore time.Time      // the primary has asked to be left alone until then
+	answered  int            // requests that the primary has answered, but by a pause
+	paused    recent[pauses] // of those requests that have paused, without another answer since
+	refused   recent[move]   // what the primary has answered, and no queue would have: only the move is tried again
 }
 
 // New returns a Drainer.
@@ -208,7 +213,7 @@ func New(o Options, source Source, target Target) *Drainer {
 	if o.Rate <= 0 {
 		limit = rate.Inf
 	}
-	return &Drainer{options: o, source: source, target: target, limiter: rate.NewLimiter(limit, 1)}
+	return &Drainer{options: o, source: source, target: target, limiter: rate.NewLimiter(limit, 1), running: make(chan struct{}, 1)}
 }
 
 // Ready says whether the source can be reached. While nothing is sent, it asks: until the next run it may be a day. While
@@ -259,6 +264,12 @@ func (d *Drainer) Close() {
 // Once drains until the queue is empty, the budget is used up, or ctx ends. A request that is cut off at the end goes back,
 // and that is not counted as an attempt.
 func (d *Drainer) Once(ctx context.Context, b Budget) Report {
+	select {
+	case d.running <- struct{}{}:
+		defer func() { <-d.running }()
+	case <-ctx.Done():
+		return Report{Waiting: -1, End: "it was stopped"}
+	}
 	d.using.Lock()
 	defer d.using.Unlock()
 	begin := time.Now()
@@ -311,6 +322,9 @@ func (r *run) drain() string {
 			r.waits = min(r.waits, soonAfterProbe)
 		}
 		p := r.consume()
+		if p != nil {
+			r.heed(p.after) // at the end of the run, too: it holds for those to come
+		}
 		switch {
 		case r.window.Err() != nil:
 			return r.over()
@@ -321,7 +335,7 @@ func (r *run) drain() string {
 		case p != nil:
 			r.report.Pauses++
 			r.trouble("paused", p.reason)
-			r.wait(longestWait, p.after)
+			r.wait(longestWait, 0)
 		}
 	}
 }

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strconv"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -32,6 +33,8 @@ type memory struct {
 	taking  bool
 	settled int
 	longest time.Duration // that one was in hand
+	aside   int           // were moved without an attempt
+	retry   time.Duration // after so long what was moved to 10s comes again, if it is not 0
 	ids     int           // that were given
 }
 
@@ -167,7 +170,20 @@ func (m *message) Move(_ context.Context, queue string, headers map[string]any) 
 		return errors.New("the queue is full")
 	}
 	moved := &message{queue: m.queue, request: m.request, id: m.id, headers: maps.Clone(headers)}
-	m.queue.queues[queue] = append(m.queue.queues[queue], moved)
+	if queue == "10s" && headers[HeaderAttempt] == int64(m.attempts) {
+		m.queue.aside++
+	}
+	if m.queue.retry > 0 && queue == "10s" {
+		moved.attempts = int(headers[HeaderAttempt].(int64))
+		time.AfterFunc(m.queue.retry, func() {
+			m.queue.mu.Lock()
+			defer m.queue.mu.Unlock()
+			m.queue.ready = append(m.queue.ready, moved)
+			m.queue.signal()
+		})
+	} else {
+		m.queue.queues[queue] = append(m.queue.queues[queue], moved)
+	}
 	m.queue.mu.Unlock()
 	time.Sleep(150 * time.Millisecond) // a confirm of a broker with a busy disk
 	return m.Done()
@@ -234,10 +250,25 @@ func drainOnce(t *testing.T, o Options, q *memory, p *primary, b Budget) Report 
 	if q.inHand != 0 {
 		t.Errorf("%d requests are still in hand", q.inHand)
 	}
-	if n := r.Delivered + r.Retried + r.Parked + r.Expired; n != q.settled {
-		t.Errorf("the report counts %d settled requests, the queue %d", n, q.settled)
+	if n := r.Delivered + r.Retried + r.Parked + r.Expired; n != q.settled-q.aside {
+		t.Errorf("the report counts %d settled requests, the queue %d, %d of them aside", n, q.settled, q.aside)
 	}
 	return r
+}
+
+// work does a run each minute, as a worker does, and sums up what its reports count.
+func work(q *memory, p *primary, d time.Duration) (sum Report) {
+	w := New(options(), q, p)
+	for begin := time.Now(); time.Since(begin) < d; {
+		run := time.Now()
+		r := w.Once(context.Background(), Budget{Time: time.Minute})
+		sum.Delivered += r.Delivered
+		sum.Retried += r.Retried
+		sum.Parked += r.Parked
+		sum.Returned += r.Returned
+		time.Sleep(time.Minute - time.Since(run))
+	}
+	return sum
 }
 
 // TestPrefetch holds that no more is taken than can be sent, that it begins with one, and how far it goes.
@@ -373,6 +404,7 @@ func TestNoSingleRequestStalls(t *testing.T) {
 		again.attempts = 7
 		q.ready = append(q.ready, again)
 		q.settled = 0
+		q.ready = append(q.ready, &message{queue: q, request: &envelope.Request{ID: "50"}})
 		if r := drainOnce(t, options(), q, p, Budget{Time: time.Minute}); r.Parked != 1 || len(q.queues["parked"]) != 1 {
 			t.Errorf("after its last attempt: got %+v", r)
 		}
@@ -430,26 +462,50 @@ func TestWithoutID(t *testing.T) {
 	})
 }
 
+// TestWithoutIDToOthers holds that two requests without an id that have the same body are not taken for one another when they
+// go to different places.
+func TestWithoutIDToOthers(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		q, p := newMemory(2), &primary{send: func(string, int) target.Verdict { return no }}
+		for i, m := range q.ready {
+			m.request.ID, m.request.Target = "", fmt.Sprint("/", i)
+		}
+		q.full["parked"] = true
+		d := New(options(), q, p)
+		for range 3 {
+			d.Once(context.Background(), Budget{Time: time.Minute})
+		}
+		if len(p.got) != 2 {
+			t.Errorf("%d were sent, want both", len(p.got))
+		}
+	})
+}
+
 // TestBlame holds whose fault a pause is.
 func TestBlame(t *testing.T) {
 	t.Parallel()
-	// away is a primary whose probe is alive and who answers everything with 503 for an hour, as a proxy before it does.
-	synctest.Test(t, func(t *testing.T) {
-		back := time.Now().Add(time.Hour)
-		q, p := newMemory(30), &primary{takes: time.Millisecond}
-		p.send = func(string, int) target.Verdict {
-			if time.Now().Before(back) {
-				return paused
+	// away is a primary whose probe is alive and who answers everything with 503 for a day, as a proxy before it does.
+	for _, n := range []int{1, 2, 6, 30} {
+		synctest.Test(t, func(t *testing.T) {
+			back := time.Now().Add(24 * time.Hour)
+			q, p := newMemory(n), &primary{takes: time.Millisecond}
+			q.retry = 10 * time.Second
+			p.send = func(string, int) target.Verdict {
+				if time.Now().Before(back) {
+					return paused
+				}
+				return done
 			}
-			return done
-		}
-		if r := drainOnce(t, options(), q, p, Budget{Time: 2 * time.Hour}); r.Delivered+r.Retried != 30 || r.Retried > mostSuspects || r.Parked != 0 { // the suspects at its return
-			t.Errorf("a primary that is away behind a proxy: got %+v", r)
-		}
-		if n := len(p.got); n > 1200 {
-			t.Errorf("it was sent %d requests meanwhile", n)
-		}
-	})
+			r := work(q, p, 25*time.Hour)
+			if r.Delivered != n || r.Retried > mostSuspects || r.Parked != 0 { // the suspects at its return
+				t.Errorf("%d wait for a primary that is away behind a proxy: got %+v", n, r)
+			}
+			if sent := len(p.got); sent > 24*1500 {
+				t.Errorf("it was sent %d requests meanwhile", sent)
+			}
+		})
+	}
 	// crash is a request that takes the primary down for ten seconds.
 	synctest.Test(t, func(t *testing.T) {
 		q, p := newMemory(30), &primary{takes: time.Millisecond}
@@ -468,11 +524,81 @@ func TestBlame(t *testing.T) {
 			t.Errorf("a request that takes the primary down: got %+v", r)
 		}
 	})
-	// Alone on the queue, nothing can tell; in the end it is retried.
+	// Alone on the queue, nothing can tell; it steps aside, so that another may come before it.
 	synctest.Test(t, func(t *testing.T) {
 		q, p := newMemory(1), &primary{takes: time.Millisecond, send: func(string, int) target.Verdict { return paused }}
-		if r := drainOnce(t, options(), q, p, Budget{Time: time.Hour}); r.Retried != 1 || len(p.got) != pausesAlone+1 {
+		if r := drainOnce(t, options(), q, p, Budget{Time: time.Hour}); r.Retried != 0 || r.Retrying != 1 || len(p.got) != pausesAlone+1 {
 			t.Errorf("alone: got %+v, sent %d times", r, len(p.got))
+		}
+	})
+}
+
+// TestPausingInARow holds that many requests in a row which pause for their own sake do not stall the rest for long, and that
+// they are their own fault when another is answered.
+func TestPausingInARow(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		const bad = 20
+		begin := time.Now()
+		q, p := newMemory(bad+5), &primary{takes: time.Millisecond}
+		q.retry = 10 * time.Second
+		var last time.Duration
+		p.send = func(id string, _ int) target.Verdict {
+			if n, _ := strconv.Atoi(id); n < bad {
+				return paused
+			}
+			last = time.Since(begin)
+			return done
+		}
+		if r := work(q, p, time.Hour); r.Delivered != 5 || r.Retried == 0 || last > 15*time.Minute {
+			t.Errorf("the last was sent after %s; got %+v", last, r)
+		}
+	})
+}
+
+// TestOwnRetryAfter holds that a request for which the primary asks each time for a long wait has the others wait once, and
+// that it is retried when others have been answered.
+func TestOwnRetryAfter(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		q, p := newMemory(5), &primary{takes: time.Millisecond}
+		q.retry = 10 * time.Second
+		var asked int
+		var longest time.Duration
+		p.send = func(id string, _ int) target.Verdict {
+			if id != "0" {
+				return done
+			}
+			asked++
+			v := paused
+			v.After = time.Hour
+			return v
+		}
+		end := time.Now().Add(5 * time.Hour)
+		late := make(chan struct{})
+		go func() { // one comes each minute, after the first hour
+			defer close(late)
+			for i := 5; time.Now().Before(end.Add(-time.Minute)); i++ {
+				if end.Sub(time.Now()) < 4*time.Hour {
+					q.mu.Lock()
+					q.ready = append(q.ready, &message{queue: q, request: &envelope.Request{ID: fmt.Sprint(i), ReceivedAt: time.Now()}})
+					q.signal()
+					q.mu.Unlock()
+				}
+				time.Sleep(time.Minute)
+			}
+		}()
+		r := work(q, p, 5*time.Hour) // the queue keeps what goes to 1m
+		<-late
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		for i := 1; i < len(p.at); i++ {
+			if gap := p.at[i].Sub(p.at[i-1]); i > 1 && p.got[i-1] == "0" {
+				longest = max(longest, gap)
+			}
+		}
+		if r.Delivered < 230 || r.Retried != 2 || asked != 3 || longest > 2*time.Minute {
+			t.Errorf("the others waited for %s, it was sent %d times; got %+v", longest, asked, r)
 		}
 	})
 }
@@ -500,6 +626,103 @@ func TestRetryAfterOutlastsTheRun(t *testing.T) {
 		}
 		if r := d.Once(context.Background(), Budget{Time: 5 * time.Minute}); r.Delivered != 2 || len(q.queues["10s"]) != 1 { // the first has stepped aside
 			t.Errorf("afterwards: got %+v", r)
+		}
+	})
+}
+
+// TestRetryAfterAtTheEnd holds that what the primary asks for in the last answer of a run holds for the next one, whether the
+// run ended by its time or its count.
+func TestRetryAfterAtTheEnd(t *testing.T) {
+	t.Parallel()
+	for _, budget := range []Budget{{Time: time.Second}, {Time: time.Minute, Requests: 1}} {
+		synctest.Test(t, func(t *testing.T) {
+			q, p := newMemory(3), &primary{takes: 2 * time.Second}
+			p.send = func(string, int) target.Verdict {
+				v := paused
+				v.After = 10 * time.Minute
+				return v
+			}
+			d := New(options(), q, p)
+			for range 5 {
+				d.Once(context.Background(), budget)
+			}
+			if len(p.got) != 1 || p.probes != 1 {
+				t.Errorf("%+v: it was sent %d requests and %d probes", budget, len(p.got), p.probes)
+			}
+		})
+	}
+}
+
+// TestNoOverlap holds that a second run waits for the first, also while that one sleeps.
+func TestNoOverlap(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		q, p := newMemory(3), &primary{probe: func() bool { return false }}
+		d := New(options(), q, p)
+		begin := time.Now()
+		var runs sync.WaitGroup
+		for range 3 {
+			runs.Go(func() { d.Once(context.Background(), Budget{Time: time.Minute}) })
+		}
+		runs.Wait()
+		if took := time.Since(begin); took < 3*time.Minute || p.probes > 3*60 {
+			t.Errorf("three runs of a minute took %s and %d probes", took, p.probes)
+		}
+	})
+}
+
+// TestHalved holds that half as many are sent at the same time after a failure, and after a pause, when one has been answered.
+func TestHalved(t *testing.T) {
+	t.Parallel()
+	const bad, most = 200, 16
+	for _, row := range []struct {
+		name     string
+		verdict  target.Verdict
+		from, to time.Duration // after it, before there are more again; the move of a failed one takes 150 ms
+	}{
+		{"500", failed, 165 * time.Millisecond, 175 * time.Millisecond},
+		{"a time-out", target.Verdict{Action: target.Retry, Reason: "no answer"}, 165 * time.Millisecond, 175 * time.Millisecond},
+		{"503", paused, 30 * time.Millisecond, time.Second},
+	} {
+		t.Run(row.name, func(t *testing.T) {
+			t.Parallel()
+			synctest.Test(t, func(t *testing.T) {
+				q, p := newMemory(1000), &primary{takes: 10 * time.Millisecond}
+				var at time.Time
+				var since, before, after int
+				p.send = func(id string, _ int) target.Verdict {
+					if at.IsZero() {
+						before = max(before, p.flying+1)
+					} else if d := time.Since(at); d >= row.from && d <= row.to && since < 25 {
+						since++
+						after = max(after, p.flying+1)
+					}
+					if id == fmt.Sprint(bad) && at.IsZero() {
+						at = time.Now()
+						return row.verdict
+					}
+					return done
+				}
+				o := options()
+				o.Concurrency = most
+				drainOnce(t, o, q, p, Budget{Time: time.Minute})
+				if before != most || after < most/2 || after > most/2+3 { // it is let grow again
+					t.Errorf("%d at the same time before, %d after", before, after)
+				}
+			})
+		})
+	}
+}
+
+// TestRateBoundsWhatIsTaken holds that no more is taken than the rate lets be sent soon.
+func TestRateBoundsWhatIsTaken(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		q, p := newMemory(1000), &primary{takes: 10 * time.Millisecond}
+		o := options()
+		o.Concurrency, o.Rate = 200, 5
+		if r := drainOnce(t, o, q, p, Budget{Time: 2 * time.Minute}); r.Delivered < 590 || q.most > 4 {
+			t.Errorf("%d in hand at 5 a second; got %+v", q.most, r)
 		}
 	})
 }
@@ -857,19 +1080,19 @@ func TestSlower(t *testing.T) {
 	t.Parallel()
 	p := newPace(64)
 	for range 1000 {
-		p.answered(10 * time.Millisecond)
+		p.answered(10*time.Millisecond, true)
 	}
 	if p.limit != 64 {
 		t.Fatalf("the limit is %d after a thousand good answers", p.limit)
 	}
 	for range 64 {
-		p.answered(500 * time.Millisecond)
+		p.answered(500*time.Millisecond, true)
 	}
 	if p.limit > 32 {
 		t.Errorf("the limit is %d while answers take fifty times as long", p.limit)
 	}
 	for range 20000 {
-		p.answered(500 * time.Millisecond)
+		p.answered(500*time.Millisecond, true)
 	}
 	if p.limit != 64 {
 		t.Errorf("the limit is %d when that has become usual", p.limit)

@@ -15,8 +15,9 @@ type pace struct {
 
 func newPace(most int) *pace { return &pace{limit: 1, most: most, steep: true} }
 
-// answered notes a good answer. It says whether the limit has changed.
-func (p *pace) answered(latency time.Duration) bool {
+// answered notes a good answer, and whether more at the same time would make a difference. It says whether the limit has
+// changed.
+func (p *pace) answered(latency time.Duration, grow bool) bool {
 	if p.resume > 0 {
 		p.limit, p.resume, p.good = p.resume, 0, 0
 		return true
@@ -25,7 +26,7 @@ func (p *pace) answered(latency time.Duration) bool {
 		return p.halve()
 	}
 	p.good++
-	if p.good < p.limit || p.limit == p.most {
+	if p.good < p.limit || p.limit == p.most || !grow {
 		return false
 	}
 	p.good = 0

@@ -32,13 +32,14 @@ type run struct {
 	largest  int // the bytes of the largest body of the last ones
 	ahead    int // how many the source was last asked for
 	breaker  *gobreaker.TwoStepCircuitBreaker[any]
-	waits    int      // pauses in a row without a good answer between them
-	answers  bool     // the last of them although the primary answered, so that its probe tells nothing
-	suspects []result // they have paused twice, alone; the next request will tell whose fault that is
-	held     []result // no queue would have them
-	news     int      // of these, that were not known to be refused
-	fresh    int      // of these, since the source was last asked for
-	empty    bool     // nothing was left on the queue, and nothing has been given back since
+	waits    int             // pauses in a row without a good answer between them
+	answers  bool            // the last of them although the primary answered, so that its probe tells nothing
+	suspects []result        // they have paused twice, alone; the next request will tell whose fault that is
+	held     []result        // no queue would have them
+	news     int             // of these, that were not known to be refused
+	fresh    int             // of these, since the source was last asked for
+	away     map[string]bool // what was moved to a retry queue, and has not come again
+	empty    bool            // nothing was left on the queue, and nothing has been given back since
 	report   Report
 
 	overfull bool // there were too many of them
@@ -57,11 +58,14 @@ const mostSuspects = 5
 // an hour (consumer_timeout).
 const longestInHand = 5 * time.Minute
 
-// pausesAlone is how often a request may pause with nothing else to send, before it is its own fault.
+// pausesAlone is how often a request may pause, alone, before it steps aside for others that may wait.
 const pausesAlone = 5
 
+// mostAway bounds how many of the requests that were moved to a retry queue are told apart.
+const mostAway = 1 << 14
+
 func newRun(d *Drainer, ctx, window context.Context, requests int) *run {
-	r := &run{Drainer: d, ctx: ctx, window: window, left: -1, pace: newPace(d.options.Concurrency)}
+	r := &run{Drainer: d, ctx: ctx, window: window, left: -1, pace: newPace(d.options.Concurrency), away: map[string]bool{}}
 	if requests > 0 {
 		r.left = requests
 	}
@@ -84,6 +88,7 @@ func newRun(d *Drainer, ctx, window context.Context, requests int) *run {
 // end gives back what is in hand, and counts what is left.
 func (r *run) end() {
 	defer r.close()
+	r.report.Retrying += len(r.away)
 	if r.empty {
 		return
 	}
@@ -119,15 +124,19 @@ const (
 	soonAfterProbe = 3
 )
 
-// wait sleeps before the next probe: longer each time, up to longest, and no shorter than the primary has asked for, which
-// holds for the runs to come, too.
+// heed notes for how long the primary asks to be left alone.
+func (r *run) heed(asked time.Duration) {
+	if asked > 0 {
+		r.notBefore = time.Now().Add(asked + rand.N(shortestWait/4)) // workers that were told the same do not come at once
+	}
+}
+
+// wait sleeps before the next probe: longer each time, up to longest, and no shorter than the primary has asked for.
 func (r *run) wait(longest, asked time.Duration) {
 	d := min(shortestWait<<min(r.waits, 10), longest)
 	d = d/2 + rand.N(d/2)
 	r.waits++
-	if asked > 0 {
-		r.notBefore = time.Now().Add(asked + rand.N(shortestWait/4)) // workers that were told the same do not come at once
-	}
+	r.heed(asked)
 	d = max(d, time.Until(r.notBefore))
 	if r.keptFor()+d > longestInHand {
 		r.letGo()
@@ -328,7 +337,8 @@ func (r *run) handle(d Delivery, alone bool) result {
 		return r.park(out, "the message cannot be read: "+err.Error())
 	}
 	if out.key = request.ID; out.key == "" { // another program's: given back, it is known by what it says only
-		out.key, request.ID = fmt.Sprintf("%x", sha256.Sum256(request.Body)), d.Identify()
+		says := fmt.Appendf(nil, "%s %s\n%s", request.Method, request.Target, request.Body)
+		out.key, request.ID = fmt.Sprintf("%x", sha256.Sum256(says)), d.Identify()
 	}
 	if r.isStale(d, request) {
 		switch r.options.Stale {
@@ -422,12 +432,26 @@ func (r *run) settle(one result, returning *[]result) *pause {
 	if one.outcome != Held {
 		r.refused.delete(one.key)
 	}
+	r.track(one)
 	if one.sent {
+		r.answered++
 		if p := r.blame(); p != nil {
 			return p
 		}
 	}
 	return r.book(one)
+}
+
+// track keeps account of who is on a retry queue.
+func (r *run) track(one result) {
+	switch {
+	case one.outcome != Retried || one.err != nil:
+		delete(r.away, one.key)
+	case len(r.away) < mostAway:
+		r.away[one.key] = true
+	default:
+		r.report.Retrying++
+	}
 }
 
 // blame is for when the primary has answered another request: then it was the suspects' own fault that they have paused.
@@ -437,6 +461,7 @@ func (r *run) blame() (p *pause) {
 	for _, one := range guilty {
 		one = r.retry(one)
 		r.paused.delete(one.key)
+		r.track(one)
 		if q := r.book(one); q != nil {
 			p = q
 		}
@@ -466,7 +491,7 @@ func (r *run) book(one result) *pause {
 		return nil
 	}
 	r.waits, r.answers = 0, false
-	if r.pace.answered(one.latency) {
+	if r.pace.answered(one.latency, r.turn.due == nil) { // else more at the same time would wait for the rate only
 		return r.take()
 	}
 	return nil
@@ -565,7 +590,7 @@ func (r *run) conclude(returning []result, why *pause) {
 	lost := why != nil && why.lost
 	if !lost {
 		r.pace.pause()
-		if len(returning) == 1 && r.suspicious(returning[0]) {
+		if len(returning) == 1 && r.suspicious(returning[0], why) {
 			return
 		}
 	}
@@ -575,26 +600,43 @@ func (r *run) conclude(returning []result, why *pause) {
 	}
 }
 
+// pauses are those of one request, since it was last answered otherwise.
+type pauses struct {
+	times    int  // that it was alone
+	answered int  // of the Drainer, at the last of them
+	ownWait  bool // the waits that the primary asks for are for this request, and not for all
+}
+
 // suspicious counts a pause, and says whether the request is settled or kept for it.
-func (r *run) suspicious(one result) bool {
-	if !one.sent || !one.alone || r.send.Err() != nil { // the last: we have cut it off
+func (r *run) suspicious(one result, why *pause) bool {
+	if !one.sent || r.send.Err() != nil { // we have cut it off
 		return false
 	}
-	again, _ := r.paused.get(one.key)
-	again++
-	r.paused.set(one.key, again)
-	switch {
-	case again > pausesAlone && r.nothingElse():
+	now, _ := r.paused.get(one.key)
+	long := r.isLong(one.verdict.After)
+	now.ownWait = now.ownWait || long && now.times > 0 && r.answered > now.answered // others were answered, and now it is this one again
+	if long && now.ownWait {
 		out := r.retry(one)
 		if out.err != nil {
 			return false
 		}
-		r.paused.delete(one.key)
+		why.after = 0
+		r.paused.set(one.key, now)
+		r.track(out)
 		r.count(out.outcome)
 		return true
-	case r.isLong(one.verdict.After) && r.stepAside(one):
+	}
+	if !one.alone {
+		return false
+	}
+	now.times, now.answered = now.times+1, r.answered
+	r.paused.set(one.key, now)
+	switch {
+	case (long || now.times > pausesAlone) && r.stepAside(one):
+		now.times = 1 // when it comes again, one more makes it a suspect
+		r.paused.set(one.key, now)
 		return true
-	case again > 1 && !r.isLong(one.verdict.After) && len(r.suspects) < mostSuspects && r.kept() < mostBytes:
+	case now.times > 1 && !long && len(r.suspects) < mostSuspects && r.kept() < mostBytes:
 		r.suspects = append(r.suspects, one)
 		return true
 	}
@@ -609,22 +651,18 @@ func (r *run) isLong(wait time.Duration) bool {
 }
 
 // stepAside moves a request to the first retry queue, and counts no attempt. Given back, it would be the first of the queue
-// again, and when each run sends but this one, it stalls the rest for ever.
+// again, and when each run sends but this one, or the first ones all pause, they stall the rest for ever.
 func (r *run) stepAside(one result) bool {
 	if len(r.options.Retries) == 0 {
 		return false
 	}
-	if r.move(one, Returned, r.options.Retries[0], map[string]any{HeaderAttempt: int64(one.attempt - 1)}).err != nil {
+	out := r.move(one, Retried, r.options.Retries[0], map[string]any{HeaderAttempt: int64(one.attempt - 1)})
+	if out.err != nil {
 		return false
 	}
+	r.track(out)
 	r.count(Returned)
 	return true
-}
-
-// nothingElse says that no other request waits, so that none can tell whose fault a pause is.
-func (r *run) nothingElse() bool {
-	waiting, err := r.source.Waiting(r.wrapUp)
-	return err == nil && waiting == 0
 }
 
 func (r *run) giveBack(one result) {
