@@ -6,7 +6,9 @@ SHELL := bash
 MAKEFLAGS += --no-print-directory
 
 # ENV_FILE=private/fallback.env takes the passwords that `fallback definitions --private private` made.
-COMPOSE := docker compose $(if $(ENV_FILE),--env-file $(ENV_FILE))
+# Compose takes .env by itself only without one.
+DOTENV := $(wildcard .env)
+COMPOSE := docker compose $(if $(ENV_FILE),$(addprefix --env-file ,$(DOTENV) $(ENV_FILE)))
 # Of programs, tests and go vet alike, so that they share what is compiled.
 export CGO_ENABLED := 0
 export GOFLAGS := $(shell go env GOFLAGS 2>/dev/null) -trimpath
@@ -21,8 +23,7 @@ help: ## list the targets
 ##### run
 
 .PHONY: up
-up: docker compose rabbitmq image ## the whole story: a request is accepted while the primary is down, delivered when it is up
-	@command -v curl >/dev/null || .ci/host.sh install curl
+up: docker compose rabbitmq image curl ## the whole story: a request is accepted while the primary is down, delivered when it is up
 	@test/story.sh $(COMPOSE)
 
 .PHONY: down
@@ -44,8 +45,7 @@ test: docker ## every test, the end-to-end ones on real containers too
 
 .PHONY: test-rest
 test-rest:
-	@for part in compose image function lambda; do $(MAKE) "$$part"; done
-	@command -v curl >/dev/null || .ci/host.sh install curl
+	@for part in compose image function lambda curl; do $(MAKE) "$$part"; done
 	go test ./...
 
 .PHONY: test-quick
@@ -53,7 +53,7 @@ test-quick: ## the tests that need no Docker
 	go vet ./... && go test ./...
 
 .PHONY: test-matrix
-test-matrix: docker compose image function lambda ## the end-to-end tests on RabbitMQ 4.3, 4.0 and 3.10
+test-matrix: docker compose image function lambda curl ## the end-to-end tests on RabbitMQ 4.3, 4.0 and 3.10
 	@for version in 4.3 4.0 3.10; do \
 	  rabbitmq/image.sh "$$version"; \
 	  echo "RabbitMQ $$version"; FALLBACK_TEST_RABBITMQ=$$version $(E2E) ./test/e2e ./test/fault; \
@@ -83,7 +83,7 @@ build: ## dist/fallback, the program
 function: ## packages/fallback/*/exec, the DigitalOcean Functions
 	@for build in packages/fallback/*/build.sh; do "$$build"; done
 
-# Static, and the same bytes from the same sources, on any host and at any commit.
+# Static, and the same bytes from the same sources by the same Go, on any host and at any commit.
 .PHONY: lambda
 lambda: ## dist/lambda-{amd64,arm64}.zip, the AWS Lambda function
 	@for arch in amd64 arm64; do \
@@ -113,10 +113,12 @@ verify: ## fail when a generated file or go.mod is stale, a file is not formatte
 
 ##### set-up: each looks first and changes nothing that is there
 
-.PHONY: docker compose rabbitmq
+.PHONY: docker compose rabbitmq curl
 docker:
 	@.ci/host.sh docker
 compose: docker
 	@.ci/host.sh compose
 rabbitmq: docker
 	@rabbitmq/image.sh
+curl:
+	@command -v curl >/dev/null || .ci/host.sh install curl

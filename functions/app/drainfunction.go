@@ -21,7 +21,10 @@ const unstated = time.Minute
 //
 // As with [Function], settings that cannot be read do not end the process: each report says what is wrong, and so does
 // the log.
-func DrainFunction(lookup config.Lookup, logs io.Writer) func(context.Context) drain.Report {
+//
+// close, for a process that is to end, ends the connections, but not under a run: what that has not settled goes back to the
+// queue by itself.
+func DrainFunction(lookup config.Lookup, logs io.Writer) (run func(context.Context) drain.Report, close func()) {
 	c, err := config.Load(lookup, "AMQP_SERVER_URL", "FALLBACK_TARGET_URL")
 	log := telemetry.Logger(logs, "json", c.LogLevel)
 	var d *Drain
@@ -29,7 +32,12 @@ func DrainFunction(lookup config.Lookup, logs io.Writer) func(context.Context) d
 		d, err = NewDrain(c, log, nil)
 	}
 	var running sync.Mutex
-	return func(ctx context.Context) drain.Report {
+	close = func() {
+		if d != nil && running.TryLock() { // for good
+			d.Close()
+		}
+	}
+	run = func(ctx context.Context) drain.Report {
 		if err != nil {
 			log.Error("cannot drain", "error", err)
 			return drain.Report{Waiting: -1, End: "settings are missing or wrong", Trouble: err.Error()}
@@ -56,6 +64,7 @@ func DrainFunction(lookup config.Lookup, logs io.Writer) func(context.Context) d
 		log.Info("drained", "report", report)
 		return report
 	}
+	return run, close
 }
 
 // sending is for how long new requests are sent, of the time that is left: the last one may take as long as any, if that

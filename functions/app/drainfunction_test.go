@@ -35,7 +35,7 @@ func TestDrainFunctionSettings(t *testing.T) {
 		t.Run(row.name, func(t *testing.T) {
 			t.Parallel()
 			var log bytes.Buffer
-			run := DrainFunction(lookup(row.env), &log)
+			run, _ := DrainFunction(lookup(row.env), &log)
 			for range 2 {
 				log.Reset()
 				r := run(t.Context())
@@ -62,7 +62,7 @@ func TestDrainFunctionRuns(t *testing.T) {
 	}
 	defer silent.Close()
 	var log bytes.Buffer
-	run := DrainFunction(lookup(map[string]string{
+	run, _ := DrainFunction(lookup(map[string]string{
 		"AMQP_SERVER_URL": "amqp://user:sesame@" + silent.Addr().String() + "/", "FALLBACK_TARGET_URL": "http://127.0.0.1:1",
 	}), &log)
 

@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"net/http"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -18,8 +19,9 @@ import (
 	"github.com/google/go-cmp/cmp"
 )
 
-// recorded is an event in the form in which the platform sends it; names and ids are made up.
-func recorded(t testing.TB, name string) []byte {
+// modelled is an event in the form in which the platform sends it; names and ids are made up. Events that AWS has published
+// are in TestPublished.
+func modelled(t testing.TB, name string) []byte {
 	t.Helper()
 	raw, err := os.ReadFile(filepath.Join("testdata", name+".json"))
 	if err != nil {
@@ -76,7 +78,7 @@ func TestRequests(t *testing.T) {
 			Header: http.Header{"Cookie": {"session=s%3A1; theme=dark"}, "Accept": {"application/json,text/plain"}, "X-Tag": {"a,b"}}}},
 		{"http-api-stage", seen{Line: "POST /orders/42?x=%20y", Host: httpAPI, Body: "hello"}},
 		{"http-api-stage-root", seen{Line: "DELETE /", Host: httpAPI}},
-		{"http-api-stage-lookalike", seen{Line: "PUT /products/7", Host: "api.example.com", Body: "x"}},
+		{"http-api-custom-domain", seen{Line: "PUT /products/7", Host: "api.example.com", Body: "x"}},
 		{"http-api-decoded", seen{Line: "POST /a%20b/caf%C3%A9%3F%23100%25/%41?q=100%&u=%C3%A9", Host: httpAPI, Body: "x"}},
 		{"http-api-jwt", seen{Line: "POST /orders", Host: httpAPI, Body: "x", Header: http.Header{"Authorization": {"Bearer e30.e30.x"}}}},
 	} {
@@ -100,10 +102,70 @@ func TestRequests(t *testing.T) {
 					got.Header[name] = r.Header[name]
 				}
 			})}
-			if response := respond(t, f, recorded(t, row.name)); response.StatusCode != http.StatusOK {
+			if response := respond(t, f, modelled(t, row.name)); response.StatusCode != http.StatusOK {
 				t.Errorf("got %+v", response)
 			}
 			if diff := cmp.Diff(row.want, got); diff != "" {
+				t.Errorf("-want +got:\n%s", diff)
+			}
+		})
+	}
+}
+
+// TestPublished holds that the events which AWS publishes with its library become what the library reads in them.
+func TestPublished(t *testing.T) {
+	t.Parallel()
+	dir, err := exec.Command("go", "list", "-m", "-f", "{{.Dir}}", "github.com/aws/aws-lambda-go").Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	at := filepath.Join(strings.TrimSpace(string(dir)), "events", "testdata")
+	files, err := filepath.Glob(filepath.Join(at, "apigw-v2-request-*.json"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	files = append(files, filepath.Join(at, "lambda-urls-request.json"))
+	if len(files) < 5 {
+		t.Fatalf("got %q", files)
+	}
+	for _, file := range files {
+		t.Run(filepath.Base(file), func(t *testing.T) {
+			t.Parallel()
+			raw, err := os.ReadFile(file)
+			if err != nil {
+				t.Fatal(err)
+			}
+			var event events.APIGatewayV2HTTPRequest // the same as LambdaFunctionURLRequest, in what is of interest
+			if err := json.Unmarshal(raw, &event); err != nil {
+				t.Fatal(err)
+			}
+			in := event.RequestContext
+			line := in.HTTP.Method + " " + event.RawPath
+			if in.Stage != unnamed && in.Stage != "" {
+				line = in.HTTP.Method + " " + strings.TrimPrefix(event.RawPath, "/"+in.Stage)
+			}
+			if event.RawQueryString != "" {
+				line += "?" + event.RawQueryString
+			}
+			want := seen{Line: line, Host: event.Headers["host"], Proto: in.HTTP.Protocol, Remote: in.HTTP.SourceIP, Body: event.Body, Header: http.Header{}}
+			if want.Host == "" {
+				want.Host = in.DomainName
+			}
+			for name, value := range event.Headers {
+				if name = http.CanonicalHeaderKey(name); name != "Host" {
+					want.Header[name] = []string{value}
+				}
+			}
+			if len(event.Cookies) > 0 {
+				want.Header["Cookie"] = []string{strings.Join(event.Cookies, "; ")}
+			}
+			var got seen
+			f := &Function{Door: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+				body, _ := io.ReadAll(r.Body)
+				got = seen{r.Method + " " + r.RequestURI, r.Host, r.Proto, r.RemoteAddr, string(body), r.Header.Clone()}
+			})}
+			respond(t, f, raw)
+			if diff := cmp.Diff(want, got); diff != "" {
 				t.Errorf("-want +got:\n%s", diff)
 			}
 		})
@@ -134,7 +196,7 @@ func TestResponses(t *testing.T) {
 		t.Run(row.name, func(t *testing.T) {
 			t.Parallel()
 			f := &Function{Door: http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { row.write(w) })}
-			got := respond(t, f, recorded(t, "function-url-json"))
+			got := respond(t, f, modelled(t, "function-url-json"))
 			if len(got.Headers) == 0 {
 				got.Headers = nil
 			}
@@ -159,7 +221,7 @@ func TestSchedule(t *testing.T) {
 		}}
 		ctx, cancel := context.WithDeadline(t.Context(), ends)
 		defer cancel()
-		if got, err := f.Invoke(ctx, recorded(t, name)); err != nil || string(got) != `{"delivered":7}` {
+		if got, err := f.Invoke(ctx, modelled(t, name)); err != nil || string(got) != `{"delivered":7}` {
 			t.Errorf("%s: got %s, %v", name, got, err)
 		}
 	}
@@ -169,7 +231,7 @@ func TestSchedule(t *testing.T) {
 // shows nothing of what may be a request.
 func TestOddEvents(t *testing.T) {
 	t.Parallel()
-	read := func(name string) string { return string(recorded(t, name)) }
+	read := func(name string) string { return string(modelled(t, name)) }
 	fields := map[string]int{}
 	for i := range 40 {
 		fields[fmt.Sprint("x", 10+i, strings.Repeat("y", 100))] = 1
@@ -219,7 +281,7 @@ func TestPanics(t *testing.T) {
 	}
 	for _, name := range []string{"function-url-json", "schedule-rule"} {
 		log.Reset()
-		if r := respond(t, f, recorded(t, name)); r.StatusCode != http.StatusInternalServerError || strings.Contains(r.Body, "boom") {
+		if r := respond(t, f, modelled(t, name)); r.StatusCode != http.StatusInternalServerError || strings.Contains(r.Body, "boom") {
 			t.Errorf("%s: got %+v", name, r)
 		}
 		if !strings.Contains(log.String(), "stack") {

@@ -210,8 +210,8 @@ func (c *Config) check(unread map[string]bool) []error {
 		fault("FALLBACK_TOKENS", "a token is empty")
 	}
 	for i, secret := range c.WebhookSecrets {
-		if _, err := base64.StdEncoding.DecodeString(strings.TrimPrefix(secret.Reveal(), "whsec_")); err != nil {
-			fault("FALLBACK_WEBHOOK_SECRETS", "number %d is not base64 (whsec_...)", i+1)
+		if err := checkWebhookSecret(secret); err != nil {
+			fault("FALLBACK_WEBHOOK_SECRETS", "number %d %w", i+1, err)
 		}
 	}
 	if c.TargetURL != "" {
@@ -223,8 +223,10 @@ func (c *Config) check(unread map[string]bool) []error {
 	if !strings.HasPrefix(c.ProbePath, "/") || strings.HasPrefix(c.ProbePath, "//") {
 		fault("FALLBACK_PROBE_PATH", "%q is not a path that begins with one /", c.ProbePath)
 	}
-	if _, err := base64.StdEncoding.DecodeString(strings.TrimPrefix(c.ReplaySecret.Reveal(), "whsec_")); err != nil {
-		fault("FALLBACK_REPLAY_SECRET", "not base64 (whsec_...)")
+	if c.ReplaySecret != "" {
+		if err := checkWebhookSecret(c.ReplaySecret); err != nil {
+			fault("FALLBACK_REPLAY_SECRET", "it %w", err)
+		}
 	}
 	if c.TargetTimeout < 100*time.Millisecond || c.TargetTimeout > 10*time.Minute {
 		fault("FALLBACK_TARGET_TIMEOUT", "%s is not between 100ms and 10m", c.TargetTimeout)
@@ -254,4 +256,16 @@ func (c *Config) check(unread map[string]bool) []error {
 		fault("LOG_FORMAT", "%q is not one of auto, json, text", c.LogFormat)
 	}
 	return faults
+}
+
+// checkWebhookSecret holds that a secret is one of Standard Webhooks, and not the empty one, with which anybody could sign.
+func checkWebhookSecret(s Secret) error {
+	key, err := base64.StdEncoding.DecodeString(strings.TrimPrefix(s.Reveal(), "whsec_"))
+	switch {
+	case err != nil:
+		return errors.New("is not base64 (whsec_...)")
+	case len(key) == 0:
+		return errors.New("is empty (want whsec_...)")
+	}
+	return nil
 }

@@ -159,6 +159,7 @@ func TestFaultsTogether(t *testing.T) {
 		"FALLBACK_MAX_BYTES_IN_HAND": "-1",
 		"FALLBACK_RATE_LIMIT":        "-1",
 		"FALLBACK_TOKENS":            "a,,b",
+		"FALLBACK_WEBHOOK_SECRETS":   "whsec_YWJj,",
 		"FALLBACK_TARGET_URL":        "api.example.com",
 		"FALLBACK_PROBE_PATH":        "health",
 		"FALLBACK_TARGET_TIMEOUT":    "1ms",
@@ -237,6 +238,10 @@ func TestFault(t *testing.T) {
 		{"FALLBACK_TARGET_TIMEOUT", "99ms", false},
 		{"FALLBACK_TARGET_TIMEOUT", "10m", true},
 		{"FALLBACK_TARGET_TIMEOUT", "10m1s", false},
+		{"FALLBACK_WEBHOOK_SECRETS", "whsec_YWJj,whsec_ZGVm", true},
+		{"FALLBACK_WEBHOOK_SECRETS", "whsec_YWJj,", false}, // anybody could sign with the second
+		{"FALLBACK_WEBHOOK_SECRETS", "whsec_", false},
+		{"FALLBACK_REPLAY_SECRET", "whsec_", false},
 		{"FALLBACK_DRAIN_SCHEDULE", "1s", true},
 		{"FALLBACK_DRAIN_SCHEDULE", "999ms", false}, // it would run without a pause
 		{"FALLBACK_DRAIN_SCHEDULE", "0", false},

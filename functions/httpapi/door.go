@@ -173,13 +173,20 @@ func (d *Door) enqueue(w http.ResponseWriter, r *http.Request, target string) st
 		return problem.refuse(w, r)
 	}
 	defer d.release(held)
+	if authorized && d.tooMany() {
+		return rateLimited.refuse(w, r)
+	}
 
 	request, err := envelope.Capture(r, target, d.options.Limits)
 	if err != nil {
 		return d.unreadable(err).refuse(w, r)
 	}
-	if !authorized && !d.keys.isSigned(request) {
+	switch {
+	case authorized:
+	case !d.keys.isSigned(request):
 		return unauthorized.write(w)
+	case d.tooMany():
+		return rateLimited.write(w)
 	}
 	if err := d.store.Publish(ctx, request); err != nil {
 		d.options.Log.Debug("not stored", "id", request.ID, "error", err)
@@ -209,9 +216,6 @@ func (d *Door) admit(r *http.Request) (held int64, refused *problem) {
 	if held > d.options.Limits.Body {
 		return 0, bodyTooLarge(d.options.Limits.Body)
 	}
-	if d.limiter != nil && !d.limiter.Allow() {
-		return 0, &rateLimited
-	}
 	requests, bytes := d.requests.Add(1), d.bytes.Add(held)
 	if requests > int64(d.options.InFlight) || bytes > d.options.BytesInHand {
 		d.release(held)
@@ -219,6 +223,9 @@ func (d *Door) admit(r *http.Request) (held int64, refused *problem) {
 	}
 	return held, nil
 }
+
+// tooMany takes one of the requests that the rate allows for, or says that there is none.
+func (d *Door) tooMany() bool { return d.limiter != nil && !d.limiter.Allow() }
 
 func (d *Door) release(held int64) {
 	d.requests.Add(-1)

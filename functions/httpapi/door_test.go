@@ -566,10 +566,13 @@ func TestStrangerUsesUpNothing(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) { // in which no second passes that would let another one in
 		o := options()
-		o.Tokens, o.Rate = []string{"one"}, 1
+		o.Tokens, o.WebhookSecrets, o.Rate = []string{"one"}, []string{"whsec_b3Vycw=="}, 1
 		d := door(t, o, store{})
 		for range 10 {
 			checkAnswer(t, serve(d, request("POST", "/fallback", "x")), http.StatusUnauthorized, "unauthorized")
+			forged := request("POST", "/fallback", "x")
+			forged.Header.Set("Webhook-Signature", "v1,eHh4")
+			checkAnswer(t, serve(d, forged), http.StatusUnauthorized, "unauthorized")
 		}
 		friend := request("POST", "/fallback", "x")
 		friend.Header.Set("Fallback-Authorization", "Bearer one")

@@ -216,3 +216,17 @@ func TestBundle(t *testing.T) {
 		t.Errorf("RabbitMQ runs as %q %v", user, err)
 	}
 }
+
+// TestEnvFiles holds that passwords of one's own do not keep Compose from reading .env.
+func TestEnvFiles(t *testing.T) {
+	t.Parallel()
+	for dotenv, want := range map[string]string{
+		".env": "docker compose --env-file .env --env-file private/fallback.env ",
+		"":     "docker compose --env-file private/fallback.env ",
+	} {
+		out, err := harness.Run(harness.Patience, "make", "-n", "down", "ENV_FILE=private/fallback.env", "DOTENV="+dotenv)
+		if err != nil || !strings.HasPrefix(string(out), want) {
+			t.Errorf("with %q: got %q, %v; want %q", dotenv, out, err, want)
+		}
+	}
+}

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"net/http"
 	"net/url"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -92,24 +93,28 @@ func TestLeftUnderLoad(t *testing.T) {
 			if err := publisher.PublishWithContext(ctx, "", topology.DefaultQueue, false, false, amqp.Publishing{}); err != nil {
 				return
 			}
-			time.Sleep(5 * time.Millisecond)
+			time.Sleep(15 * time.Millisecond)
 		}
 	})
 	defer work.Wait()
 	defer cancel()
-	quickest := time.Hour
-	for range 5 { // the machine is busy with other tests
+	admin := vhost.Channel(t, topology.Admin)
+	var took []time.Duration
+	for range 7 { // the machine is busy with other tests
+		if _, err := admin.QueuePurge(topology.DefaultQueue, false); err != nil {
+			t.Fatal(err)
+		}
 		begin := time.Now()
 		left, err := source.Left(ctx, 1)
 		if err != nil {
 			t.Fatal(err)
 		}
 		if left > 0 {
-			quickest = min(quickest, time.Since(begin))
+			took = append(took, time.Since(begin))
 		}
 	}
-	if quickest > 500*time.Millisecond {
-		t.Errorf("it took %s at least to see that there is a request", quickest)
+	if slices.Sort(took); len(took) == 0 || took[len(took)/2] > 500*time.Millisecond {
+		t.Errorf("it took %s to see that there is a request", took)
 	}
 }
 

@@ -177,18 +177,33 @@ func TestLambdaBehindAnAPI(t *testing.T) {
 	}
 }
 
-// TestLambdaIsTold holds that a Lambda which is to end, frozen or not, closes its connection to the broker in order, exits
-// well, and does both in the time that the platform gives it.
+// TestLambdaIsTold holds that a Lambda which is to end, be it the door or the drain, frozen or not, closes its connection to
+// the broker in order, exits well, and does both in the time that the platform gives it.
 func TestLambdaIsTold(t *testing.T) {
 	t.Parallel()
-	for name, frozen := range map[string]bool{"warm": false, "frozen": true} {
-		t.Run(name, func(t *testing.T) {
+	for _, row := range []struct {
+		name, user string
+		frozen     bool
+	}{
+		{"the door", topology.Publisher, false},
+		{"the door, frozen", topology.Publisher, true},
+		{"the drain", topology.Drainer, false},
+		{"the drain, frozen", topology.Drainer, true},
+	} {
+		t.Run(row.name, func(t *testing.T) {
 			t.Parallel()
 			vhost := broker.VHost(t)
 			address, sent := tap(t, broker.AMQP)
-			function := deployDoor(t, strings.Replace(vhost.URL(topology.Publisher), broker.AMQP, address, 1), deploy.LambdaConfig{})
-			function.send(t)
-			if frozen {
+			function := deployLambda(t, map[string]string{
+				"AMQP_SERVER_URL":     strings.Replace(vhost.URL(row.user), broker.AMQP, address, 1),
+				"FALLBACK_TARGET_URL": "http://127.0.0.1:1", // never asked: nothing waits
+			}, deploy.LambdaConfig{})
+			if row.user == topology.Publisher {
+				function.send(t)
+			} else if result, err := function.Invoke(t.Context(), scheduleEvent(t)); err != nil || !bytes.Contains(result, []byte("the queue is empty")) {
+				t.Fatalf("%s, %v", result, err)
+			}
+			if row.frozen {
 				if err := function.Pause(); err != nil {
 					t.Fatal(err)
 				}
@@ -207,9 +222,18 @@ func TestLambdaIsTold(t *testing.T) {
 			if !bytes.Contains(sent(), goodbye) {
 				t.Error("the connection broke off")
 			}
-			waitConnections(t, vhost, topology.Publisher, 0)
+			waitConnections(t, vhost, row.user, 0)
 		})
 	}
+}
+
+func scheduleEvent(t *testing.T) []byte {
+	t.Helper()
+	event, err := os.ReadFile(filepath.Join(harness.Root(), "functions", "awslambda", "testdata", "schedule-rule.json"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return event
 }
 
 // tap is a way to target, at an address of its own, that keeps what is sent to it.
@@ -249,10 +273,6 @@ func tap(t *testing.T, target string) (address string, sent func() []byte) {
 // invocation does while the primary is down.
 func TestLambdaDrains(t *testing.T) {
 	t.Parallel()
-	event, err := os.ReadFile(filepath.Join(harness.Root(), "functions", "awslambda", "testdata", "schedule-rule.json"))
-	if err != nil {
-		t.Fatal(err)
-	}
 	vhost := broker.VHost(t)
 	server := vhost.Serve(t, nil)
 	primary := harness.NewPrimary(t, nil)
@@ -263,7 +283,7 @@ func TestLambdaDrains(t *testing.T) {
 	run := func() (r drain.Report, took time.Duration) {
 		t.Helper()
 		start := time.Now()
-		result, err := function.Invoke(context.Background(), event)
+		result, err := function.Invoke(context.Background(), scheduleEvent(t))
 		if took = time.Since(start); err != nil || json.Unmarshal(result, &r) != nil {
 			t.Fatalf("after %s: %s, %v", took, result, err)
 		}
@@ -300,7 +320,7 @@ func TestLambdaDrains(t *testing.T) {
 
 	// The door's function has no primary; should a schedule call it, it says so, and the platform does not try again.
 	door := deployDoor(t, vhost.URL(topology.Publisher), deploy.LambdaConfig{})
-	if result, err := door.Invoke(context.Background(), event); err != nil || !strings.Contains(string(result), "FALLBACK_TARGET_URL: not set") {
+	if result, err := door.Invoke(context.Background(), scheduleEvent(t)); err != nil || !strings.Contains(string(result), "FALLBACK_TARGET_URL: not set") {
 		t.Errorf("got %s, %v", result, err)
 	}
 }

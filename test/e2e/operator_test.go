@@ -3,6 +3,7 @@
 package e2e
 
 import (
+	"context"
 	"encoding/base64"
 	"encoding/json"
 	"fmt"
@@ -32,8 +33,10 @@ func TestOperator(t *testing.T) {
 		{"redrive", operatorRedrive},
 		{"redrive on a terminal", operatorTerminal},
 		{"redrive interrupted", operatorInterrupted},
+		{"redrive killed", operatorKilled},
 		{"redrive what was too old", operatorStale},
 		{"discard", operatorDiscard},
+		{"discard after all not", operatorThinksBetter},
 	} {
 		t.Run(row.name, func(t *testing.T) {
 			t.Parallel()
@@ -182,20 +185,9 @@ func operatorStale(t *testing.T, fallback program) {
 func operatorInterrupted(t *testing.T, fallback program) {
 	vhost := broker.VHost(t)
 	park(t, vhost, 50, "/orders")
-	cmd := exec.Command(string(fallback), "redrive", "--all", "--rate", "20")
-	cmd.Env = []string{"AMQP_SERVER_URL=" + vhost.URL(topology.Drainer)}
-	var out, log harness.Log
-	cmd.Stdout, cmd.Stderr = &out, &log
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	harness.Eventually(t, 20*time.Second, "some to be redriven", func() bool { return vhost.Count(t, topology.DefaultQueue) >= 5 })
-	if err := cmd.Process.Signal(syscall.SIGINT); err != nil {
-		t.Fatal(err)
-	}
-	err := cmd.Wait()
-	if err == nil || !strings.Contains(log.String(), "interrupted") || !strings.Contains(out.String(), "redriven ") {
-		t.Errorf("got %v, %s, %s", err, out.String(), log.String())
+	out, log, err := redriveUntil(t, fallback, vhost, syscall.SIGINT)
+	if err == nil || !strings.Contains(log, "interrupted") || !strings.Contains(out, "redriven ") {
+		t.Errorf("got %v, %s, %s", err, out, log)
 	}
 	harness.Eventually(t, 10*time.Second, "what was in hand to be back", func() bool {
 		return vhost.Count(t, topology.DefaultQueue)+vhost.Count(t, parkedQueue) == 50
@@ -207,6 +199,81 @@ func operatorInterrupted(t *testing.T, fallback program) {
 	d, _ := vhost.Drain(t, primary, nil)
 	once(t, d)
 	checkOnce(t, primary, 50, "/orders")
+}
+
+// redriveUntil has all redriven, and sends the signal when some have been.
+func redriveUntil(t *testing.T, fallback program, vhost *harness.VHost, signal os.Signal) (stdout, stderr string, err error) {
+	t.Helper()
+	cmd := exec.Command(string(fallback), "redrive", "--all", "--rate", "20")
+	cmd.Env = []string{"AMQP_SERVER_URL=" + vhost.URL(topology.Drainer)}
+	var out, log harness.Log
+	cmd.Stdout, cmd.Stderr = &out, &log
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	defer cmd.Process.Kill()
+	harness.Eventually(t, 20*time.Second, "some to be redriven", func() bool { return vhost.Count(t, topology.DefaultQueue) >= 5 })
+	if err := cmd.Process.Signal(signal); err != nil {
+		t.Fatal(err)
+	}
+	err = cmd.Wait()
+	return out.String(), log.String(), err
+}
+
+// operatorKilled holds that a kill in the middle loses nothing: one request may be on both queues.
+func operatorKilled(t *testing.T, fallback program) {
+	vhost := broker.VHost(t)
+	park(t, vhost, 50, "/orders")
+	if _, _, err := redriveUntil(t, fallback, vhost, syscall.SIGKILL); err == nil {
+		t.Error("it was not killed")
+	}
+	harness.Eventually(t, 10*time.Second, "what was in hand to be back", func() bool {
+		n := vhost.Count(t, topology.DefaultQueue) + vhost.Count(t, parkedQueue)
+		return n == 50 || n == 51
+	})
+	fallback.run(t, harness.Settings{"AMQP_SERVER_URL": vhost.URL(topology.Drainer)}, "redrive", "--all").check(t, 0, []string{"0 left"}, nil)
+	primary := harness.NewPrimary(t, nil)
+	d, _ := vhost.Drain(t, primary, nil)
+	once(t, d)
+	bodies, sent := map[string]bool{}, 0
+	for _, r := range primary.Got() {
+		if r.Target == "/orders" {
+			bodies[string(r.Body)] = true
+			sent++
+		}
+	}
+	if len(bodies) != 50 || sent > 51 {
+		t.Errorf("the primary got %d of 50, %d in all", len(bodies), sent)
+	}
+}
+
+// operatorThinksBetter holds that Ctrl-C at the question ends the command, and nothing is deleted.
+func operatorThinksBetter(t *testing.T, fallback program) {
+	vhost := broker.VHost(t)
+	park(t, vhost, 2, "/orders")
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	cmd := exec.CommandContext(ctx, "script", "-qec", string(fallback)+" discard --all", "/dev/null")
+	cmd.Env = []string{"PATH=" + os.Getenv("PATH"), "AMQP_SERVER_URL=" + vhost.URL(topology.Drainer)}
+	var out harness.Log
+	cmd.Stdout, cmd.Stderr = &out, &out
+	keys, err := cmd.StdinPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	harness.Eventually(t, 20*time.Second, "the question", func() bool { return strings.Contains(out.String(), "[y/N]") })
+	if _, err := keys.Write([]byte{3}); err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Wait(); err == nil || ctx.Err() != nil || !strings.Contains(out.String(), "nothing was deleted") {
+		t.Errorf("got %v, %s", err, out.String())
+	}
+	if n := vhost.Count(t, parkedQueue); n != 2 {
+		t.Errorf("%d are parked, want 2", n)
+	}
 }
 
 func operatorDiscard(t *testing.T, fallback program) {

@@ -26,7 +26,7 @@ import (
 func (b *bundle) makes(target, envFile string, env ...string) (*exec.Cmd, *harness.Log) {
 	ctx, cancel := context.WithTimeout(context.Background(), 4*time.Minute)
 	b.t.Cleanup(cancel)
-	cmd := exec.CommandContext(ctx, "make", "-o", "docker", "-o", "compose", "-o", "rabbitmq", "-o", "image", "ENV_FILE="+envFile, target)
+	cmd := exec.CommandContext(ctx, "make", "-o", "docker", "-o", "compose", "-o", "rabbitmq", "-o", "image", "-o", "curl", "DOTENV=", "ENV_FILE="+envFile, target)
 	cmd.Dir = harness.Root()
 	cmd.Env = slices.Concat(b.env, []string{"COMPOSE_PROJECT_NAME=" + b.project}, env)
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}

@@ -81,7 +81,7 @@ wants --yes. It needs a user that may read the parked queue, such as fallback-dr
 				if !which.all {
 					what = fmt.Sprintf("%d parked request(s)", len(which.ids))
 				}
-				if err := confirm(w, "Delete "+what+" for good?"); err != nil {
+				if err := confirm(cmd.Context(), w, "Delete "+what+" for good?"); err != nil {
 					return err
 				}
 			}
@@ -98,18 +98,27 @@ wants --yes. It needs a user that may read the parked queue, such as fallback-dr
 	return cmd
 }
 
-// confirm asks on the terminal.
-func confirm(w world, question string) error {
+// confirm asks on the terminal, until ctx ends.
+func confirm(ctx context.Context, w world, question string) error {
 	in, isFile := w.stdin.(*os.File)
 	if !isFile || !term.IsTerminal(int(in.Fd())) {
 		return usageError{errors.New("nobody can be asked here: say --yes")}
 	}
 	fmt.Fprintf(w.stderr, "%s [y/N] ", question)
-	answer, _ := bufio.NewReader(in).ReadString('\n')
-	if answer = strings.ToLower(strings.TrimSpace(answer)); answer != "y" && answer != "yes" {
-		return errors.New("nothing was deleted")
+	answers := make(chan string, 1)
+	go func() {
+		answer, _ := bufio.NewReader(in).ReadString('\n')
+		answers <- answer
+	}()
+	select {
+	case answer := <-answers:
+		if answer = strings.ToLower(strings.TrimSpace(answer)); answer == "y" || answer == "yes" {
+			return nil
+		}
+	case <-ctx.Done():
+		fmt.Fprintln(w.stderr)
 	}
-	return nil
+	return errors.New("nothing was deleted")
 }
 
 // progress draws a bar on a terminal, and nothing elsewhere. It stays, and end leaves its line, wherever it has come to.

@@ -16,11 +16,9 @@ import (
 )
 
 // Both are made once and outlive an invocation: a warm function keeps its connections. Neither connects before it is called.
-// When the platform ends the process, only the door has something to close in order: of a drain that breaks off, what is not
-// settled goes back to the queue.
 var (
-	door  = app.Function(os.LookupEnv, os.Stderr)
-	drain = app.DrainFunction(os.LookupEnv, os.Stderr)
+	door              = app.Function(os.LookupEnv, os.Stderr)
+	drain, closeDrain = app.DrainFunction(os.LookupEnv, os.Stderr)
 )
 
 func main() {
@@ -28,5 +26,8 @@ func main() {
 		Door:  door,
 		Drain: func(ctx context.Context) any { return drain(ctx) },
 		Log:   telemetry.Logger(os.Stderr, "json", slog.LevelInfo),
-	}, door.Close)
+	}, func() {
+		closeDrain()
+		door.Close()
+	})
 }
