@@ -12,8 +12,9 @@
 //     A request that pauses again, alone, is kept in hand while the next one is sent: when the primary answers that, it was
 //     the first one's own fault, and it is treated as Retry, so that no single request stalls the rest; when several in a
 //     row pause, it was the primary's, and their attempts do not count.
-//     When the wait that the primary asks for is too long for that, or outlasts the run, it goes to the first retry queue
-//     instead, without an attempt, so that another request is the next one.
+//     When it has done so several times, or the wait that the primary asks for is too long for that, or outlasts the run,
+//     it goes to the first retry queue instead, without an attempt, so that another request is the next one. When others
+//     are answered then, and the primary asks for as long a wait at it again, that is its own fault, too.
 //
 // Large bodies are sent a few at a time, so that memory has a bound; no more are asked for than may be in flight.
 //
@@ -137,7 +138,7 @@ type Report struct {
 	Pauses    int `json:"pauses"`
 	// Waiting is how many were ready on the queue at the end; -1 if that is not known.
 	Waiting int `json:"waiting"`
-	// Retrying is how many of those that were moved to a retry queue were still there, as far as this run has seen.
+	// Retrying is how many of those that this run has moved to a retry queue have not come to it again.
 	Retrying int `json:"retrying"`
 	// End is why the run ended, Trouble the last thing that went wrong, if anything did.
 	End     string  `json:"end"`

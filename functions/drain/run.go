@@ -38,7 +38,7 @@ type run struct {
 	held     []result        // no queue would have them
 	news     int             // of these, that were not known to be refused
 	fresh    int             // of these, since the source was last asked for
-	away     map[string]bool // what was moved to a retry queue, and has not come again
+	away     map[string]bool // the ids of what was moved to a retry queue, and has not come again
 	empty    bool            // nothing was left on the queue, and nothing has been given back since
 	report   Report
 
@@ -61,7 +61,7 @@ const longestInHand = 5 * time.Minute
 // pausesAlone is how often a request may pause, alone, before it steps aside for others that may wait.
 const pausesAlone = 5
 
-// mostAway bounds how many of the requests that were moved to a retry queue are told apart.
+// mostAway bounds how many of the requests that were moved to a retry queue are remembered.
 const mostAway = 1 << 14
 
 func newRun(d *Drainer, ctx, window context.Context, requests int) *run {
@@ -88,7 +88,7 @@ func newRun(d *Drainer, ctx, window context.Context, requests int) *run {
 // end gives back what is in hand, and counts what is left.
 func (r *run) end() {
 	defer r.close()
-	r.report.Retrying += len(r.away)
+	r.report.Retrying = len(r.away)
 	if r.empty {
 		return
 	}
@@ -169,6 +169,7 @@ type result struct {
 	taken    time.Time
 	outcome  Outcome // empty: it is still in hand, and is to be returned or, when no queue would have it, held
 	key      string  // tells requests apart
+	id       string  // that it is sent and moved with; the same as key, or one that it was given
 	attempt  int
 	alone    bool // nothing else could be in flight
 	sent     bool
@@ -340,6 +341,7 @@ func (r *run) handle(d Delivery, alone bool) result {
 		says := fmt.Appendf(nil, "%s %s\n%s", request.Method, request.Target, request.Body)
 		out.key, request.ID = fmt.Sprintf("%x", sha256.Sum256(says)), d.Identify()
 	}
+	out.id = request.ID
 	if r.isStale(d, request) {
 		switch r.options.Stale {
 		case StalePark:
@@ -423,6 +425,7 @@ func (r *run) move(out result, outcome Outcome, queue string, headers map[string
 
 // settle draws the conclusions from one result, and says when the run must pause.
 func (r *run) settle(one result, returning *[]result) *pause {
+	delete(r.away, one.id)
 	if one.outcome == "" {
 		*returning = append(*returning, one)
 		r.answers = one.verdict.Status != 0
@@ -433,7 +436,7 @@ func (r *run) settle(one result, returning *[]result) *pause {
 		r.refused.delete(one.key)
 	}
 	r.track(one)
-	if one.sent {
+	if one.sent && one.verdict.Status != 0 { // a time-out is no answer
 		r.answered++
 		if p := r.blame(); p != nil {
 			return p
@@ -442,15 +445,10 @@ func (r *run) settle(one result, returning *[]result) *pause {
 	return r.book(one)
 }
 
-// track keeps account of who is on a retry queue.
+// track remembers who is on a retry queue.
 func (r *run) track(one result) {
-	switch {
-	case one.outcome != Retried || one.err != nil:
-		delete(r.away, one.key)
-	case len(r.away) < mostAway:
-		r.away[one.key] = true
-	default:
-		r.report.Retrying++
+	if one.outcome == Retried && one.err == nil && len(r.away) < mostAway {
+		r.away[one.id] = true
 	}
 }
 
@@ -497,8 +495,21 @@ func (r *run) book(one result) *pause {
 	return nil
 }
 
-// hold keeps a request in hand that no queue would have: given back, it would come again at once.
+// hold keeps a request in hand that no queue would have, and says when the run must pause for it.
 func (r *run) hold(one result) *pause {
+	r.keep(one)
+	switch {
+	case r.news >= mostHeld, len(r.held) >= mostRecent, r.kept() >= mostBytes:
+		r.overfull = true
+		return &pause{reason: one.err.Error()}
+	case r.fresh >= r.ahead: // else the source would wait for these to be settled
+		return r.take()
+	}
+	return nil
+}
+
+// keep is for a request that would come again at once, were it given back.
+func (r *run) keep(one result) {
 	if !one.again {
 		r.options.Log.Error("a request stays where it is", "id", one.key, "error", one.err)
 		r.news++
@@ -509,14 +520,6 @@ func (r *run) hold(one result) *pause {
 	r.report.Trouble = one.err.Error()
 	r.held = append(r.held, one)
 	r.fresh++
-	switch {
-	case r.news >= mostHeld, len(r.held) >= mostRecent, r.kept() >= mostBytes:
-		r.overfull = true
-		return &pause{reason: one.err.Error()}
-	case r.fresh >= r.ahead: // else the source would wait for these to be settled
-		return r.take()
-	}
-	return nil
 }
 
 // limit is how many may be in flight: as the pace has it, if there is room for so many.
@@ -613,17 +616,12 @@ func (r *run) suspicious(one result, why *pause) bool {
 		return false
 	}
 	now, _ := r.paused.get(one.key)
-	long := r.isLong(one.verdict.After)
-	now.ownWait = now.ownWait || long && now.times > 0 && r.answered > now.answered // others were answered, and now it is this one again
-	if long && now.ownWait {
-		out := r.retry(one)
-		if out.err != nil {
-			return false
-		}
-		why.after = 0
+	long, others := r.isLong(one.verdict.After), r.answered > now.answered
+	if now.ownWait = now.ownWait || long && now.times > 0 && others; long && now.ownWait {
+		now.answered = r.answered
 		r.paused.set(one.key, now)
-		r.track(out)
-		r.count(out.outcome)
+		why.after = 0
+		r.ownWait(one, others)
 		return true
 	}
 	if !one.alone {
@@ -641,6 +639,27 @@ func (r *run) suspicious(one result, why *pause) bool {
 		return true
 	}
 	return false
+}
+
+// ownWait is for a request at which the primary asks for a long wait that is not for all. When others have been answered
+// since the last time, it is retried; else it steps aside, for as long as one can, and without an attempt.
+func (r *run) ownWait(one result, others bool) {
+	var out result
+	if last := len(r.options.Retries) - 1; others || last < 0 {
+		out = r.retry(one)
+	} else {
+		out = r.move(one, Retried, r.options.Retries[last], map[string]any{HeaderAttempt: int64(one.attempt - 1)})
+	}
+	r.track(out)
+	switch {
+	case out.outcome == Held:
+		r.keep(out)
+		r.count(Held)
+	case others:
+		r.count(out.outcome)
+	default:
+		r.count(Returned)
+	}
 }
 
 // isLong says that no other request is sent soon: after the wait that the primary asks for, the run is over, or the request

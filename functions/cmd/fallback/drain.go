@@ -27,8 +27,8 @@ with the reason.
 
 It runs by FALLBACK_DRAIN_SCHEDULE until it is ended; runs never overlap, and several workers may share the queue. Without
 FALLBACK_TARGET_URL it idles. With --once it runs once, until the queue is empty or the budget used up, prints a report and
-ends with 0 if nothing is left waiting, 1 if something is, on the queue or for a further attempt. It needs a user that may
-read the queues and publish, such as fallback-drainer.`,
+ends with 0 if nothing is left waiting, 1 if something is: on the queue or, of what this run has sent, for another
+attempt. It needs a user that may read the queues and publish, such as fallback-drainer.`,
 		Example: `  FALLBACK_TARGET_URL=https://api.example.com fallback drain
   FALLBACK_TARGET_URL=https://api.example.com FALLBACK_DRAIN_SCHEDULE='0 3 * * *' fallback drain
   FALLBACK_TARGET_URL=https://api.example.com fallback drain --once --for 5m --requests 1000`,
