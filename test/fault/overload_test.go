@@ -15,9 +15,9 @@ import (
 // it takes at all (4,096), before a broker that is slow and one that says nothing. What is not in hand is refused quickly, nothing is late, memory stays bounded, and it passes.
 func TestOverload(t *testing.T) {
 	const (
-		memoryLimit = 192 << 20        // the server's in docker-compose.yml
-		growthLimit = 16 << 20         // of the peak, once it has settled; or an eighth of it, since garbage grows with what is held
-		settled     = 12 * time.Second // a connection that says nothing is given up, and what it held is still held beside what came since
+		memoryLimit = 192 << 20       // the server's in docker-compose.yml
+		growthLimit = 16 << 20        // of what is resident in the end, over the peak of the time in which it settles
+		settled     = 9 * time.Second // a connection that says nothing is given up, and what it held is still held beside what came since
 		refusalTime = time.Second
 	)
 	for _, row := range []struct {
@@ -53,6 +53,10 @@ func TestOverload(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
+			resident, err := residentMemory(r.servers[0].pid())
+			if err != nil {
+				t.Fatal(err)
+			}
 			r.proxy.set(passing)
 			r.load.size = 0
 
@@ -82,8 +86,8 @@ func TestOverload(t *testing.T) {
 				t.Errorf("the server took %d MiB, want at most %d", peak>>20, memoryLimit>>20)
 			}
 			early := <-first
-			if growth, most := peak-early, max(growthLimit, early/8); growth > most {
-				t.Errorf("the server took %d MiB more after the first %s, want at most %d", growth>>20, settled, most>>20)
+			if growth := resident - early; growth > growthLimit { // the peak itself grows with time, by chance: it depends on when garbage is collected
+				t.Errorf("the server has %d MiB more than it had in the first %s, want at most %d", growth>>20, settled, growthLimit>>20)
 			}
 			if len(took["503 overloaded"]) == 0 {
 				t.Fatal("nothing was refused: there was no overload")
@@ -96,7 +100,7 @@ func TestOverload(t *testing.T) {
 					t.Errorf("%s within %s (p99), want %s", answer, p99, refusalTime)
 				}
 			}
-			t.Logf("%d acknowledged, slowest answer %s; peak memory %d MiB, %d in the first %s", a.Acknowledged, a.Slowest, peak>>20, early>>20, settled)
+			t.Logf("%d acknowledged, slowest answer %s; memory %d MiB, peak %d, %d in the first %s", a.Acknowledged, a.Slowest, resident>>20, peak>>20, early>>20, settled)
 			if t.Failed() {
 				t.Error(again(t))
 			}
