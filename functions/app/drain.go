@@ -59,11 +59,12 @@ func (d *Drain) Once(ctx context.Context, b drain.Budget) drain.Report {
 	return report
 }
 
-// Close ends the connections.
+// Close ends the connections, but not under a run: what that has not settled goes back to the queue by itself.
 func (d *Drain) Close() {
-	d.Drainer.Close()
-	d.source.Close()
-	d.target.Close()
+	if d.Drainer.Close() {
+		d.source.Close()
+		d.target.Close()
+	}
 }
 
 // queue is a source as the drain knows it.

@@ -3,7 +3,6 @@ package app
 import (
 	"context"
 	"io"
-	"sync"
 	"time"
 
 	"fallback/functions/config"
@@ -16,14 +15,12 @@ const unstated = time.Minute
 
 // DrainFunction is one run of the drain, for a platform that calls it by a schedule and ends it at ctx's deadline. The run
 // is over before that, in every case: what is still in flight then is given back. Between runs a warm process keeps its
-// connections. Runs do not overlap, should the platform ever call for a second one while the first goes on: that one does
-// nothing.
+// connections. Should the platform ever call for a second one while the first goes on, that one does nothing.
 //
 // As with [Function], settings that cannot be read do not end the process: each report says what is wrong, and so does
 // the log.
 //
-// close, for a process that is to end, ends the connections, but not under a run: what that has not settled goes back to the
-// queue by itself.
+// close, for a process that is to end, ends the connections as [Drain.Close] does.
 func DrainFunction(lookup config.Lookup, logs io.Writer) (run func(context.Context) drain.Report, close func()) {
 	c, err := config.Load(lookup, "AMQP_SERVER_URL", "FALLBACK_TARGET_URL")
 	log := telemetry.Logger(logs, "json", c.LogLevel)
@@ -31,9 +28,8 @@ func DrainFunction(lookup config.Lookup, logs io.Writer) (run func(context.Conte
 	if err == nil {
 		d, err = NewDrain(c, log, nil)
 	}
-	var running sync.Mutex
 	close = func() {
-		if d != nil && running.TryLock() { // for good
+		if d != nil {
 			d.Close()
 		}
 	}
@@ -42,10 +38,6 @@ func DrainFunction(lookup config.Lookup, logs io.Writer) (run func(context.Conte
 			log.Error("cannot drain", "error", err)
 			return drain.Report{Waiting: -1, End: "settings are missing or wrong", Trouble: err.Error()}
 		}
-		if !running.TryLock() {
-			return drain.Report{Waiting: -1, End: "another run is under way"}
-		}
-		defer running.Unlock()
 		left := unstated
 		if deadline, ok := ctx.Deadline(); ok {
 			left = time.Until(deadline)

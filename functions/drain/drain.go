@@ -178,7 +178,7 @@ const (
 	lookEvery, lookTimeout = time.Second, 3 * time.Second
 )
 
-// Drainer drains one source into one target. Its runs do not overlap: a second one waits until the first is over.
+// Drainer drains one source into one target. Its runs do not overlap.
 type Drainer struct {
 	options Options
 	source  Source
@@ -188,7 +188,7 @@ type Drainer struct {
 
 	unreachable atomic.Pointer[string] // why the source is, if it is
 
-	running chan struct{} // holds a token while a run goes on
+	running sync.Mutex // held by a run, and for good by Close
 
 	using  sync.Mutex // held by who asks the source: a run, but while it sleeps, or Ready
 	looked time.Time  // when Ready has last asked it
@@ -214,7 +214,7 @@ func New(o Options, source Source, target Target) *Drainer {
 	if o.Rate <= 0 {
 		limit = rate.Inf
 	}
-	return &Drainer{options: o, source: source, target: target, limiter: rate.NewLimiter(limit, 1), running: make(chan struct{}, 1)}
+	return &Drainer{options: o, source: source, target: target, limiter: rate.NewLimiter(limit, 1)}
 }
 
 // Ready says whether the source can be reached. While nothing is sent, it asks: until the next run it may be a day. While
@@ -255,22 +255,25 @@ func (d *Drainer) reached(err error) {
 	d.unreachable.Store(&why)
 }
 
-// Close is for after the last run: when it returns, Ready does not ask the source any more.
-func (d *Drainer) Close() {
+// Close is for after the last run: no other begins, and Ready does not ask the source any more. While a run is under way, it
+// does nothing and says false.
+func (d *Drainer) Close() bool {
+	if !d.running.TryLock() {
+		return false
+	}
 	d.using.Lock()
 	defer d.using.Unlock()
 	d.closed = true
+	return true
 }
 
 // Once drains until the queue is empty, the budget is used up, or ctx ends. A request that is cut off at the end goes back,
-// and that is not counted as an attempt.
+// and that is not counted as an attempt. While another run is under way, it does nothing, and says so.
 func (d *Drainer) Once(ctx context.Context, b Budget) Report {
-	select {
-	case d.running <- struct{}{}:
-		defer func() { <-d.running }()
-	case <-ctx.Done():
-		return Report{Waiting: -1, End: "it was stopped"}
+	if !d.running.TryLock() {
+		return Report{Waiting: -1, End: "another run is under way"}
 	}
+	defer d.running.Unlock()
 	d.using.Lock()
 	defer d.using.Unlock()
 	begin := time.Now()

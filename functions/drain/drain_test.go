@@ -732,20 +732,32 @@ func TestRetryAfterAtTheEnd(t *testing.T) {
 	}
 }
 
-// TestNoOverlap holds that a second run waits for the first, also while that one sleeps.
+// TestNoOverlap holds that a run does nothing beside another, also while that one sleeps, that a Drainer is not closed under a
+// run, and that none begins once it is.
 func TestNoOverlap(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		q, p := newMemory(3), &primary{probe: func() bool { return false }}
 		d := New(options(), q, p)
-		begin := time.Now()
-		var runs sync.WaitGroup
-		for range 3 {
-			runs.Go(func() { d.Once(context.Background(), Budget{Time: time.Minute}) })
+		first := make(chan Report)
+		go func() { first <- d.Once(context.Background(), Budget{Time: time.Minute}) }()
+		time.Sleep(30 * time.Second)
+		begin, probes := time.Now(), p.probes
+		busy := Report{Waiting: -1, End: "another run is under way"}
+		if r := d.Once(context.Background(), Budget{Time: time.Minute}); r != busy || time.Since(begin) != 0 || p.probes != probes {
+			t.Errorf("beside another: got %+v after %s and %d probes", r, time.Since(begin), p.probes-probes)
 		}
-		runs.Wait()
-		if took := time.Since(begin); took < 3*time.Minute {
-			t.Errorf("three runs of a minute took %s", took)
+		if d.Close() {
+			t.Error("it was closed under a run")
+		}
+		if r := <-first; r.End != "its time is over" {
+			t.Errorf("the first: got %+v", r)
+		}
+		if !d.Close() {
+			t.Error("it was not closed after the run")
+		}
+		if r := d.Once(context.Background(), Budget{Time: time.Minute}); r != busy {
+			t.Errorf("after its end: got %+v", r)
 		}
 	})
 }

@@ -629,12 +629,13 @@ func (r *run) suspicious(one result, why *pause) bool {
 	}
 	now.times, now.answered = now.times+1, r.answered
 	r.paused.set(one.key, now)
-	switch {
-	case (long || now.times > pausesAlone) && r.stepAside(one):
+	if (long || now.times > pausesAlone) && len(r.options.Retries) > 0 && r.aside(one, r.options.Retries[0]).outcome != Held {
+		r.count(Returned)
 		now.times = 1 // when it comes again, one more makes it a suspect
 		r.paused.set(one.key, now)
 		return true
-	case now.times > 1 && !long && len(r.suspects) < mostSuspects && r.kept() < mostBytes:
+	}
+	if now.times > 1 && !long && len(r.suspects) < mostSuspects && r.kept() < mostBytes {
 		r.suspects = append(r.suspects, one)
 		return true
 	}
@@ -644,21 +645,17 @@ func (r *run) suspicious(one result, why *pause) bool {
 // ownWait is for a request at which the primary asks for a long wait that is not for all. When others have been answered
 // since the last time, it is retried; else it steps aside, for as long as one can, and without an attempt.
 func (r *run) ownWait(one result, others bool) {
-	var out result
+	out, became := one, Returned
 	if last := len(r.options.Retries) - 1; others || last < 0 {
 		out = r.retry(one)
-	} else {
-		out = r.move(one, Retried, r.options.Retries[last], map[string]any{HeaderAttempt: int64(one.attempt - 1)})
+		r.track(out)
+		became = out.outcome
+	} else if out = r.aside(one, r.options.Retries[last]); out.outcome == Held {
+		became = Held
 	}
-	r.track(out)
-	switch {
-	case out.outcome == Held:
+	r.count(became)
+	if became == Held {
 		r.keep(out)
-		r.count(Held)
-	case others:
-		r.count(out.outcome)
-	default:
-		r.count(Returned)
 	}
 }
 
@@ -669,19 +666,12 @@ func (r *run) isLong(wait time.Duration) bool {
 	return wait > longestInHand || r.left == 0 || wait > 0 && bounded && time.Until(end) <= wait
 }
 
-// stepAside moves a request to the first retry queue, and counts no attempt. Given back, it would be the first of the queue
-// again, and when each run sends but this one, or the first ones all pause, they stall the rest for ever.
-func (r *run) stepAside(one result) bool {
-	if len(r.options.Retries) == 0 {
-		return false
-	}
-	out := r.move(one, Retried, r.options.Retries[0], map[string]any{HeaderAttempt: int64(one.attempt - 1)})
-	if out.err != nil {
-		return false
-	}
+// aside moves a request to a retry queue, and counts no attempt. Given back, it would be the first of the queue again, and
+// when each run sends but this one, or the first ones all pause, they stall the rest for ever.
+func (r *run) aside(one result, queue string) result {
+	out := r.move(one, Retried, queue, map[string]any{HeaderAttempt: int64(one.attempt - 1)})
 	r.track(out)
-	r.count(Returned)
-	return true
+	return out
 }
 
 func (r *run) giveBack(one result) {

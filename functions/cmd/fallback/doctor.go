@@ -1,7 +1,6 @@
 package main
 
 import (
-	"encoding/json"
 	"fmt"
 
 	"github.com/spf13/cobra"
@@ -44,10 +43,7 @@ broker refuses: that is up to four errors in the broker's log. No password is sh
 				}
 			})
 			if asJSON {
-				enc := json.NewEncoder(w.stdout)
-				enc.SetEscapeHTML(false)
-				enc.SetIndent("", "  ")
-				if err := enc.Encode(findings); err != nil {
+				if err := printJSON(w.stdout, findings); err != nil {
 					return err
 				}
 			}

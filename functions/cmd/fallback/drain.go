@@ -1,7 +1,6 @@
 package main
 
 import (
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -76,9 +75,7 @@ attempt. It needs a user that may read the queues and publish, such as fallback-
 
 func printReport(out io.Writer, r drain.Report, asJSON bool) error {
 	if asJSON {
-		enc := json.NewEncoder(out)
-		enc.SetIndent("", "  ")
-		return enc.Encode(r)
+		return printJSON(out, r)
 	}
 	_, err := fmt.Fprintf(out, "delivered %d  retried %d  parked %d  expired %d  returned %d  held %d  in %.1f s: %s\n",
 		r.Delivered, r.Retried, r.Parked, r.Expired, r.Returned, r.Held, r.Seconds, r.End)

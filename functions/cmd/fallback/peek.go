@@ -3,7 +3,6 @@ package main
 import (
 	"context"
 	"encoding/base64"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -66,9 +65,7 @@ may read the queue, such as fallback-drainer.`,
 				return err
 			}
 			if asJSON {
-				enc := json.NewEncoder(w.stdout)
-				enc.SetIndent("", "  ")
-				return enc.Encode(rows)
+				return printJSON(w.stdout, rows)
 			}
 			return printPeeked(w.stdout, rows, bodies)
 		},

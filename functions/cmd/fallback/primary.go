@@ -176,10 +176,7 @@ func (p *primary) tellArrivals(w http.ResponseWriter, _ *http.Request) {
 	got := append([]arrival{}, p.arrivals...) // none is [], not null
 	p.mu.Unlock()
 	w.Header().Set("Content-Type", "application/json")
-	enc := json.NewEncoder(w)
-	enc.SetEscapeHTML(false) // targets have an & in them
-	enc.SetIndent("", "  ")
-	_ = enc.Encode(got)
+	_ = printJSON(w, got)
 }
 
 // answer answers what is meant for an API.

@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -63,9 +62,7 @@ each refusal is an error in the broker's log.`,
 				return err
 			}
 			if asJSON {
-				enc := json.NewEncoder(w.stdout)
-				enc.SetIndent("", "  ")
-				return enc.Encode(rows)
+				return printJSON(w.stdout, rows)
 			}
 			return printQueues(w.stdout, rows)
 		},

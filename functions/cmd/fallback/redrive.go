@@ -3,7 +3,6 @@ package main
 import (
 	"bufio"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -151,9 +150,7 @@ func printOutcome(out io.Writer, verb string, o outcome, failed error, asJSON bo
 	}
 	var err error
 	if asJSON {
-		enc := json.NewEncoder(out)
-		enc.SetIndent("", "  ")
-		err = enc.Encode(o)
+		err = printJSON(out, o)
 	} else {
 		_, err = fmt.Fprintf(out, "%s %d; %d left on %s\n", verb, len(o.Done), o.Left, o.Queue)
 	}
