@@ -742,10 +742,15 @@ func TestNoOverlap(t *testing.T) {
 		first := make(chan Report)
 		go func() { first <- d.Once(context.Background(), Budget{Time: time.Minute}) }()
 		time.Sleep(30 * time.Second)
-		begin, probes := time.Now(), p.probes
+		probed := func() int {
+			p.mu.Lock()
+			defer p.mu.Unlock()
+			return p.probes
+		}
+		begin, probes := time.Now(), probed()
 		busy := Report{Waiting: -1, End: "another run is under way"}
-		if r := d.Once(context.Background(), Budget{Time: time.Minute}); r != busy || time.Since(begin) != 0 || p.probes != probes {
-			t.Errorf("beside another: got %+v after %s and %d probes", r, time.Since(begin), p.probes-probes)
+		if r := d.Once(context.Background(), Budget{Time: time.Minute}); r != busy || time.Since(begin) != 0 || probed() != probes {
+			t.Errorf("beside another: got %+v after %s and %d probes", r, time.Since(begin), probed()-probes)
 		}
 		if d.Close() {
 			t.Error("it was closed under a run")
