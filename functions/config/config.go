@@ -45,7 +45,7 @@ type Config struct {
 	ReplaySecret  Secret        `env:"FALLBACK_REPLAY_SECRET" about:"If set (whsec_...), replays are signed with it: Fallback-Signature."`
 	Schedule      string        `env:"FALLBACK_DRAIN_SCHEDULE, default=1m" about:"When the drain runs: an interval of at least 1s (1m), or a cron expression in UTC (0 3 * * *)."`
 	DrainAddr     string        `env:"FALLBACK_DRAIN_ADDR, default=:8081" about:"Where the drain's worker says whether it is well, and what it has done: /livez, /readyz and /metrics."`
-	Window        time.Duration `env:"FALLBACK_DRAIN_WINDOW, default=1h" about:"How long one run may take. A run that finds the primary down asks again until then."`
+	Window        time.Duration `env:"FALLBACK_DRAIN_WINDOW, default=1h" about:"How long one run of the worker or a function may take. One that finds the primary down asks again until then."`
 	DrainRate     float64       `env:"FALLBACK_DRAIN_RATE, default=0" about:"Replays a second, at most. 0 is no limit."`
 	Concurrency   int           `env:"FALLBACK_DRAIN_CONCURRENCY, default=8" about:"Replays in flight, at most. It begins with one, and goes back when the primary is in trouble."`
 	MaxAttempts   int           `env:"FALLBACK_MAX_ATTEMPTS, default=8" about:"Replays of a request that fails by itself (500, time-out) before it is parked."`

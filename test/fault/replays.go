@@ -147,6 +147,7 @@ func killBeforeAck(ctx context.Context, r *rig) error {
 			if err := r.nextReplay(ctx); err != nil { // a worker that is still connecting would only time out
 				return false, err
 			}
+			time.Sleep(r.within(2 * primaryTime)) // requests go in step with the polls, and none might ever be under way at one
 			o.proxy.set(blackHole)
 			_, before := r.ledger.progress()
 			time.Sleep(50*time.Millisecond + primaryTime)
