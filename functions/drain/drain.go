@@ -60,10 +60,12 @@ type Delivery interface {
 
 // Source is the queue.
 type Source interface {
-	// Waiting is how many requests are ready.
+	// Waiting is how many requests are ready. None are, and none under way, when it says so twice and nothing comes.
 	Waiting(ctx context.Context) (int, error)
 	// Left is the same when what was given back is counted again, or, earlier, when there are enough.
 	Left(ctx context.Context, enough int) (int, error)
+	// Quiet is for how long nothing at all has come from it.
+	Quiet() time.Duration
 	// Take begins to take requests, or changes how many may be in hand.
 	Take(ctx context.Context, ahead int) error
 	// Next waits for the next one.
@@ -169,8 +171,8 @@ const (
 	// one they are not sent again, so that those behind them have their turn.
 	mostHeld = 32
 	// mostBytes bounds the bodies in flight, if all are as large as the largest of the last ones; one alone may be larger.
-	// It is two of the largest that RabbitMQ takes.
-	mostBytes = 32 << 20
+	// One of the largest that RabbitMQ takes (16 MiB) is alone then.
+	mostBytes = 24 << 20
 	// idle is how long nothing may come before the queue is asked whether anything is left; longer where the source is far
 	// away. When something is left, it is asked each stillIdle.
 	idle, stillIdle = 25 * time.Millisecond, 200 * time.Millisecond

@@ -207,7 +207,7 @@ func (r *run) consume() (why *pause) {
 	}
 	arrivals, lost, stop := r.feed()
 	results := make(chan result)
-	over, last := r.window.Done(), time.Now()
+	over, last, foundEmpty := r.window.Done(), time.Now(), time.Time{}
 	lull := max(idle, last.Sub(begin)) // a delivery is under way for about half as long as it took to begin
 	quiet := time.NewTicker(lull)
 	defer quiet.Stop()
@@ -255,17 +255,21 @@ func (r *run) consume() (why *pause) {
 			}
 			why.lost = true
 		case <-quiet.C:
-			if inFlight > 0 || stopping || in == nil || time.Since(last) < lull {
+			if inFlight > 0 || stopping || in == nil || min(time.Since(last), r.source.Quiet()) < lull {
 				continue
 			}
+			asked := time.Now() // the answer may be long behind a large message
 			waiting, err := r.source.Waiting(r.window)
 			quiet.Reset(stillIdle)
 			switch {
 			case err != nil && r.window.Err() == nil:
 				halt(&pause{reason: err.Error(), lost: true})
+			case waiting == 0 && !foundEmpty.After(last): // something may be under way
+				foundEmpty = asked
+				quiet.Reset(lull)
 			case waiting == 0:
 				halt(nil)
-			case time.Since(last) > stuckAfter:
+			case asked.Sub(last) > stuckAfter:
 				halt(&pause{reason: "requests wait on the queue, and none comes"})
 			}
 		case <-over:

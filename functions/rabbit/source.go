@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"math"
 	"sync"
 	"time"
 
@@ -29,7 +30,8 @@ type SourceOptions struct {
 //
 // It has two connections, since a broker under an alarm stops reading those that publish, and with them their acks: one
 // to take, made by [Source.Take], and one to move, made when it is needed. Both are made anew when they are lost; what was
-// in hand then comes again, to whoever takes it. Methods are for one goroutine at a time, but for Next, which may be
+// in hand then comes again, to whoever takes it. A call ends the connection when the broker has been silent for three seconds,
+// or has not answered for a minute: till then, the answer may be behind large messages on a slow line. Methods are for one goroutine at a time, but for Next, which may be
 // called beside Take, and for those of deliveries.
 type Source struct {
 	options SourceOptions
@@ -52,9 +54,14 @@ type Source struct {
 	lost       bool            // the connection or the consumer is gone, and nothing more will come
 }
 
-// mostReadyBytes bounds the bodies of messages that have come and that Next has not returned; one alone may be larger.
-// The broker knows no such bound: it sends as many messages as may be in hand, whatever their size.
-const mostReadyBytes = 32 << 20
+const (
+	// mostReadyBytes bounds the bodies of messages that have come and that Next has not returned; one alone may be larger.
+	// The broker knows no such bound: it sends as many messages as may be in hand, whatever their size.
+	mostReadyBytes = 24 << 20
+	// longestAnswer bounds the wait for an answer of the broker that is behind the bodies of messages on a slow line. Where
+	// nothing comes at all, dialTimeout does.
+	longestAnswer = time.Minute
+)
 
 // NewSource returns a Source that has not connected yet.
 func NewSource(o SourceOptions) *Source {
@@ -64,7 +71,9 @@ func NewSource(o SourceOptions) *Source {
 	}
 }
 
-// Waiting is how many messages are ready on the queue. The error wraps a [Failure].
+// Waiting is how many messages are ready on the queue. The error wraps a [Failure]. While messages are taken, those that
+// the broker had sent before it answered have come when Waiting returns, but what it was about to send may be neither ready
+// nor here: there is nothing more when two answers in a row say 0, and nothing has come.
 func (s *Source) Waiting(ctx context.Context) (int, error) {
 	kept := s.conn
 	waiting, err := s.waiting(ctx)
@@ -82,12 +91,25 @@ func (s *Source) waiting(ctx context.Context) (int, error) {
 	}
 	defer s.bound(ctx)()
 	var waiting int
-	err := ask(s.conn, func(ch *amqp.Channel) error {
+	question := func(ch *amqp.Channel) error {
 		q, err := ch.QueueDeclarePassive(s.options.Queue, true, false, false, false, nil)
 		waiting = q.Messages
 		return err
-	})
+	}
+	if s.taking { // on another channel, the answer could overtake a message
+		err := question(s.channel)
+		return waiting, s.failure(err)
+	}
+	err := ask(s.conn, question)
 	return waiting, s.failure(err)
+}
+
+// Quiet is for how long the broker has sent nothing. A large message is long under way on a slow line.
+func (s *Source) Quiet() time.Duration {
+	if s.wire == nil {
+		return math.MaxInt64
+	}
+	return s.wire.silence()
 }
 
 // Left is Waiting, when what has just been given back is counted again: the broker does that a moment later, and what it
@@ -287,10 +309,22 @@ func (s *Source) connect(ctx context.Context) error {
 	return nil
 }
 
-// bound ends the connection when ctx ends, or a call to the broker has taken too long, unless it is released before.
+// bound ends the connection when ctx ends, or the broker takes too long to answer, unless it is released before. As long as
+// something comes, the answer may be behind that.
 func (s *Source) bound(ctx context.Context) (release func()) {
-	ctx, cancel := context.WithTimeout(ctx, dialTimeout)
+	ctx, cancel := context.WithTimeout(ctx, longestAnswer)
 	stop := closeWith(ctx, s.wire)
+	w, begin := s.wire, time.Now()
+	go func() {
+		for ctx.Err() == nil {
+			left := dialTimeout - min(time.Since(begin), w.silence())
+			if left <= 0 {
+				cancel()
+				return
+			}
+			sleep(ctx, left)
+		}
+	}()
 	return func() {
 		stop()
 		cancel()

@@ -29,7 +29,7 @@ type bundle struct {
 }
 
 func newBundle(t *testing.T) *bundle {
-	b := &bundle{t: t, project: fmt.Sprintf("fallback-test-%d-%s", os.Getpid(), strings.ToLower(t.Name())), ports: map[string]string{}}
+	b := &bundle{t: t, project: fmt.Sprintf("fallback-test-%d-%s", os.Getpid(), strings.ReplaceAll(strings.ToLower(t.Name()), "/", "-")), ports: map[string]string{}}
 	for _, variable := range os.Environ() {
 		// A developer's settings, and those of the make that runs the tests, have no say.
 		if !slices.ContainsFunc([]string{"FALLBACK_", "COMPOSE_", "MAKE", "MFLAGS"}, func(p string) bool { return strings.HasPrefix(variable, p) }) {
@@ -110,14 +110,19 @@ type composeConfig struct {
 	}
 }
 
+func (b *bundle) config() (config composeConfig) {
+	b.t.Helper()
+	if err := json.Unmarshal([]byte(b.must("--profile", "demo", "config", "--format", "json")), &config); err != nil {
+		b.t.Fatal(err)
+	}
+	return config
+}
+
 func TestBundleConfig(t *testing.T) {
 	t.Parallel()
 	b := newBundle(t)
 	b.env = append(b.env, "AMQP_SERVER_URL=amqp://function:secret@elsewhere/")
-	var config composeConfig
-	if err := json.Unmarshal([]byte(b.must("--profile", "demo", "config", "--format", "json")), &config); err != nil {
-		t.Fatal(err)
-	}
+	config := b.config()
 	published := map[int]bool{}
 	for name, service := range config.Services {
 		if service.HealthCheck == nil {

@@ -41,7 +41,9 @@ func TestWorker(t *testing.T) {
 		{"once", workerOnce},
 		{"ended while the primary hangs", workerHangs},
 		{"killed between answer and ack", workerKilled},
-		{"with large bodies", workerLargeBodies},
+		{"with large bodies", func(t *testing.T, p program) { workerLargeBodies(t, p, 40, 8<<20) }},
+		{"with the largest bodies", func(t *testing.T, p program) { workerLargeBodies(t, p, 20, 15<<20) }}, // RabbitMQ takes 16 MiB
+		{"behind a slow line", workerSlowLine},
 	} {
 		t.Run(row.name, func(t *testing.T) {
 			t.Parallel()
@@ -196,7 +198,7 @@ func workerHangs(t *testing.T, fallback program) {
 func workerKilled(t *testing.T, fallback program) {
 	vhost := broker.VHost(t)
 	server := vhost.Serve(t, nil)
-	gate := newGate(t, vhost.AMQP)
+	gate := newGate(t, vhost.AMQP, 0)
 	primary := harness.NewPrimary(t, func(r harness.Received) harness.Answer {
 		if string(r.Body) == "5" {
 			gate.shut.Store(true) // the ack will not get through
@@ -230,22 +232,23 @@ func workerKilled(t *testing.T, fallback program) {
 	}
 }
 
-// gate is a way to an address that can be shut for what goes there; what comes from there still comes.
+// gate is a way to an address that can be shut for what goes there, and slow for what comes from there.
 type gate struct {
 	addr string
 	shut atomic.Bool
+	rate int64 // bytes a second that come from there; 0 is as many as may
 
 	mu    sync.Mutex // guards conns
 	conns []net.Conn
 }
 
-func newGate(t *testing.T, target string) *gate {
+func newGate(t *testing.T, target string, rate int64) *gate {
 	t.Helper()
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
-	g := &gate{addr: ln.Addr().String()}
+	g := &gate{addr: ln.Addr().String(), rate: rate}
 	t.Cleanup(func() { ln.Close(); g.close() })
 	go func() {
 		for {
@@ -261,7 +264,14 @@ func newGate(t *testing.T, target string) *gate {
 			g.mu.Lock()
 			g.conns = append(g.conns, client, server)
 			g.mu.Unlock()
-			go func() { _, _ = io.Copy(client, server) }()
+			go func() {
+				_, _ = io.Copy(writeFunc(func(p []byte) (int, error) {
+					if g.rate > 0 {
+						time.Sleep(time.Duration(len(p)) * time.Second / time.Duration(g.rate))
+					}
+					return client.Write(p)
+				}), server)
+			}()
 			go func() { _, _ = io.Copy(writeFunc(func(p []byte) (int, error) { return g.pass(server, p) }), client) }()
 		}
 	}()
@@ -288,11 +298,43 @@ func (g *gate) close() {
 	}
 }
 
-// workerLargeBodies holds that the worker fits into its container (128 MiB in docker-compose.yml), however large the bodies
-// and however many may be in flight.
-func workerLargeBodies(t *testing.T, fallback program) {
+// workerSlowLine holds that bodies which are long under way from the broker arrive, and arrive once: while they come, the queue
+// is not empty, and the broker not dead.
+func workerSlowLine(t *testing.T, fallback program) {
+	const n, size, rate = 3, 2 << 20, 512 << 10 // four seconds each
+	vhost := broker.VHost(t)
+	channel := vhost.Channel(t, topology.Admin)
+	if err := channel.Confirm(false); err != nil {
+		t.Fatal(err)
+	}
+	for i := range n {
+		confirm, err := channel.PublishWithDeferredConfirm("", topology.DefaultQueue, true, false, amqp.Publishing{DeliveryMode: amqp.Persistent, Body: bytes.Repeat([]byte{byte('0' + i)}, size)})
+		if err != nil {
+			t.Fatal(err)
+		}
+		waitConfirm(t, confirm)
+	}
+	primary := harness.NewPrimary(t, nil)
+	gate := newGate(t, vhost.AMQP, rate)
+	w := fallback.drain(t, harness.Settings{
+		"AMQP_SERVER_URL": strings.Replace(vhost.URL(topology.Drainer), vhost.AMQP, gate.addr, 1), "FALLBACK_TARGET_URL": primary.URL, "FALLBACK_DRAIN_SCHEDULE": "1s",
+	})
+	begin := time.Now()
+	harness.Eventually(t, 90*time.Second, "all of them to arrive", func() bool { return len(primary.Got()) >= n })
+	t.Logf("%d bodies of %d MiB in %s; the line takes %d s for them", n, size>>20, time.Since(begin).Round(time.Millisecond), n*size/rate)
+	if got := len(primary.Got()); got != n {
+		t.Errorf("%d came, want %d", got, n)
+	}
+	if log := w.log.String(); strings.Contains(log, `"WARN"`) {
+		t.Error("the worker warns")
+	}
+}
+
+// workerLargeBodies holds that the worker fits into its container, however large the bodies and however many may be in
+// flight.
+func workerLargeBodies(t *testing.T, fallback program, n, size int) {
+	container := newBundle(t).config().Services["drain"]
 	vhost := ownBroker(t).VHost(t) // what waits here is nearly all that a broker may have in memory
-	const n, size = 40, 8 << 20
 	channel := vhost.Channel(t, topology.Admin)
 	if err := channel.Confirm(false); err != nil {
 		t.Fatal(err)
@@ -312,7 +354,7 @@ func workerLargeBodies(t *testing.T, fallback program) {
 		if n, _ := r.Body.Read(first); n == 0 {
 			return // the probe
 		}
-		if rest, err := io.Copy(io.Discard, r.Body); err != nil || rest != size-1 {
+		if rest, err := io.Copy(io.Discard, r.Body); err != nil || rest != int64(size-1) {
 			return
 		}
 		time.Sleep(100 * time.Millisecond)
@@ -323,7 +365,7 @@ func workerLargeBodies(t *testing.T, fallback program) {
 	t.Cleanup(primary.Close)
 	w := fallback.drain(t, harness.Settings{
 		"AMQP_SERVER_URL": vhost.URL(topology.Drainer), "FALLBACK_TARGET_URL": primary.URL, "FALLBACK_DRAIN_SCHEDULE": "1s",
-		"FALLBACK_DRAIN_CONCURRENCY": "32", "GOMEMLIMIT": "100MiB",
+		"FALLBACK_DRAIN_CONCURRENCY": "32", "GOMEMLIMIT": *container.Environment["GOMEMLIMIT"],
 	})
 	begin := time.Now()
 	harness.Eventually(t, 60*time.Second, "all of them to arrive", func() bool {
@@ -336,14 +378,15 @@ func workerLargeBodies(t *testing.T, fallback program) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	var peak int
+	var peak int64 // KiB
 	if _, rest, ok := strings.Cut(string(status), "VmHWM:"); !ok {
 		t.Fatal("no VmHWM in /proc")
 	} else if _, err := fmt.Sscan(rest, &peak); err != nil {
 		t.Fatal(err)
 	}
-	if peak >>= 10; peak > 120 {
-		t.Errorf("the worker's peak is %d MiB, its container has 128", peak)
+	peak >>= 10
+	if most := container.MemLimit >> 20; peak > most-8 {
+		t.Errorf("the worker's peak is %d MiB, its container has %d", peak, most)
 	}
 	mu.Lock()
 	defer mu.Unlock()
