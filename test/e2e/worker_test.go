@@ -42,7 +42,7 @@ func TestWorker(t *testing.T) {
 		{"ended while the primary hangs", workerHangs},
 		{"killed between answer and ack", workerKilled},
 		{"with large bodies", func(t *testing.T, p program) { workerLargeBodies(t, p, 40, 8<<20) }},
-		{"with the largest bodies", func(t *testing.T, p program) { workerLargeBodies(t, p, 20, 15<<20) }}, // RabbitMQ takes 16 MiB
+		{"with the largest bodies", func(t *testing.T, p program) { workerLargeBodies(t, p, 10, 15<<20) }}, // RabbitMQ takes 16 MiB
 		{"behind a slow line", workerSlowLine},
 	} {
 		t.Run(row.name, func(t *testing.T) {
