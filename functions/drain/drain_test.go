@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strconv"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -844,16 +845,18 @@ func TestUnderWay(t *testing.T) {
 	t.Parallel()
 	for _, row := range []struct {
 		name string
-		line line
+		line *line
 	}{
-		{"on a slow line", line{takes: time.Minute, busy: true}},
-		{"about to be sent", line{takes: 2*idle - time.Millisecond}},
+		{"on a slow line", &line{takes: time.Minute, busyFor: time.Minute}},
+		{"about to be sent", &line{takes: 2*idle - time.Millisecond}},
+		{"the answer is behind it", &line{takes: time.Second, behind: true}},
+		{"the answer is behind it, and more wait", &line{takes: 16 * time.Second, busyFor: 11 * time.Second, behind: true, honest: true}},
 	} {
 		t.Run(row.name, func(t *testing.T) {
 			t.Parallel()
 			synctest.Test(t, func(t *testing.T) {
 				row.line.memory = newMemory(5)
-				r := New(options(), &row.line, &primary{}).Once(context.Background(), Budget{Time: 10 * time.Minute})
+				r := New(options(), row.line, &primary{}).Once(context.Background(), Budget{Time: 10 * time.Minute})
 				if r.Delivered != 5 || r.Pauses != 0 || row.line.taken != 5 {
 					t.Errorf("got %+v, %d deliveries", r, row.line.taken)
 				}
@@ -862,32 +865,47 @@ func TestUnderWay(t *testing.T) {
 	}
 }
 
-// line is a queue with all its messages under way.
+// line is a queue with its messages under way.
 type line struct {
 	*memory
-	takes time.Duration // for each
-	busy  bool          // bytes of it come all the time
+	takes   time.Duration // for each
+	busyFor time.Duration // bytes of it come all the time until then
+	behind  bool          // an answer waits for the message to have come, but for the first
+	honest  bool          // says how many more are ready, and not that none is
+
+	sent atomic.Pointer[time.Time] // when the one that is under way was
 }
 
 func (l *line) Next(ctx context.Context) (Delivery, error) {
 	d, err := l.memory.Next(ctx)
+	if err != nil {
+		return nil, err
+	}
+	now := time.Now()
+	l.sent.Store(&now)
 	time.Sleep(l.takes)
-	return d, err
+	l.sent.Store(nil)
+	return d, nil
 }
 
 func (l *line) Waiting(ctx context.Context) (int, error) {
 	l.mu.Lock()
-	defer l.mu.Unlock()
-	if l.memory.taking {
-		return 0, nil
+	taking, ready := l.memory.taking, len(l.ready)
+	l.mu.Unlock()
+	if !taking {
+		return ready, nil
 	}
-	return len(l.ready), nil
+	if at := l.sent.Load(); at != nil && l.behind && time.Since(*at) > idle {
+		time.Sleep(time.Until(at.Add(l.takes)))
+	}
+	if l.honest {
+		return ready, nil
+	}
+	return 0, nil
 }
 
 func (l *line) Quiet() time.Duration {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if l.busy && l.inHand > 0 {
+	if at := l.sent.Load(); at != nil && time.Since(*at) < l.busyFor {
 		return 0
 	}
 	return time.Hour

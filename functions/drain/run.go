@@ -198,6 +198,14 @@ func (m move) isOf(d Delivery) bool {
 // stuckAfter is how long nothing may come while something waits.
 const stuckAfter = 10 * time.Second
 
+// findings are the source's answers about what is ready on the queue, since something last came. A request may be under way,
+// and the answer behind it: what follows from them holds when nothing comes for a moment more.
+type findings struct {
+	since time.Time
+	empty int  // how many in a row say that nothing is; the broker may have been about to send it at the first
+	stuck bool // something has been for too long
+}
+
 // consume takes requests and settles them until the queue is empty or the run is over (nil), or it must pause. When it
 // returns, nothing is in flight.
 func (r *run) consume() (why *pause) {
@@ -207,8 +215,9 @@ func (r *run) consume() (why *pause) {
 	}
 	arrivals, lost, stop := r.feed()
 	results := make(chan result)
-	over, last, foundEmpty := r.window.Done(), time.Now(), time.Time{}
+	over, last := r.window.Done(), time.Now()
 	lull := max(idle, last.Sub(begin)) // a delivery is under way for about half as long as it took to begin
+	var found findings
 	quiet := time.NewTicker(lull)
 	defer quiet.Stop()
 	var returning []result
@@ -255,22 +264,30 @@ func (r *run) consume() (why *pause) {
 			}
 			why.lost = true
 		case <-quiet.C:
-			if inFlight > 0 || stopping || in == nil || min(time.Since(last), r.source.Quiet()) < lull {
+			if inFlight > 0 || stopping || in == nil || time.Since(last) < lull || r.source.Quiet() < min(lull, stillIdle) {
 				continue
 			}
-			asked := time.Now() // the answer may be long behind a large message
+			if !found.since.Equal(last) {
+				found = findings{since: last}
+			}
+			if found.empty == 2 {
+				halt(nil)
+				continue
+			} else if found.stuck {
+				halt(&pause{reason: "requests wait on the queue, and none comes"})
+				continue
+			}
+			asked := time.Now()
 			waiting, err := r.source.Waiting(r.window)
-			quiet.Reset(stillIdle)
 			switch {
 			case err != nil && r.window.Err() == nil:
 				halt(&pause{reason: err.Error(), lost: true})
-			case waiting == 0 && !foundEmpty.After(last): // something may be under way
-				foundEmpty = asked
-				quiet.Reset(lull)
 			case waiting == 0:
-				halt(nil)
-			case asked.Sub(last) > stuckAfter:
-				halt(&pause{reason: "requests wait on the queue, and none comes"})
+				found.empty++
+				quiet.Reset(lull)
+			default:
+				found.empty, found.stuck = 0, asked.Sub(last) > stuckAfter
+				quiet.Reset(stillIdle)
 			}
 		case <-over:
 			stopping, over = true, nil

@@ -31,7 +31,7 @@ type SourceOptions struct {
 // It has two connections, since a broker under an alarm stops reading those that publish, and with them their acks: one
 // to take, made by [Source.Take], and one to move, made when it is needed. Both are made anew when they are lost; what was
 // in hand then comes again, to whoever takes it. A call ends the connection when the broker has been silent for three seconds,
-// or has not answered for a minute: till then, the answer may be behind large messages on a slow line. Methods are for one goroutine at a time, but for Next, which may be
+// or has not answered for five minutes: till then, the answer may be behind large messages on a slow line. Methods are for one goroutine at a time, but for Next, which may be
 // called beside Take, and for those of deliveries.
 type Source struct {
 	options SourceOptions
@@ -60,7 +60,7 @@ const (
 	mostReadyBytes = 24 << 20
 	// longestAnswer bounds the wait for an answer of the broker that is behind the bodies of messages on a slow line. Where
 	// nothing comes at all, dialTimeout does.
-	longestAnswer = time.Minute
+	longestAnswer = 5 * time.Minute
 )
 
 // NewSource returns a Source that has not connected yet.

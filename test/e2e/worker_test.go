@@ -299,7 +299,7 @@ func (g *gate) close() {
 }
 
 // workerSlowLine holds that bodies which are long under way from the broker arrive, and arrive once: while they come, the queue
-// is not empty, and the broker not dead.
+// is not empty, and the broker not dead. An operator's command waits for them, too.
 func workerSlowLine(t *testing.T, fallback program) {
 	const n, size, rate = 3, 2 << 20, 512 << 10 // four seconds each
 	vhost := broker.VHost(t)
@@ -316,9 +316,13 @@ func workerSlowLine(t *testing.T, fallback program) {
 	}
 	primary := harness.NewPrimary(t, nil)
 	gate := newGate(t, vhost.AMQP, rate)
-	w := fallback.drain(t, harness.Settings{
-		"AMQP_SERVER_URL": strings.Replace(vhost.URL(topology.Drainer), vhost.AMQP, gate.addr, 1), "FALLBACK_TARGET_URL": primary.URL, "FALLBACK_DRAIN_SCHEDULE": "1s",
-	})
+	url := strings.Replace(vhost.URL(topology.Drainer), vhost.AMQP, gate.addr, 1)
+	var seen []json.RawMessage
+	o := fallback.run(t, harness.Settings{"AMQP_SERVER_URL": url}, "peek", "--json")
+	if err := json.Unmarshal([]byte(o.stdout), &seen); err != nil || len(seen) != n {
+		t.Errorf("peek shows %d: %v %s", len(seen), err, o.stderr)
+	}
+	w := fallback.drain(t, harness.Settings{"AMQP_SERVER_URL": url, "FALLBACK_TARGET_URL": primary.URL, "FALLBACK_DRAIN_SCHEDULE": "1s"})
 	begin := time.Now()
 	harness.Eventually(t, 90*time.Second, "all of them to arrive", func() bool { return len(primary.Got()) >= n })
 	t.Logf("%d bodies of %d MiB in %s; the line takes %d s for them", n, size>>20, time.Since(begin).Round(time.Millisecond), n*size/rate)

@@ -18,8 +18,12 @@ import (
 	"fallback/functions/telemetry"
 )
 
-// quiet is how long nothing may come before a queue counts as read to its end.
-const quiet = 2 * time.Second
+const (
+	// quiet is how long nothing may come before a queue counts as read to its end.
+	quiet = 2 * time.Second
+	// longestUnderWay bounds how long one message is waited for while something comes.
+	longestUnderWay = 5 * time.Minute
+)
 
 // mostInHand bounds how many messages a command keeps in hand: those that it passes over stay so until it ends, since
 // they would come again at once. The broker pays 5 kB for each: of 65,535, which is all that AMQP's 16 bits can say, one of
@@ -47,9 +51,7 @@ func each(ctx context.Context, s *rabbit.Source, most int, visit func(*rabbit.De
 		return nil, err
 	}
 	for range waiting { // and not what comes meanwhile, nor what comes again
-		timed, cancel := context.WithTimeout(ctx, quiet)
-		d, err := s.Next(timed)
-		cancel()
+		d, err := nextSoon(ctx, s)
 		if err != nil {
 			if ctx.Err() == nil && errors.Is(err, context.DeadlineExceeded) {
 				err = nil
@@ -66,6 +68,19 @@ func each(ctx context.Context, s *rabbit.Source, most int, visit func(*rabbit.De
 		}
 	}
 	return kept, nil
+}
+
+// nextSoon is the next message, or context.DeadlineExceeded when none comes and nothing of one.
+func nextSoon(ctx context.Context, s *rabbit.Source) (d *rabbit.Delivery, err error) {
+	for begin := time.Now(); time.Since(begin) < longestUnderWay; {
+		timed, cancel := context.WithTimeout(ctx, quiet)
+		d, err = s.Next(timed)
+		cancel()
+		if !errors.Is(err, context.DeadlineExceeded) || ctx.Err() != nil || s.Quiet() >= quiet {
+			break
+		}
+	}
+	return d, err
 }
 
 // giveBack returns what was kept, in its order.
