@@ -111,10 +111,12 @@ func (r *rig) within(most time.Duration) time.Duration {
 	return time.Duration(r.rand.Int64N(int64(most)))
 }
 
-// killWorker kills the worker at any moment at which it replays, and leaves it killed.
+// killWorker kills the worker at any moment, and leaves it killed. It goes on until it has met a replay under way, of which
+// the primary gets a copy afterwards: a worker that shares the work may well be without any.
 func killWorker(ctx context.Context, r *rig) error {
 	w := r.outlet.workers[0]
-	for i := range r.strikes {
+	before := r.ledger.audit().Duplicated
+	for i := 0; i < r.strikes || i < 5*r.strikes && r.ledger.audit().Duplicated == before; i++ {
 		if i > 0 {
 			if err := w.start(); err != nil {
 				return err
