@@ -206,6 +206,31 @@ type findings struct {
 	stuck bool // something has been for too long
 }
 
+// look asks the source, unless what it has said before decides: whether the consume ends, as it must with a pause, and when to
+// look again.
+func (r *run) look(found *findings, last time.Time) (ends bool, p *pause, next time.Duration) {
+	if !found.since.Equal(last) {
+		*found = findings{since: last}
+	}
+	switch {
+	case found.empty == 2:
+		return true, nil, 0
+	case found.stuck:
+		return true, &pause{reason: "requests wait on the queue, and none comes"}, 0
+	}
+	asked := time.Now()
+	waiting, err := r.source.Waiting(r.window)
+	switch {
+	case err != nil && r.window.Err() == nil:
+		return true, &pause{reason: err.Error(), lost: true}, 0
+	case waiting == 0:
+		found.empty++
+		return false, nil, idle
+	}
+	found.empty, found.stuck = 0, asked.Sub(last) > stuckAfter
+	return false, nil, stillIdle
+}
+
 // consume takes requests and settles them until the queue is empty or the run is over (nil), or it must pause. When it
 // returns, nothing is in flight.
 func (r *run) consume() (why *pause) {
@@ -267,28 +292,11 @@ func (r *run) consume() (why *pause) {
 			if inFlight > 0 || stopping || in == nil || time.Since(last) < lull || r.source.Quiet() < min(lull, stillIdle) {
 				continue
 			}
-			if !found.since.Equal(last) {
-				found = findings{since: last}
+			ends, p, next := r.look(&found, last)
+			if ends {
+				halt(p)
 			}
-			if found.empty == 2 {
-				halt(nil)
-				continue
-			} else if found.stuck {
-				halt(&pause{reason: "requests wait on the queue, and none comes"})
-				continue
-			}
-			asked := time.Now()
-			waiting, err := r.source.Waiting(r.window)
-			switch {
-			case err != nil && r.window.Err() == nil:
-				halt(&pause{reason: err.Error(), lost: true})
-			case waiting == 0:
-				found.empty++
-				quiet.Reset(lull)
-			default:
-				found.empty, found.stuck = 0, asked.Sub(last) > stuckAfter
-				quiet.Reset(stillIdle)
-			}
+			quiet.Reset(max(next, lull))
 		case <-over:
 			stopping, over = true, nil
 		}

@@ -30,9 +30,9 @@ type SourceOptions struct {
 //
 // It has two connections, since a broker under an alarm stops reading those that publish, and with them their acks: one
 // to take, made by [Source.Take], and one to move, made when it is needed. Both are made anew when they are lost; what was
-// in hand then comes again, to whoever takes it. A call ends the connection when the broker has been silent for three seconds,
-// or has not answered for five minutes: till then, the answer may be behind large messages on a slow line. Methods are for one goroutine at a time, but for Next, which may be
-// called beside Take, and for those of deliveries.
+// in hand then comes again, to whoever takes it. A call ends the connection when the broker has been silent for three
+// seconds, or has not answered for five minutes: till then, the answer may be behind large messages on a slow line. Methods
+// are for one goroutine at a time, but for Next, which may be called beside Take, and for those of deliveries.
 type Source struct {
 	options SourceOptions
 	mover   *Publisher

@@ -298,22 +298,29 @@ func (g *gate) close() {
 	}
 }
 
-// workerSlowLine holds that bodies which are long under way from the broker arrive, and arrive once: while they come, the queue
-// is not empty, and the broker not dead. An operator's command waits for them, too.
-func workerSlowLine(t *testing.T, fallback program) {
-	const n, size, rate = 3, 2 << 20, 512 << 10 // four seconds each
-	vhost := broker.VHost(t)
+// publishBodies puts n messages of size bytes on the queue; each is filled with its number.
+func publishBodies(t *testing.T, vhost *harness.VHost, n, size int) {
+	t.Helper()
 	channel := vhost.Channel(t, topology.Admin)
 	if err := channel.Confirm(false); err != nil {
 		t.Fatal(err)
 	}
 	for i := range n {
-		confirm, err := channel.PublishWithDeferredConfirm("", topology.DefaultQueue, true, false, amqp.Publishing{DeliveryMode: amqp.Persistent, Body: bytes.Repeat([]byte{byte('0' + i)}, size)})
+		body := bytes.Repeat([]byte{byte(i)}, size)
+		confirm, err := channel.PublishWithDeferredConfirm("", topology.DefaultQueue, true, false, amqp.Publishing{DeliveryMode: amqp.Persistent, Body: body})
 		if err != nil {
-			t.Fatal(err)
+			t.Fatalf("number %d: %v", i, err)
 		}
 		waitConfirm(t, confirm)
 	}
+}
+
+// workerSlowLine holds that bodies which are long under way from the broker arrive, and arrive once: while they come, the queue
+// is not empty, and the broker not dead. An operator's command waits for them, too.
+func workerSlowLine(t *testing.T, fallback program) {
+	const n, size, rate = 3, 2 << 20, 512 << 10 // four seconds each
+	vhost := broker.VHost(t)
+	publishBodies(t, vhost, n, size)
 	primary := harness.NewPrimary(t, nil)
 	gate := newGate(t, vhost.AMQP, rate)
 	url := strings.Replace(vhost.URL(topology.Drainer), vhost.AMQP, gate.addr, 1)
@@ -339,18 +346,7 @@ func workerSlowLine(t *testing.T, fallback program) {
 func workerLargeBodies(t *testing.T, fallback program, n, size int) {
 	container := newBundle(t).config().Services["drain"]
 	vhost := ownBroker(t).VHost(t) // what waits here is nearly all that a broker may have in memory
-	channel := vhost.Channel(t, topology.Admin)
-	if err := channel.Confirm(false); err != nil {
-		t.Fatal(err)
-	}
-	for i := range n {
-		body := bytes.Repeat([]byte{byte(i)}, size)
-		confirm, err := channel.PublishWithDeferredConfirm("", topology.DefaultQueue, true, false, amqp.Publishing{DeliveryMode: amqp.Persistent, Body: body})
-		if err != nil {
-			t.Fatalf("number %d: %v", i, err)
-		}
-		waitConfirm(t, confirm)
-	}
+	publishBodies(t, vhost, n, size)
 	var mu sync.Mutex // guards the next
 	got := map[byte]int{}
 	primary := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
