@@ -12,7 +12,7 @@ readonly compose=("$@")
 readonly demo=("$@" --profile demo)
 # The story's own request, told from all others by it, also when a story was broken off.
 readonly target='/orders?source=make-up'
-readonly start_wait=180 seen_wait=20 delivered_wait=30
+readonly start_wait=600 seen_wait=60 delivered_wait=60
 
 say() { printf '\n%s\n' "$@"; }
 # die also stops the story's drain, which delivers to the small primary.
