@@ -28,6 +28,7 @@ type functionResult struct {
 	ColdMS    float64 `json:"cold_ms"`
 	WarmTrips int64   `json:"warm_round_trips"`
 	WarmMS    float64 `json:"warm_ms"`
+	EndMS     float64 `json:"end_ms,omitempty"` // from being told to end until it has, the longest
 }
 
 func functionExec() string {
@@ -79,7 +80,7 @@ func (w *world) deployed(program string, starts int, event string, start func(am
 	}
 	return &functionResult{
 		ExecMB: float64(info.Size()) / 1e6, ReadyMS: spread(t.ready).median, TripMS: trip,
-		ColdTrips: t.coldTrips, ColdMS: spread(t.cold).median, WarmTrips: t.warmTrips, WarmMS: spread(t.warm).median,
+		ColdTrips: t.coldTrips, ColdMS: spread(t.cold).median, WarmTrips: t.warmTrips, WarmMS: spread(t.warm).median, EndMS: t.end,
 	}, nil
 }
 
@@ -87,11 +88,16 @@ func (w *world) deployed(program string, starts int, event string, start func(am
 type functionTimes struct {
 	ready, cold, warm    []float64
 	coldTrips, warmTrips int64 // the most
+	end                  float64
 }
 
 // calls calls one process ten times, and ends it.
 func (t *functionTimes) calls(f deployed, event string, far *harness.Distance) (err error) {
-	defer func() { err = errors.Join(err, f.Close()) }()
+	defer func() {
+		told := time.Now()
+		err = errors.Join(err, f.Close())
+		t.end = max(t.end, ms(time.Since(told)))
+	}()
 	t.ready = append(t.ready, ms(f.Ready()))
 	for i := range 10 {
 		before, start := far.RoundTrips(), time.Now()

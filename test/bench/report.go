@@ -175,6 +175,9 @@ func (r *results) summaryTable(b *bytes.Buffer) {
 		row(b, fmt.Sprintf("function: a cold call, round trips of %s to the broker", roundTrip), fmt.Sprintf("%d (%.0f ms)", f.ColdTrips, f.ColdMS), "8")
 		row(b, fmt.Sprintf("function: a warm call, ms beyond its %d round trip (%.1f ms to an echo)", f.WarmTrips, f.TripMS), fmt.Sprintf("%.1f", f.WarmMS-f.TripMS), "2")
 	}
+	if f := r.Lambda; f != nil && f.EndMS > 0 {
+		row(b, "Lambda: SIGTERM to the end, the longest, ms", fmt.Sprintf("%.0f", f.EndMS), "500")
+	}
 	s := r.Soak
 	if s == nil {
 		return
