@@ -62,6 +62,7 @@ var modules = map[string][]string{
 	"golang.org/x/time":                                        {"functions/httpapi", "functions/drain", "functions/cmd/fallback"},
 	"golang.org/x/sync":                                        {"functions/rabbit"},
 	"golang.org/x/term":                                        {"functions/telemetry", "functions/cmd/fallback"},
+	"golang.org/x/sys":                                         {"test"},
 	"github.com/schollz/progressbar/v3":                        {"functions/cmd/fallback"},
 	"golang.org/x/crypto/x509roots/fallback":                   {"functions/cmd/fallback", "functions/cmd/lambda", "packages/fallback"},
 	"github.com/aws/aws-lambda-go":                             {"functions/awslambda"},

@@ -354,8 +354,9 @@ func TestBrokerSaysNothing(t *testing.T) {
 	found, failed := examine(t, map[string]string{
 		"AMQP_SERVER_URL": "amqp://u:geheim@" + ln.Addr().String(), "RABBITMQ_MANAGEMENT_URL": "http://u:geheim@" + ln.Addr().String(),
 	})
-	if took := time.Since(start); took > everything+time.Second {
-		t.Errorf("it took %s", took)
+	const slack = 5 * time.Second // for a slow machine
+	if took := time.Since(start); took > everything+slack {
+		t.Errorf("it took %s, want %s", took, everything)
 	}
 	want(t, found["login"], Fail, "no answer in time")
 	want(t, found["management"], Fail, "no answer in time")

@@ -50,7 +50,7 @@ func newWirePrimary(t *testing.T, answer func(n int, r *http.Request, conn net.C
 
 func (p *wirePrimary) converse(conn net.Conn, answer func(int, *http.Request, net.Conn) bool) {
 	defer conn.Close()
-	_ = conn.SetDeadline(time.Now().Add(20 * time.Second))
+	_ = conn.SetDeadline(time.Now().Add(2 * time.Minute))
 	in := bufio.NewReader(conn)
 	for {
 		r, err := http.ReadRequest(in)
@@ -135,7 +135,7 @@ func TestIdleConnectionClosed(t *testing.T) {
 		if v := c.Send(context.Background(), captured(), 1); v.Action != Done {
 			t.Errorf("number %d: %+v", i, v)
 		}
-		time.Sleep(100 * time.Millisecond) // for the close to arrive
+		time.Sleep(time.Second) // for the close to arrive
 	}
 }
 
@@ -206,7 +206,7 @@ func TestProxy(t *testing.T) {
 				}
 				env = append(env, "SSL_CERT_FILE="+file)
 			}
-			ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
+			ctx, cancel := context.WithTimeout(context.Background(), 2*time.Minute)
 			defer cancel()
 			cmd := exec.CommandContext(ctx, os.Args[0])
 			cmd.Env = env
@@ -242,7 +242,7 @@ func newProxy(t *testing.T, behind string) (address string, asked func() []strin
 	var lines []string
 	serve := func(conn net.Conn) {
 		defer conn.Close()
-		_ = conn.SetDeadline(time.Now().Add(20 * time.Second))
+		_ = conn.SetDeadline(time.Now().Add(2 * time.Minute))
 		in := bufio.NewReader(conn)
 		line, err := in.ReadString('\n')
 		if err != nil {
@@ -362,7 +362,7 @@ func TestEndlessAnswer(t *testing.T) {
 			}
 		}},
 		{"breaks", func(net.Conn) {}},
-		{"hangs", func(net.Conn) { time.Sleep(5 * time.Second) }},
+		{"hangs", func(net.Conn) { time.Sleep(30 * time.Second) }},
 	} {
 		t.Run(row.name, func(t *testing.T) {
 			t.Parallel()
@@ -379,8 +379,9 @@ func TestEndlessAnswer(t *testing.T) {
 			if alive, v := c.Probe(context.Background()); !alive {
 				t.Errorf("the probe: got %+v", v)
 			}
-			if took := time.Since(begin); took > 2*discardTimeout+time.Second {
-				t.Errorf("took %s", took)
+			const slack = 5 * time.Second // for a slow machine
+			if took := time.Since(begin); took > 2*discardTimeout+slack {
+				t.Errorf("took %s, want %s", took, 2*discardTimeout)
 			}
 		})
 	}

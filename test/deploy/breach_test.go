@@ -53,10 +53,11 @@ func TestBreachesAreReported(t *testing.T) {
 		is      error
 		want    string
 		timeout time.Duration
+		grace   time.Duration
 	}{
-		{fake: "no end on stdout", is: deploy.ErrProtocol, want: "no " + sentinel + " on stdout"},
-		{fake: "no end on stderr", is: deploy.ErrProtocol, want: "no " + sentinel + " on stderr"},
-		{fake: "no line for the end", is: deploy.ErrProtocol, want: "no " + sentinel + " on stdout"},
+		{fake: "no end on stdout", is: deploy.ErrProtocol, want: "no " + sentinel + " on stdout", grace: 500 * time.Millisecond},
+		{fake: "no end on stderr", is: deploy.ErrProtocol, want: "no " + sentinel + " on stderr", grace: 500 * time.Millisecond},
+		{fake: "no line for the end", is: deploy.ErrProtocol, want: "no " + sentinel + " on stdout", grace: 500 * time.Millisecond},
 		{fake: "junk before", is: deploy.ErrProtocol, want: "fd 3 has"},
 		{fake: "null", is: deploy.ErrProtocol, want: `fd 3 has "null", want a JSON object`},
 		{fake: "array", is: deploy.ErrProtocol, want: `fd 3 has "[]", want a JSON object`},
@@ -68,7 +69,7 @@ func TestBreachesAreReported(t *testing.T) {
 	} {
 		t.Run(row.fake, func(t *testing.T) {
 			t.Parallel()
-			f := start(t, row.fake, grace(500*time.Millisecond), timeout(or(row.timeout, 10*time.Second)))
+			f := start(t, row.fake, grace(row.grace), timeout(or(row.timeout, time.Minute)))
 			pid := f.PID()
 			big := json.RawMessage(`{"a":"` + strings.Repeat("x", 300<<10) + `"}`) // more than a pipe holds
 			result, err := f.Invoke(t.Context(), big)

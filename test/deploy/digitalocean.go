@@ -54,9 +54,10 @@ type Config struct {
 	Name       string            // package/function; fallback/enqueue if empty
 	Web        string            // `web:`, "raw" (also if empty) or "false": then HTTP finds nothing
 	Timeout    time.Duration     // limits.timeout; 15 s if zero
+	Extra      time.Duration     // by how much later the limit strikes than the function is told, for a slow machine; the platform's is 0
 	Blocking   time.Duration     // how long a web client is kept waiting before it gets a 202; the platform's 30 s if zero
 	Init       time.Duration     // the bound for being ready; 10 s if zero
-	Grace      time.Duration     // the bound for the sentinels and for the exit; 5 s if zero
+	Grace      time.Duration     // the bound for the sentinels and for the exit; 30 s if zero
 	Logs       io.Writer         // gets each line of stdout and stderr as it comes; may be nil
 }
 
@@ -101,7 +102,7 @@ func (c Config) complete() (Config, error) {
 	c.Timeout = or(c.Timeout, 15*time.Second)
 	c.Blocking = or(c.Blocking, 30*time.Second)
 	c.Init = or(c.Init, 10*time.Second)
-	c.Grace = or(c.Grace, 5*time.Second)
+	c.Grace = or(c.Grace, 30*time.Second)
 	return c, nil
 }
 

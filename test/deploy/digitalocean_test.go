@@ -78,9 +78,10 @@ func alive(pid int) bool { return syscall.Kill(pid, 0) == nil }
 
 func waitFor(t *testing.T, done func() bool) {
 	t.Helper()
-	for end := time.Now().Add(5 * time.Second); !done(); time.Sleep(time.Millisecond) {
+	const patience = time.Minute
+	for end := time.Now().Add(patience); !done(); time.Sleep(time.Millisecond) {
 		if time.Now().After(end) {
-			t.Fatal("it did not happen within 5s")
+			t.Fatal("it did not happen within " + patience.String())
 		}
 	}
 }
@@ -97,7 +98,7 @@ func TestOneProcessServesManyInvocations(t *testing.T) {
 	if f.PID() != pid || f.Starts() != 1 {
 		t.Errorf("got process %d after %d starts, want still %d after 1", f.PID(), f.Starts(), pid)
 	}
-	if f.Ready() <= 0 || f.Ready() > 5*time.Second {
+	if f.Ready() <= 0 {
 		t.Errorf("ready after %v", f.Ready())
 	}
 }
@@ -144,8 +145,19 @@ func TestRunCarriesTheActivation(t *testing.T) {
 		t.Errorf("action_name is %q", name)
 	}
 	ms, err := strconv.ParseInt(got["deadline"].(string), 10, 64)
-	if left := time.UnixMilli(ms).Sub(before); err != nil || left < 6*time.Second || left > 8*time.Second {
-		t.Errorf("the deadline is %v away, want 7s (%v)", left, err)
+	if err != nil {
+		t.Fatal(err)
+	}
+	checkDeadline(t, ms, before)
+}
+
+// checkDeadline holds that a deadline in Unix milliseconds was set seven seconds off, after before.
+func checkDeadline(t *testing.T, ms int64, before time.Time) {
+	t.Helper()
+	const limit = 7 * time.Second
+	set := time.UnixMilli(ms).Add(-limit)
+	if set.Before(before.Truncate(time.Millisecond)) || set.After(time.Now()) {
+		t.Errorf("a deadline of %s was set at %s, want it between %s and now", limit, set, before)
 	}
 }
 

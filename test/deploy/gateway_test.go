@@ -111,19 +111,24 @@ func TestFailuresAre400(t *testing.T) {
 	for _, row := range []struct {
 		fake, message string
 		fault         error
+		grace         time.Duration
 	}{
-		{"throw", badHTTP, nil},
-		{"long", badHTTP, nil},
-		{"null", broken, deploy.ErrProtocol},
-		{"exit", broken, deploy.ErrExited},
-		{"panic", broken, deploy.ErrExited},
-		{"hang", broken, deploy.ErrTimeout},
-		{"junk before", broken, deploy.ErrProtocol},
-		{"no end on stderr", broken, deploy.ErrProtocol},
+		{"throw", badHTTP, nil, 0},
+		{"long", badHTTP, nil, 0},
+		{"null", broken, deploy.ErrProtocol, 0},
+		{"exit", broken, deploy.ErrExited, 0},
+		{"panic", broken, deploy.ErrExited, 0},
+		{"hang", broken, deploy.ErrTimeout, 0},
+		{"junk before", broken, deploy.ErrProtocol, 0},
+		{"no end on stderr", broken, deploy.ErrProtocol, 500 * time.Millisecond},
 	} {
 		t.Run(row.fake, func(t *testing.T) {
 			t.Parallel()
-			f := start(t, row.fake, grace(500*time.Millisecond), timeout(time.Second))
+			limit := time.Minute
+			if row.fault == deploy.ErrTimeout {
+				limit = time.Second
+			}
+			f := start(t, row.fake, grace(row.grace), timeout(limit))
 			resp, body := send(t, request(t, "POST", front(t, f), "{}"))
 			if got := refusal(t, body); resp.StatusCode != 400 || got != row.message {
 				t.Errorf("got %s %s, want 400 %s", resp.Status, body, row.message)

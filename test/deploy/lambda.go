@@ -16,6 +16,8 @@ import (
 	"sync"
 	"syscall"
 	"time"
+
+	"fallback/test/harness"
 )
 
 // Why an invocation of a Lambda has no result, beside ErrStart, ErrExited, ErrTimeout and ErrClosed. Clients of a Function
@@ -36,8 +38,9 @@ type LambdaConfig struct {
 	Env       map[string]string // the function's, all that it finds besides the platform's own
 	Stage     string            // of the HTTP API in front of it; "" is a Function URL
 	Timeout   time.Duration     // of one invocation; 15 s if zero
+	Extra     time.Duration     // by how much later the limit strikes than the function is told, for a slow machine; the platform's is 0
 	Init      time.Duration     // the bound for being ready; the platform's 10 s if zero
-	Grace     time.Duration     // between SIGTERM and SIGKILL; 5 s if zero (the platform: 0.5 s, and SIGKILL alone without an extension)
+	Grace     time.Duration     // between SIGTERM and SIGKILL; 30 s if zero (the platform: 0.5 s, and SIGKILL alone without an extension)
 	Logs      io.Writer         // gets each line of stdout and stderr as it comes; may be nil
 }
 
@@ -60,7 +63,7 @@ func StartLambda(ctx context.Context, config LambdaConfig) (*Lambda, error) {
 	config.Env = maps.Clone(config.Env)
 	config.Timeout = or(config.Timeout, 15*time.Second)
 	config.Init = or(config.Init, 10*time.Second)
-	config.Grace = or(config.Grace, 5*time.Second)
+	config.Grace = or(config.Grace, 30*time.Second)
 	l := &Lambda{config: config}
 	l.log = &logbook{copy: config.Logs}
 	l.launch = func(ctx context.Context) (container, error) { return startSandbox(ctx, config, l.log) }
@@ -138,6 +141,7 @@ func (s *sandbox) start(api string, log *logbook) error {
 	}
 	defer write.Close()
 	s.cmd = exec.Command(s.config.Bootstrap)
+	harness.EndWithUs(s.cmd)
 	s.cmd.Dir = "/" // a function that needs the folder it was built in fails here as it would there
 	s.cmd.Env = environ(sandboxEnv(api), s.config.Env)
 	s.cmd.Stdout, s.cmd.Stderr = write, write
@@ -172,7 +176,7 @@ func sandboxEnv(api string) []string {
 // invoke hands the process one event and waits for its answer. An event need not be JSON here, which the platform sees to.
 func (s *sandbox) invoke(ctx context.Context, id string, event json.RawMessage) (json.RawMessage, error) {
 	in := &invocation{id: id, event: event, deadline: time.Now().Add(s.config.Timeout), result: make(chan outcome, 1)}
-	ctx, cancel := context.WithDeadlineCause(ctx, in.deadline, fmt.Errorf("%w of %v", ErrTimeout, s.config.Timeout))
+	ctx, cancel := context.WithDeadlineCause(ctx, in.deadline.Add(s.config.Extra), fmt.Errorf("%w of %v", ErrTimeout, s.config.Timeout))
 	defer cancel()
 	select {
 	case s.events <- in:

@@ -10,6 +10,8 @@ import (
 	"os/exec"
 	"strconv"
 	"time"
+
+	"fallback/test/harness"
 )
 
 // process is one running `exec`.
@@ -43,6 +45,7 @@ func (p *process) start(log *logbook) error {
 	}
 	defer closeAll(theirs)
 	cmd := exec.Command(p.config.Exec)
+	harness.EndWithUs(cmd)
 	cmd.Dir = "/" // a function that needs the folder it was built in fails here as it would there
 	cmd.Env = environ(processEnv, p.config.Env)
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = theirs[0], theirs[1], theirs[2]
@@ -88,7 +91,7 @@ func (p *process) invoke(ctx context.Context, activation string, event json.RawM
 	if err != nil {
 		return nil, fmt.Errorf("the event: %w", err)
 	}
-	ctx, cancel := context.WithTimeoutCause(ctx, p.config.Timeout, fmt.Errorf("%w of %v", ErrTimeout, p.config.Timeout))
+	ctx, cancel := context.WithTimeoutCause(ctx, p.config.Timeout+p.config.Extra, fmt.Errorf("%w of %v", ErrTimeout, p.config.Timeout))
 	defer cancel()
 	if err := p.send(ctx, line); err != nil {
 		return nil, err

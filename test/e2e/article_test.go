@@ -44,7 +44,7 @@ func TestArticleHost(t *testing.T) {
 	if out, err := h.exec("rabbitmqctl authenticate_user guest guest"); err == nil {
 		t.Errorf("guest is let in:\n%s", out)
 	}
-	harness.Eventually(t, 30*time.Second, "the server to be ready", func() bool {
+	harness.Eventually(t, "the server to be ready", func() bool {
 		_, err := h.exec("fallback health")
 		return err == nil
 	})
@@ -111,7 +111,7 @@ func newHost(t *testing.T) host {
 		t.Fatal(err)
 	}
 	// Not with rabbitmqctl: before the broker has made its cookie, that would make one of its own.
-	harness.Eventually(t, 2*time.Minute, "the broker to answer", func() bool {
+	harness.Eventually(t, "the broker to answer", func() bool {
 		err = logIn(h.Broker, &amqp.PlainAuth{Username: "guest", Password: "guest"})
 		return err == nil || errors.Is(err, amqp.ErrCredentials)
 	})
@@ -192,7 +192,7 @@ func (h host) checkImported() {
 	} {
 		slices.Sort(row.want)
 		var got []string
-		within := time.Now().Add(time.Minute) // the import goes on after the command has ended
+		within := time.Now().Add(harness.Patience) // the import goes on after the command has ended
 		for got = h.list(row.command); !slices.Equal(got, row.want) && time.Now().Before(within); got = h.list(row.command) {
 		}
 		if !slices.Equal(got, row.want) {

@@ -29,7 +29,7 @@ type bundle struct {
 }
 
 func newBundle(t *testing.T) *bundle {
-	b := &bundle{t: t, project: fmt.Sprintf("fallback-test-%d-%s", os.Getpid(), strings.ReplaceAll(strings.ToLower(t.Name()), "/", "-")), ports: map[string]string{}}
+	b := &bundle{t: t, project: harness.Name(), ports: map[string]string{}}
 	for _, variable := range os.Environ() {
 		// A developer's settings, and those of the make that runs the tests, have no say.
 		if !slices.ContainsFunc([]string{"FALLBACK_", "COMPOSE_", "MAKE", "MFLAGS"}, func(p string) bool { return strings.HasPrefix(variable, p) }) {
@@ -67,7 +67,7 @@ func freePort(t *testing.T) string {
 
 // compose runs docker compose with an empty env file, so that a developer's own .env has no say.
 func (b *bundle) compose(args ...string) (string, error) {
-	ctx, cancel := context.WithTimeout(context.Background(), 4*time.Minute)
+	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Minute)
 	defer cancel()
 	args = append([]string{"compose", "-p", b.project, "--env-file", os.DevNull}, args...)
 	cmd := exec.CommandContext(ctx, "docker", args...)
@@ -193,7 +193,7 @@ func TestBundle(t *testing.T) {
 	}
 	b := newBundle(t)
 	b.forgetAtEnd()
-	b.must("up", "--detach", "--wait", "--wait-timeout", "180", "--no-build")
+	b.must("up", "--detach", "--wait", "--wait-timeout", "600", "--no-build")
 	address := strings.TrimSpace(b.must("port", "server", "8080"))
 	response, err := http.Post("http://"+address+"/fallback/orders", "text/plain", strings.NewReader("hello"))
 	if err != nil {
@@ -205,7 +205,7 @@ func TestBundle(t *testing.T) {
 		t.Fatalf("got %s %s", response.Status, body)
 	}
 	b.must("down", "--timeout", "20")
-	b.must("up", "--detach", "--wait", "--wait-timeout", "180", "--no-build")
+	b.must("up", "--detach", "--wait", "--wait-timeout", "600", "--no-build")
 	if ready := b.ready(); ready != 1 {
 		t.Errorf("after a restart: got %d messages on the queue, want 1", ready)
 	}

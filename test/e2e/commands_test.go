@@ -58,11 +58,11 @@ func build(t *testing.T) program {
 	if err := built(); err != nil {
 		t.Fatal(err)
 	}
-	return program(filepath.Join(scratch, "fallback"))
+	return program(filepath.Join(harness.Scratch(), "fallback"))
 }
 
 var built = sync.OnceValue(func() error {
-	_, err := harness.Run(building, "env", "CGO_ENABLED=0", "go", "build", "-trimpath", "-o", filepath.Join(scratch, "fallback"), "./functions/cmd/fallback")
+	_, err := harness.Run(building, "env", "CGO_ENABLED=0", "go", "build", "-trimpath", "-o", filepath.Join(harness.Scratch(), "fallback"), "./functions/cmd/fallback")
 	return err
 })
 
@@ -75,7 +75,7 @@ type outcome struct {
 // run runs a command with the settings as its whole environment.
 func (p program) run(t *testing.T, env harness.Settings, args ...string) outcome {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), time.Minute) // where it should have ended, and serves
+	ctx, cancel := context.WithTimeout(t.Context(), harness.Patience) // where it should have ended, and serves
 	defer cancel()
 	var stdout, stderr bytes.Buffer
 	cmd := exec.CommandContext(ctx, string(p), args...)
@@ -156,7 +156,7 @@ func testQueues(t *testing.T, fallback program) {
 	}
 	select {
 	case <-deliveries:
-	case <-time.After(10 * time.Second):
+	case <-time.After(harness.Patience):
 		t.Fatal("no message came")
 	}
 	vhost.Reader(t, parkedQueue)
@@ -181,7 +181,7 @@ func testQueues(t *testing.T, fallback program) {
 				t.Logf("got %v, want %v", got, want)
 			}
 		}()
-		harness.Eventually(t, 30*time.Second, "all five queues with their counts", func() bool {
+		harness.Eventually(t, "all five queues with their counts", func() bool {
 			got = lines(t, asAdmin)
 			return slices.Equal(got, want)
 		})
@@ -348,7 +348,7 @@ func testPrivateDefinitions(t *testing.T, fallback program) {
 	plain := func(user, password string) amqp.Authentication {
 		return &amqp.PlainAuth{Username: user, Password: password}
 	}
-	harness.Eventually(t, 2*time.Minute, "the broker to let the publisher in", func() bool {
+	harness.Eventually(t, "the broker to let the publisher in", func() bool {
 		return logIn(private, plain(publisher, passwords[variables[publisher]])) == nil
 	})
 	for user, variable := range variables {

@@ -21,6 +21,7 @@ import (
 	"fallback/functions/rabbit"
 	"fallback/functions/topology"
 	"fallback/test/corpus"
+	"fallback/test/harness"
 )
 
 // TestCorpusThroughServer holds that what comes off the queue, turned back into a request, is what went in, byte for
@@ -61,7 +62,7 @@ func sendRawFrom(t *testing.T, addr string, raw []byte) (*http.Response, string)
 		t.Fatal(err)
 	}
 	defer conn.Close()
-	_ = conn.SetDeadline(time.Now().Add(15 * time.Second))
+	_ = conn.SetDeadline(time.Now().Add(harness.Patience))
 	go func() { _, _ = conn.Write(raw) }() // the server may answer before it has read all
 	in := bufio.NewReader(conn)
 	for {

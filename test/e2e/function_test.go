@@ -46,7 +46,7 @@ func deployFunction(t *testing.T, name string, config deploy.Config) *deploy.Fun
 	if err != nil {
 		t.Fatal(err)
 	}
-	config.Name, config.Exec = "fallback/"+name, programs[name]
+	config.Name, config.Exec, config.Extra = "fallback/"+name, programs[name], harness.Slack
 	f, err := deploy.Start(context.Background(), config)
 	if err != nil {
 		t.Fatal(err)

@@ -23,9 +23,6 @@ var broker *harness.Broker
 // they wait for brokers and deadlines more than they compute.
 const atOnce = "6"
 
-// scratch is a folder for what all tests use; it goes with the last of them.
-var scratch string
-
 func TestMain(m *testing.M) {
 	flag.Parse()
 	os.Exit(runTests(m))
@@ -36,11 +33,6 @@ func runTests(m *testing.M) int {
 		_ = parallel.Value.Set(atOnce)
 	}
 	var err error
-	if scratch, err = os.MkdirTemp("", "fallback-e2e-"); err != nil {
-		fmt.Fprintln(os.Stderr, err)
-		return 1
-	}
-	defer os.RemoveAll(scratch)
 	if broker, err = harness.StartBroker(harness.BrokerOptions{}); err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		return 1

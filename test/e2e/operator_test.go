@@ -168,7 +168,7 @@ func operatorStale(t *testing.T, fallback program) {
 	}); err != nil {
 		t.Fatal(err)
 	}
-	harness.Eventually(t, 5*time.Second, "it to wait", func() bool { return vhost.Count(t, topology.DefaultQueue) == 1 })
+	harness.Eventually(t, "it to wait", func() bool { return vhost.Count(t, topology.DefaultQueue) == 1 })
 	if r := once(t, d); r.Parked != 1 {
 		t.Fatalf("got %+v, want it parked", r)
 	}
@@ -189,7 +189,7 @@ func operatorInterrupted(t *testing.T, fallback program) {
 	if err == nil || !strings.Contains(log, "interrupted") || !strings.Contains(out, "redriven ") {
 		t.Errorf("got %v, %s, %s", err, out, log)
 	}
-	harness.Eventually(t, 10*time.Second, "what was in hand to be back", func() bool {
+	harness.Eventually(t, "what was in hand to be back", func() bool {
 		return vhost.Count(t, topology.DefaultQueue)+vhost.Count(t, parkedQueue) == 50
 	})
 	fallback.run(t, harness.Settings{"AMQP_SERVER_URL": vhost.URL(topology.Drainer)}, "redrive", "--all").check(t, 0, []string{"0 left"}, nil)
@@ -204,7 +204,7 @@ func operatorInterrupted(t *testing.T, fallback program) {
 // redriveUntil has all redriven, and sends the signal when some have been.
 func redriveUntil(t *testing.T, fallback program, vhost *harness.VHost, signal os.Signal) (stdout, stderr string, err error) {
 	t.Helper()
-	cmd := exec.Command(string(fallback), "redrive", "--all", "--rate", "20")
+	cmd := exec.Command(string(fallback), "redrive", "--all", "--rate", "10")
 	cmd.Env = []string{"AMQP_SERVER_URL=" + vhost.URL(topology.Drainer)}
 	var out, log harness.Log
 	cmd.Stdout, cmd.Stderr = &out, &log
@@ -212,7 +212,7 @@ func redriveUntil(t *testing.T, fallback program, vhost *harness.VHost, signal o
 		t.Fatal(err)
 	}
 	defer cmd.Process.Kill()
-	harness.Eventually(t, 20*time.Second, "some to be redriven", func() bool { return vhost.Count(t, topology.DefaultQueue) >= 5 })
+	harness.Eventually(t, "some to be redriven", func() bool { return vhost.Count(t, topology.DefaultQueue) >= 5 })
 	if err := cmd.Process.Signal(signal); err != nil {
 		t.Fatal(err)
 	}
@@ -227,7 +227,7 @@ func operatorKilled(t *testing.T, fallback program) {
 	if _, _, err := redriveUntil(t, fallback, vhost, syscall.SIGKILL); err == nil {
 		t.Error("it was not killed")
 	}
-	harness.Eventually(t, 10*time.Second, "what was in hand to be back", func() bool {
+	harness.Eventually(t, "what was in hand to be back", func() bool {
 		n := vhost.Count(t, topology.DefaultQueue) + vhost.Count(t, parkedQueue)
 		return n == 50 || n == 51
 	})
@@ -251,7 +251,7 @@ func operatorKilled(t *testing.T, fallback program) {
 func operatorThinksBetter(t *testing.T, fallback program) {
 	vhost := broker.VHost(t)
 	park(t, vhost, 2, "/orders")
-	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), harness.Patience)
 	defer cancel()
 	cmd := exec.CommandContext(ctx, "script", "-qec", string(fallback)+" discard --all", "/dev/null")
 	cmd.Env = []string{"PATH=" + os.Getenv("PATH"), "AMQP_SERVER_URL=" + vhost.URL(topology.Drainer)}
@@ -264,7 +264,7 @@ func operatorThinksBetter(t *testing.T, fallback program) {
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
-	harness.Eventually(t, 20*time.Second, "the question", func() bool { return strings.Contains(out.String(), "[y/N]") })
+	harness.Eventually(t, "the question", func() bool { return strings.Contains(out.String(), "[y/N]") })
 	if _, err := keys.Write([]byte{3}); err != nil {
 		t.Fatal(err)
 	}

@@ -89,7 +89,7 @@ func closeSpare() (err error) {
 // waitLogin waits until the broker lets the publisher in.
 func waitLogin(t *testing.T, vhost *harness.VHost) {
 	t.Helper()
-	harness.Eventually(t, 2*time.Minute, "the broker to be back", func() bool {
+	harness.Eventually(t, "the broker to be back", func() bool {
 		conn, err := amqp.DialConfig(vhost.URL(topology.Publisher), amqp.Config{
 			Dial: amqp.DefaultDial(time.Second),
 		})
@@ -101,14 +101,12 @@ func waitLogin(t *testing.T, vhost *harness.VHost) {
 	})
 }
 
-// within measures how long an answer took; everything is answered by the deadline and a second.
+// within holds that the answer is there by the deadline.
 func within(t *testing.T, timeout time.Duration, ask func() reply) reply {
 	t.Helper()
-	start := time.Now()
+	w := harness.StartWatch()
 	r := ask()
-	if took := time.Since(start); took > timeout+time.Second {
-		t.Errorf("the answer %s took %s, the deadline is %s", r, took.Round(time.Millisecond), timeout)
-	}
+	w.Hold(t, timeout, "the answer "+r.String())
 	return r
 }
 
@@ -118,18 +116,17 @@ func checkNoneLost(t *testing.T, vhost *harness.VHost, accepted map[string]strin
 	t.Helper()
 	queue := collect(t, vhost, topology.DefaultQueue)
 	defer queue.conn.Close() // what comes later is for others
-	harness.Eventually(t, 30*time.Second, "the queue to be empty", func() bool {
+	harness.Eventually(t, "the queue to be empty", func() bool {
 		return vhost.Count(t, topology.DefaultQueue) == 0
 	})
 	checkCollected(t, queue, accepted)
 }
 
-// checkCollected waits until nothing that was accepted is missing, for as long as a broker may take to send the last of
-// it.
+// checkCollected waits until nothing that was accepted is missing.
 func checkCollected(t *testing.T, queue *collector, accepted map[string]string) {
 	t.Helper()
 	var lost []string
-	for end := time.Now().Add(5 * time.Second); ; time.Sleep(20 * time.Millisecond) {
+	for end := time.Now().Add(harness.Patience); ; time.Sleep(20 * time.Millisecond) {
 		lost = nil
 		for id := range accepted {
 			if len(queue.of(id)) == 0 {
@@ -191,7 +188,7 @@ func absentAtStart(t *testing.T, own *harness.Broker) {
 	away := startLoad(server, 4, 50*time.Millisecond)
 	own.Docker(t, "start")
 	waitLogin(t, vhost)
-	harness.Eventually(t, comeBack, "a 202", func() bool { n, _ := away.answered(); return n > 0 })
+	harness.Within(t, comeBack, "a 202", func() bool { n, _ := away.answered(); return n > 0 })
 	away.end()
 	checkTimes(t, away, 5*time.Second)
 	server.WaitReady(t)
@@ -201,11 +198,13 @@ func absentAtStart(t *testing.T, own *harness.Broker) {
 	checkQuiet(t, server)
 }
 
-// checkTimes holds that nobody waited longer than the deadline and a second.
+// checkTimes holds that nobody waited longer than the deadline.
 func checkTimes(t *testing.T, l *load, timeout time.Duration) {
 	t.Helper()
-	if l.slowest > timeout+time.Second {
-		t.Errorf("the slowest answer took %s, the deadline is %s", l.slowest.Round(time.Millisecond), timeout)
+	for _, e := range l.times {
+		if e.Over(timeout + harness.Slack) {
+			t.Errorf("an answer took %s, the deadline is %s", e, timeout)
+		}
 	}
 	if len(l.failed) > 0 {
 		t.Errorf("%d requests got no answer: %.500q", len(l.failed), l.failed)
@@ -225,14 +224,14 @@ func killedUnderLoad(t *testing.T, own *harness.Broker) {
 	server := vhost.Serve(t, nil)
 	server.WaitReady(t)
 	l := startLoad(server, 8, 10*time.Millisecond)
-	harness.Eventually(t, 30*time.Second, "a load", func() bool { n, _ := l.answered(); return n > 300 })
+	harness.Eventually(t, "a load", func() bool { n, _ := l.answered(); return n > 300 })
 	own.Docker(t, "kill")
-	harness.Eventually(t, 10*time.Second, "a 503", func() bool { _, n := l.answered(); return n > 0 })
+	harness.Eventually(t, "a 503", func() bool { _, n := l.answered(); return n > 0 })
 	checkProblem(t, send(t, "GET", server.URL+"/readyz", ""), http.StatusServiceUnavailable, "broker-unavailable")
 	before, _ := l.answered()
 	own.Docker(t, "start")
 	waitLogin(t, vhost)
-	harness.Eventually(t, comeBack, "a 202", func() bool { n, _ := l.answered(); return n > before })
+	harness.Within(t, comeBack, "a 202", func() bool { n, _ := l.answered(); return n > before })
 	server.WaitReady(t)
 	l.end()
 	checkTimes(t, l, 5*time.Second)
@@ -249,15 +248,15 @@ func frozen(t *testing.T, own *harness.Broker) {
 	server := vhost.Serve(t, harness.Settings{"FALLBACK_TIMEOUT": timeout.String()})
 	server.WaitReady(t)
 	l := startLoad(server, 4, 20*time.Millisecond)
-	harness.Eventually(t, 30*time.Second, "a load", func() bool { n, _ := l.answered(); return n > 50 })
+	harness.Eventually(t, "a load", func() bool { n, _ := l.answered(); return n > 50 })
 	freeze(t, own)
-	harness.Eventually(t, 30*time.Second, "answers of 503", func() bool { _, n := l.answered(); return n >= 12 })
+	harness.Eventually(t, "answers of 503", func() bool { _, n := l.answered(); return n >= 12 })
 	checkProblem(t, within(t, timeout, func() reply { return send(t, "GET", server.URL+"/readyz", "") }),
 		http.StatusServiceUnavailable, "broker-unavailable")
 	before, _ := l.answered()
 	own.Docker(t, "unpause")
 	waitLogin(t, vhost)
-	harness.Eventually(t, comeBack, "a 202", func() bool { n, _ := l.answered(); return n > before })
+	harness.Within(t, comeBack, "a 202", func() bool { n, _ := l.answered(); return n > before })
 	l.end()
 	checkTimes(t, l, timeout)
 	checkNoneLost(t, vhost, l.accepted)
@@ -267,18 +266,18 @@ func frozen(t *testing.T, own *harness.Broker) {
 // frozenBesideLargeBodies holds that the deadline is kept also when more has been written to the broker than fits on the
 // way to it.
 func frozenBesideLargeBodies(t *testing.T, own *harness.Broker) {
-	const timeout = time.Second
+	const timeout, senders = 10 * time.Second, 48 // of which the bodies may take nine seconds: they are of this process
 	vhost := own.VHost(t)
 	server := vhost.Serve(t, harness.Settings{"FALLBACK_TIMEOUT": timeout.String()})
 	server.WaitReady(t)
 	freeze(t, own)
 	l := &load{accepted: map[string]string{}}
 	body := strings.Repeat("x", 1<<20)
-	for range 48 {
+	for range senders {
 		l.work.Go(func() {
-			start := time.Now()
+			w := harness.StartWatch()
 			r, err := exchange("POST", server.URL+"/fallback", body)
-			l.note(body, r, err, time.Since(start))
+			l.note(body, r, err, w.Elapsed())
 		})
 	}
 	l.work.Wait()
@@ -304,14 +303,14 @@ func freeze(t *testing.T, own *harness.Broker) {
 // stopWhileFrozen holds that a broker which answers nothing does not keep the server from its end.
 func stopWhileFrozen(t *testing.T, own *harness.Broker) {
 	vhost := own.VHost(t)
-	server := vhost.Serve(t, nil)
+	server := vhost.Serve(t, harness.Settings{"FALLBACK_TIMEOUT": "6s"}) // before the server cuts off, 7 s after it is told to stop
 	server.WaitReady(t)
+	freeze(t, own)
 	var unfinished []*slowRequest
 	for range 3 {
 		unfinished = append(unfinished, inHand(t, server.Addr, "Content-Length: 4"))
 	}
-	freeze(t, own)
-	start := time.Now()
+	stop := harness.StartWatch()
 	stopped := make(chan error, 1)
 	go func() { stopped <- server.Stop() }()
 	waitRefused(t, server)
@@ -330,9 +329,7 @@ func stopWhileFrozen(t *testing.T, own *harness.Broker) {
 	if err := <-stopped; err != nil {
 		t.Errorf("the server ended with %v", err)
 	}
-	if took := time.Since(start); took > 10*time.Second {
-		t.Errorf("the server took %s to end, it has ten seconds", took.Round(time.Millisecond))
-	}
+	stop.Hold(t, 10*time.Second, "the server's end")
 }
 
 // watermark sets how much memory the broker may take: 1 byte raises the alarm, in which it stops reading from those who
@@ -364,19 +361,17 @@ func memoryAlarm(t *testing.T, own *harness.Broker) {
 	t.Cleanup(func() { watermark(t, own, normal) })
 	watermark(t, own, alarming)
 	waitBlocked(t, server, post)
+	known := harness.StartWatch()
 	for i := range 10 {
-		start := time.Now()
 		checkProblem(t, post(fmt.Sprint("during ", i)), http.StatusServiceUnavailable, "broker-blocked")
-		if took := time.Since(start); took > time.Second {
-			t.Errorf("the answer took %s though the alarm is known", took)
-		}
 	}
+	known.Hold(t, 5*time.Second, "ten answers with an alarm that is known") // each would take as long, did it wait for the broker
 	checkProblem(t, send(t, "GET", server.URL+"/readyz", ""), http.StatusServiceUnavailable, "broker-blocked")
 	if r := send(t, "GET", server.URL+"/livez", ""); r.status != http.StatusOK {
 		t.Errorf("/livez: got %s", r)
 	}
 	watermark(t, own, normal)
-	harness.Eventually(t, comeBack, "a 202", func() bool { return post("after").status == http.StatusAccepted })
+	harness.Within(t, comeBack, "a 202", func() bool { return post("after").status == http.StatusAccepted })
 	server.WaitReady(t)
 	checkNoneLost(t, vhost, accepted)
 	checkLines(t, server, "the broker takes no messages", 1)
@@ -388,7 +383,7 @@ func memoryAlarm(t *testing.T, own *harness.Broker) {
 // publishes, so the first ones may be accepted, or time out.
 func waitBlocked(t *testing.T, server *harness.Server, post func(string) reply) {
 	t.Helper()
-	harness.Eventually(t, 30*time.Second, "to be told of the alarm", func() bool {
+	harness.Eventually(t, "to be told of the alarm", func() bool {
 		return strings.Contains(string(post("first").body), "broker-blocked")
 	})
 }
@@ -405,13 +400,13 @@ func alarmOutlivesConnection(t *testing.T, own *harness.Broker) {
 	watermark(t, own, alarming)
 	waitBlocked(t, server, post)
 	// The management API may need more than one word: a connection that is blocked is slow to hear it.
-	harness.Eventually(t, 40*time.Second, "another connection", func() bool {
+	harness.Eventually(t, "another connection", func() bool {
 		_ = vhost.Call(http.MethodDelete, "/api/connections/"+url.PathEscape(name), nil, nil) // an error when it is gone
 		return len(linesOf(server.Log, "connected to the broker")) == 2
 	})
 	watermark(t, own, normal)
-	harness.Eventually(t, comeBack, "a 202", func() bool { return post("after").status == http.StatusAccepted })
-	harness.Eventually(t, comeBack, "the log to tell", func() bool {
+	harness.Within(t, comeBack, "a 202", func() bool { return post("after").status == http.StatusAccepted })
+	harness.Within(t, comeBack, "the log to tell", func() bool {
 		return len(linesOf(server.Log, "the broker takes messages again")) == 1
 	})
 	before := len(linesOf(server.Log, "the broker takes no messages"))
@@ -435,13 +430,11 @@ func stopDuringAlarm(t *testing.T, own *harness.Broker) {
 		waitBlocked(t, server, func(body string) reply { return send(t, "POST", server.URL+"/fallback", body) })
 	}
 	for _, server := range servers {
-		start := time.Now()
+		stop := harness.StartWatch()
 		if err := server.Stop(); err != nil {
 			t.Errorf("the server ended with %v", err)
 		}
-		if took := time.Since(start); took > 5*time.Second {
-			t.Errorf("the server took %s to end with nothing in hand", took.Round(time.Millisecond))
-		}
+		stop.Hold(t, 5*time.Second, "the end of a server with nothing in hand")
 	}
 }
 
@@ -497,12 +490,12 @@ func TestQueueDeleted(t *testing.T) {
 			checkProblem(t, r, http.StatusServiceUnavailable, "queue-missing")
 		}
 	}
-	harness.Eventually(t, 5*time.Second, "/readyz to say so", func() bool {
+	harness.Eventually(t, "/readyz to say so", func() bool {
 		return send(t, "GET", server.URL+"/readyz", "").status != http.StatusOK
 	})
 	checkProblem(t, send(t, "GET", server.URL+"/readyz", ""), http.StatusServiceUnavailable, "queue-missing")
 	declareMain(t, vhost, "quorum")
-	harness.Eventually(t, comeBack, "a 202", func() bool {
+	harness.Within(t, comeBack, "a 202", func() bool {
 		return send(t, "POST", server.URL+"/fallback", "first").status == http.StatusAccepted
 	})
 	accepted := map[string]string{}
@@ -574,7 +567,7 @@ func TestClassicQueue(t *testing.T) {
 			server.WaitReady(t)
 			deleteMain(t, vhost)
 			declareMain(t, vhost, "classic")
-			harness.Eventually(t, 5*time.Second, "/readyz to say so", func() bool {
+			harness.Eventually(t, "/readyz to say so", func() bool {
 				return send(t, "GET", server.URL+"/readyz", "").status != http.StatusOK
 			})
 			checkProblem(t, send(t, "GET", server.URL+"/readyz", ""), http.StatusServiceUnavailable, "queue-not-quorum")
@@ -587,7 +580,7 @@ func TestClassicQueue(t *testing.T) {
 			checkNoneLost(t, vhost, accepted)
 
 			again := vhost.Serve(t, settings) // one that finds it so
-			harness.Eventually(t, 5*time.Second, "the log to say so", func() bool {
+			harness.Eventually(t, "the log to say so", func() bool {
 				return len(linesOf(again.Log, "the promise of a 202 does not hold")) == 1
 			})
 			deleteMain(t, vhost)
@@ -674,7 +667,7 @@ func abortedRead(t *testing.T, vhost *harness.VHost, queue string) bool {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for end := time.Now().Add(3 * time.Second); time.Now().Before(end); time.Sleep(20 * time.Millisecond) {
+	for end := time.Now().Add(10 * time.Second); time.Now().Before(end); time.Sleep(20 * time.Millisecond) {
 		if _, ok, err := ch.Get(queue, false); err != nil {
 			t.Fatal(err)
 		} else if ok {
@@ -707,7 +700,7 @@ func TestQueueFull(t *testing.T) {
 		}
 		return r
 	}
-	harness.Eventually(t, 10*time.Second, "the queue to be full", func() bool { return post().status != http.StatusAccepted })
+	harness.Eventually(t, "the queue to be full", func() bool { return post().status != http.StatusAccepted })
 	for range 10 {
 		checkProblem(t, post(), http.StatusServiceUnavailable, "queue-full")
 	}
@@ -718,7 +711,7 @@ func TestQueueFull(t *testing.T) {
 		t.Errorf("%d messages on the queue, %d answers of 202", got, len(accepted))
 	}
 	queue := collect(t, vhost, topology.DefaultQueue)
-	harness.Eventually(t, 10*time.Second, "a 202", func() bool { return post().status == http.StatusAccepted })
+	harness.Within(t, comeBack, "a 202", func() bool { return post().status == http.StatusAccepted })
 	checkCollected(t, queue, accepted)
 	checkLines(t, server, "connection to the broker lost", 0)
 }
@@ -809,7 +802,7 @@ func TestSilentConnection(t *testing.T) {
 	} {
 		t.Run(row.name, func(t *testing.T) {
 			t.Parallel()
-			const timeout = 2 * time.Second
+			const timeout = 5 * time.Second
 			vhost := broker.VHost(t)
 			relay := startRelay(t, broker.AMQP)
 			server := vhost.Serve(t, harness.Settings{
@@ -834,12 +827,12 @@ func TestSilentConnection(t *testing.T) {
 			if row.lost == 0 {
 				checkAccepted(t, post("after")) // over a new connection
 			} else {
-				harness.Eventually(t, 5*time.Second, "a try to connect", func() bool { return relay.accepted.Load() > 1 })
+				harness.Eventually(t, "a try to connect", func() bool { return relay.accepted.Load() > 1 })
 				relay.heal()
-				harness.Eventually(t, comeBack, "a 202", func() bool { return post("after").status == http.StatusAccepted })
+				harness.Within(t, comeBack, "a 202", func() bool { return post("after").status == http.StatusAccepted })
 			}
 			server.WaitReady(t)
-			harness.Eventually(t, 15*time.Second, "the dead connections to be closed", func() bool {
+			harness.Within(t, 15*time.Second, "the dead connections to be closed", func() bool {
 				return relay.closed.Load() > int64(row.lost)
 			})
 			checkAccepted(t, post("later"))

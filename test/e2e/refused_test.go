@@ -33,7 +33,7 @@ func TestUserMayNotPublish(t *testing.T) {
 	server := vhost.Serve(t, harness.Settings{
 		"AMQP_SERVER_URL": strings.Replace(vhost.URL(topology.Publisher), vhost.AMQP, address, 1),
 	})
-	harness.Eventually(t, 10*time.Second, "the log to tell", func() bool {
+	harness.Eventually(t, "the log to tell", func() bool {
 		return len(linesOf(server.Log, "the broker's user may not publish")) == 1
 	})
 	checkProblem(t, send(t, "GET", server.URL+"/readyz", ""), http.StatusServiceUnavailable, "not-allowed")
@@ -49,7 +49,7 @@ func TestUserMayNotPublish(t *testing.T) {
 
 	permit(`^(amq\.default|` + topology.DefaultQueue + `)$`)
 	accepted := map[string]string{}
-	harness.Eventually(t, comeBack, "a 202", func() bool {
+	harness.Within(t, comeBack, "a 202", func() bool {
 		r := send(t, "POST", server.URL+"/fallback", "after")
 		if r.status == http.StatusAccepted {
 			accepted[r.id()] = "after"

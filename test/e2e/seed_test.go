@@ -290,7 +290,7 @@ func eventuallyListed(t *testing.T, b *harness.Broker, command string, row ...st
 			t.Logf("%s:\n%s", command, out)
 		}
 	}()
-	harness.Eventually(t, time.Minute, strings.Join(row, " ")+" in "+command, func() bool {
+	harness.Eventually(t, strings.Join(row, " ")+" in "+command, func() bool {
 		var err error
 		if out, err = b.Exec(strings.Fields(command)...); err != nil {
 			t.Fatal(err)
@@ -337,10 +337,10 @@ func seedArticleConsumer(t *testing.T) {
 		if string(m.Body) != articleText || m.ContentType != "text/plain" || m.MessageId != a.ID {
 			t.Errorf("got %s %q of %s, want %s %q of text/plain", m.MessageId, m.Body, m.ContentType, a.ID, articleText)
 		}
-	case <-time.After(10 * time.Second):
+	case <-time.After(harness.Patience):
 		t.Fatal("no message came")
 	}
-	harness.Eventually(t, 10*time.Second, "the queue to be empty", func() bool { return vhost.Count(t, articleQueue) == 0 })
+	harness.Eventually(t, "the queue to be empty", func() bool { return vhost.Count(t, articleQueue) == 0 })
 }
 
 // articlePublish is the article's program: dial, declare, publish, and no more.

@@ -24,7 +24,7 @@ import (
 // makes is the Makefile's target as a user runs it, without the set-up that `make test` has done already, with further
 // variables of the shell.
 func (b *bundle) makes(target, envFile string, env ...string) (*exec.Cmd, *harness.Log) {
-	ctx, cancel := context.WithTimeout(context.Background(), 4*time.Minute)
+	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Minute)
 	b.t.Cleanup(cancel)
 	cmd := exec.CommandContext(ctx, "make", "-o", "docker", "-o", "compose", "-o", "rabbitmq", "-o", "image", "-o", "curl", "DOTENV=", "ENV_FILE="+envFile, target)
 	cmd.Dir = harness.Root()
@@ -94,7 +94,7 @@ func (b *bundle) post(path, body string) {
 // eventuallyAnswered waits until a request of each path has got the answer.
 func (b *bundle) eventuallyAnswered(answer int, paths ...string) {
 	b.t.Helper()
-	harness.Eventually(b.t, 40*time.Second, fmt.Sprintf("%q to be answered with %d", paths, answer), func() bool {
+	harness.Eventually(b.t, fmt.Sprintf("%q to be answered with %d", paths, answer), func() bool {
 		got := b.arrived()
 		return !slices.ContainsFunc(paths, func(path string) bool {
 			return !slices.ContainsFunc(got, func(a arrived) bool { return a.Target == path && a.Answer == answer })
@@ -154,7 +154,7 @@ func TestStory(t *testing.T) {
 	if err := broken.Start(); err != nil {
 		t.Fatal(err)
 	}
-	harness.Eventually(t, 2*time.Minute, "the middle of the story", func() bool { return strings.Contains(log.String(), "3. It waits") })
+	harness.Eventually(t, "the middle of the story", func() bool { return strings.Contains(log.String(), "3. It waits") })
 	_ = syscall.Kill(-broken.Process.Pid, syscall.SIGINT)
 	if err := broken.Wait(); err == nil {
 		t.Errorf("interrupted: it ended well\n%s", log)
@@ -226,7 +226,7 @@ func storyPicky(t *testing.T, b *bundle) {
 	b.post("/picky/bad", `{"odor":42}`)
 	b.eventuallyAnswered(200, "/picky/good")
 	b.eventuallyAnswered(422, "/picky/bad")
-	harness.Eventually(t, 10*time.Second, "it to be parked", func() bool {
+	harness.Eventually(t, "it to be parked", func() bool {
 		parked := b.must("exec", "-T", "drain", "/fallback", "peek", "parked")
 		return strings.Contains(parked, "/picky/bad") && strings.Contains(parked, "422") && !strings.Contains(parked, "/picky/good")
 	})

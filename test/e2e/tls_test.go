@@ -55,7 +55,7 @@ func TestTLS(t *testing.T) {
 		t.Run(row.name, func(t *testing.T) {
 			t.Parallel()
 			server := vhost.Serve(t, harness.Settings{"AMQP_SERVER_URL": row.url})
-			harness.Eventually(t, 10*time.Second, "a hint in the log", func() bool {
+			harness.Eventually(t, "a hint in the log", func() bool {
 				return strings.Contains(server.Log.String(), row.hint)
 			})
 			checkProblem(t, send(t, "POST", server.URL+"/fallback", "x"), http.StatusServiceUnavailable, "broker-unavailable")

@@ -114,7 +114,7 @@ func publish(exchange, key string) func(*amqp.Channel) error {
 		if err != nil {
 			return err
 		}
-		late := time.After(10 * time.Second)
+		late := time.After(harness.Patience)
 		select {
 		case <-confirm.Done():
 		case <-late:
@@ -356,7 +356,7 @@ func checkImported(t *testing.T, management string, want topology.Topology) {
 			t.Errorf("queue %s has no policy", bare)
 		}
 	}()
-	harness.Eventually(t, time.Minute, "the broker to tell every queue's policy, with its statistics", func() bool {
+	harness.Eventually(t, "the broker to tell every queue's policy, with its statistics", func() bool {
 		queues, bare = list("/api/queues/%2F"), ""
 		for name, q := range queues {
 			if q["policy"] == nil {

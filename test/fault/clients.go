@@ -8,6 +8,8 @@ import (
 	"net/http"
 	"sync"
 	"time"
+
+	"fallback/test/harness"
 )
 
 // leave sends requests whose clients do not stay: they leave within the headers, within the body, or before the answer,
@@ -15,7 +17,7 @@ import (
 func (r *rig) leave(ctx context.Context) {
 	for ctx.Err() == nil {
 		to := r.load.doors[0]
-		conn, err := net.DialTimeout("tcp", to.addr, time.Second)
+		conn, err := net.DialTimeout("tcp", to.addr, patience)
 		if err != nil {
 			r.ledger.undial()
 			time.Sleep(refusedPause())
@@ -37,7 +39,7 @@ func (r *rig) leave(ctx context.Context) {
 			_ = conn.(*net.TCPConn).SetLinger(0)
 		}
 		conn.Close()
-		r.left++
+		r.left.Add(1)
 	}
 }
 
@@ -60,7 +62,7 @@ const slowBytes = 10
 
 func (r *rig) dribbleOne(pause time.Duration) {
 	to := r.load.doors[0]
-	conn, err := net.DialTimeout("tcp", to.addr, time.Second)
+	conn, err := net.DialTimeout("tcp", to.addr, patience)
 	if err != nil {
 		r.ledger.undial()
 		return
@@ -71,8 +73,8 @@ func (r *rig) dribbleOne(pause time.Duration) {
 	q := r.load.request(r.load.next.Add(1))
 	q.body = pool[q.id%1000:][:slowBytes]
 	r.ledger.sending(q.id, q.sum())
-	start := time.Now()
-	_ = conn.SetDeadline(start.Add(r.timeout + patience))
+	w := harness.StartWatch()
+	_ = conn.SetDeadline(time.Now().Add(r.timeout + patience))
 	writer.Go(func() {
 		_, err := conn.Write(q.head(nil, to))
 		for i := 0; i < len(q.body) && err == nil; i++ {
@@ -81,7 +83,7 @@ func (r *rig) dribbleOne(pause time.Duration) {
 		}
 	})
 	status, _, body, err := readAnswer(bufio.NewReader(conn))
-	took := time.Since(start)
+	took := w.Elapsed()
 	switch message := messageID(body); {
 	case err != nil:
 		r.ledger.broken(q.id, err, took)

@@ -8,6 +8,8 @@ import (
 	"slices"
 	"sync"
 	"time"
+
+	"fallback/test/harness"
 )
 
 // ledger is what the senders know, and what has come out at the other end: the queue, or the primary and the parked queue
@@ -26,6 +28,7 @@ type ledger struct {
 	gap        time.Duration // the longest between two of them
 	slowest    time.Duration
 	lateOnes   int
+	excused    int
 	unanswered int
 	undialled  int
 	answers    map[string]int // those that were no 202, by what they said
@@ -78,7 +81,7 @@ func (l *ledger) sending(id, sum uint64) {
 }
 
 // record notes a 202 that was read to its end: from now on the request must be on the queue, under that message id.
-func (l *ledger) record(id uint64, message string, took time.Duration) {
+func (l *ledger) record(id uint64, message string, took harness.Elapsed) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	e := l.entries[id]
@@ -104,7 +107,7 @@ func (l *ledger) undial() {
 }
 
 // refused notes any other answer: the request may be on the queue or not.
-func (l *ledger) refused(answer string, took time.Duration) {
+func (l *ledger) refused(answer string, took harness.Elapsed) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.answers[answer]++
@@ -112,7 +115,7 @@ func (l *ledger) refused(answer string, took time.Duration) {
 }
 
 // broken notes that no answer came: the connection was lost, or the sender gave up, for which took is over the limit.
-func (l *ledger) broken(id uint64, err error, took time.Duration) {
+func (l *ledger) broken(id uint64, err error, took harness.Elapsed) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.entries[id].cut = true
@@ -123,11 +126,24 @@ func (l *ledger) broken(id uint64, err error, took time.Duration) {
 	}
 }
 
-func (l *ledger) took(d time.Duration) {
-	l.slowest = max(l.slowest, d)
-	if d > l.late {
+// tooSlow notes that no answer came to a sender which had taken too long to say something. The request may be on the queue.
+func (l *ledger) tooSlow(id uint64) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.entries[id].cut = true
+	l.excused++
+}
+
+// took takes in how long an answer took. One that is late because the sender was says nothing of the server.
+func (l *ledger) took(e harness.Elapsed) {
+	switch {
+	case e.Over(l.late):
 		l.lateOnes++
+	case e.Took > l.late:
+		l.excused++
+		return
 	}
+	l.slowest = max(l.slowest, e.Took)
 }
 
 // delivered notes a request at the end of its way: read off the queue or, where there is a drain, taken by the primary.
@@ -230,6 +246,7 @@ type audit struct {
 	Undialled    int            // connections that could not be made; nothing was sent
 	Cut          int            // of the unanswered, those on the queue: the server had them in hand
 	Late         int            // answered after the deadline and one second, or not at all
+	Excused      int            // neither late nor unanswered, because the sender itself was late
 	Slowest      time.Duration  // to an answer
 	Answers      map[string]int // other than 202, by what they said
 	Examples     []string
@@ -240,7 +257,7 @@ func (l *ledger) audit() audit {
 	defer l.mu.Unlock()
 	a := audit{
 		Sent: len(l.entries), Acknowledged: l.accepted, Corrupt: l.corrupt, Unexpected: l.unexpected, Duplicated: l.duplicated,
-		Unanswered: l.unanswered, Undialled: l.undialled, Late: l.lateOnes, Slowest: l.slowest, Answers: maps.Clone(l.answers), Examples: slices.Clone(l.examples),
+		Unanswered: l.unanswered, Undialled: l.undialled, Late: l.lateOnes, Excused: l.excused, Slowest: l.slowest, Answers: maps.Clone(l.answers), Examples: slices.Clone(l.examples),
 	}
 	for id, e := range l.entries {
 		switch {

@@ -6,6 +6,8 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"fallback/test/harness"
 )
 
 func TestLedger(t *testing.T) {
@@ -18,38 +20,38 @@ func TestLedger(t *testing.T) {
 	}{
 		{"accepted and found", func(l *ledger) {
 			l.sending(7, sum)
-			l.record(7, "a", time.Second)
+			l.record(7, "a", harness.Elapsed{Took: time.Second})
 			l.delivered(7, true, sum, "a")
 		}, audit{Sent: 1, Acknowledged: 1, Delivered: 1, Slowest: time.Second}},
 		{"accepted and not found", func(l *ledger) {
 			l.sending(7, sum)
-			l.record(7, "a", 0)
+			l.record(7, "a", harness.Elapsed{})
 		}, audit{Sent: 1, Acknowledged: 1, Lost: 1}},
 		{"found before the answer was read", func(l *ledger) {
 			l.sending(7, sum)
 			l.delivered(7, true, sum, "a")
-			l.record(7, "a", 0)
+			l.record(7, "a", harness.Elapsed{})
 		}, audit{Sent: 1, Acknowledged: 1, Delivered: 1}},
 		{"altered", func(l *ledger) {
 			l.sending(7, sum)
-			l.record(7, "a", 0)
+			l.record(7, "a", harness.Elapsed{})
 			l.delivered(7, true, other, "a")
 		}, audit{Sent: 1, Acknowledged: 1, Delivered: 1, Corrupt: 1}},
 		{"accepted under another id", func(l *ledger) {
 			l.sending(7, sum)
-			l.record(7, "a", 0)
+			l.record(7, "a", harness.Elapsed{})
 			l.delivered(7, true, sum, "b")
 		}, audit{Sent: 1, Acknowledged: 1, Delivered: 1, Corrupt: 1}},
 		{"twice", func(l *ledger) {
 			l.sending(7, sum)
-			l.record(7, "a", 0)
+			l.record(7, "a", harness.Elapsed{})
 			l.delivered(7, true, sum, "a")
 			l.delivered(7, true, sum, "a")
 		}, audit{Sent: 1, Acknowledged: 1, Delivered: 1, Duplicated: 1}},
 		{"found under another id before the answer was read", func(l *ledger) {
 			l.sending(7, sum)
 			l.delivered(7, true, sum, "b")
-			l.record(7, "a", 0)
+			l.record(7, "a", harness.Elapsed{})
 		}, audit{Sent: 1, Acknowledged: 1, Delivered: 1, Corrupt: 1}},
 		{"twice under two ids", func(l *ledger) {
 			l.sending(7, sum)
@@ -58,30 +60,30 @@ func TestLedger(t *testing.T) {
 		}, audit{Sent: 1, Undetermined: 1, Found: 1, Corrupt: 1}},
 		{"refused by the primary and parked", func(l *ledger) {
 			l.sending(7, sum)
-			l.record(7, "a", 0)
+			l.record(7, "a", harness.Elapsed{})
 			l.tried(7, true, sum, "a")
 			l.parked(7, true, sum, "a")
 		}, audit{Sent: 1, Acknowledged: 1, Parked: 1}},
 		{"altered on the way to a primary that did not take it", func(l *ledger) {
 			l.sending(7, sum)
-			l.record(7, "a", 0)
+			l.record(7, "a", harness.Elapsed{})
 			l.tried(7, true, other, "a")
 			l.delivered(7, true, sum, "a")
 		}, audit{Sent: 1, Acknowledged: 1, Delivered: 1, Corrupt: 1}},
 		{"delivered and parked", func(l *ledger) {
 			l.sending(7, sum)
-			l.record(7, "a", 0)
+			l.record(7, "a", harness.Elapsed{})
 			l.delivered(7, true, sum, "a")
 			l.parked(7, true, sum, "a")
 		}, audit{Sent: 1, Acknowledged: 1, Delivered: 1, Duplicated: 1}},
 		{"left on a queue", func(l *ledger) {
 			l.sending(7, sum)
-			l.record(7, "a", 0)
+			l.record(7, "a", harness.Elapsed{})
 			l.leftOver(7, true, sum, "a")
 		}, audit{Sent: 1, Acknowledged: 1, Left: 1}},
 		{"only tried", func(l *ledger) {
 			l.sending(7, sum)
-			l.record(7, "a", 0)
+			l.record(7, "a", harness.Elapsed{})
 			l.tried(7, true, sum, "a")
 		}, audit{Sent: 1, Acknowledged: 1, Lost: 1}},
 		{"never sent", func(l *ledger) { l.delivered(7, true, sum, "a") }, audit{Unexpected: 1}},
@@ -91,26 +93,41 @@ func TestLedger(t *testing.T) {
 		}, audit{Sent: 1, Unexpected: 1, Undetermined: 1}},
 		{"refused", func(l *ledger) {
 			l.sending(7, sum)
-			l.refused("503", 0)
+			l.refused("503", harness.Elapsed{})
 		}, audit{Sent: 1, Undetermined: 1}},
 		{"refused and found", func(l *ledger) {
 			l.sending(7, sum)
-			l.refused("503", 0)
+			l.refused("503", harness.Elapsed{})
 			l.delivered(7, true, sum, "a")
 		}, audit{Sent: 1, Undetermined: 1, Found: 1}},
 		{"no answer", func(l *ledger) {
 			l.sending(7, sum)
-			l.broken(7, errors.New("reset"), time.Minute)
+			l.broken(7, errors.New("reset"), harness.Elapsed{Took: time.Minute})
 		}, audit{Sent: 1, Undetermined: 1, Unanswered: 1, Late: 1, Slowest: time.Minute}},
 		{"no answer and found", func(l *ledger) {
 			l.sending(7, sum)
-			l.broken(7, errors.New("reset"), 0)
+			l.broken(7, errors.New("reset"), harness.Elapsed{})
 			l.delivered(7, true, sum, "a")
 		}, audit{Sent: 1, Undetermined: 1, Found: 1, Unanswered: 1, Cut: 1}},
 		{"not to be reached", func(l *ledger) { l.undial() }, audit{Undialled: 1}},
 		{"late", func(l *ledger) {
 			l.sending(7, sum)
-			l.record(7, "a", time.Minute)
+			l.record(7, "a", harness.Elapsed{Took: time.Minute})
+			l.delivered(7, true, sum, "a")
+		}, audit{Sent: 1, Acknowledged: 1, Delivered: 1, Late: 1, Slowest: time.Minute}},
+		{"no answer to a sender that was too slow", func(l *ledger) {
+			l.sending(7, sum)
+			l.tooSlow(7)
+			l.delivered(7, true, sum, "a")
+		}, audit{Sent: 1, Undetermined: 1, Found: 1, Cut: 1, Excused: 1}},
+		{"late, and so was the sender", func(l *ledger) {
+			l.sending(7, sum)
+			l.record(7, "a", harness.Elapsed{Took: time.Minute, Late: 55 * time.Second})
+			l.delivered(7, true, sum, "a")
+		}, audit{Sent: 1, Acknowledged: 1, Delivered: 1, Excused: 1}},
+		{"later than the sender was", func(l *ledger) {
+			l.sending(7, sum)
+			l.record(7, "a", harness.Elapsed{Took: time.Minute, Late: 53 * time.Second})
 			l.delivered(7, true, sum, "a")
 		}, audit{Sent: 1, Acknowledged: 1, Delivered: 1, Late: 1, Slowest: time.Minute}},
 	} {
@@ -138,7 +155,7 @@ func equal(a, b audit) bool {
 	return a.Sent == b.Sent && a.Acknowledged == b.Acknowledged && a.Lost == b.Lost && a.Corrupt == b.Corrupt &&
 		a.Unexpected == b.Unexpected && a.Duplicated == b.Duplicated && a.Undetermined == b.Undetermined &&
 		a.Found == b.Found && a.Unanswered == b.Unanswered && a.Undialled == b.Undialled && a.Cut == b.Cut &&
-		a.Delivered == b.Delivered && a.Parked == b.Parked && a.Left == b.Left && a.Late == b.Late && a.Slowest == b.Slowest
+		a.Delivered == b.Delivered && a.Parked == b.Parked && a.Left == b.Left && a.Late == b.Late && a.Excused == b.Excused && a.Slowest == b.Slowest
 }
 
 func TestChecksumSeesEverything(t *testing.T) {
@@ -172,7 +189,7 @@ func TestGaps(t *testing.T) {
 		l.sending(1, 0)
 		l.countGaps()
 		time.Sleep(3 * time.Second)
-		l.record(1, "a", 0)
+		l.record(1, "a", harness.Elapsed{})
 		time.Sleep(2 * time.Second)
 		if got := l.longestGap(); got != 3*time.Second {
 			t.Errorf("got %s, want 3s", got)

@@ -15,6 +15,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"fallback/test/harness"
 )
 
 // door is a place to send requests to: an address and the path that everything is below.
@@ -66,12 +68,13 @@ func (l *load) resume() { l.gate.Unlock() }
 // nothing of how things are since.
 type watcher struct {
 	since time.Time
-	found chan time.Time
+	watch harness.Watch
+	found chan harness.Elapsed
 }
 
-// watch gives the time of the first 202 to a request that is sent from now on.
-func (l *load) watch() <-chan time.Time {
-	w := &watcher{time.Now(), make(chan time.Time, 1)}
+// watch gives the time from now until the first 202 to a request that is sent from now on.
+func (l *load) watch() <-chan harness.Elapsed {
+	w := &watcher{time.Now(), harness.StartWatch(), make(chan harness.Elapsed, 1)}
 	l.watcher.Store(w)
 	return w.found
 }
@@ -108,7 +111,7 @@ func (l *load) send(i int) {
 // accepted tells who watches.
 func (l *load) accepted(sent time.Time) {
 	if w := l.watcher.Load(); w != nil && !sent.Before(w.since) && l.watcher.CompareAndSwap(w, nil) {
-		w.found <- time.Now()
+		w.found <- w.watch.Elapsed()
 	}
 }
 
@@ -130,7 +133,7 @@ func (s *sender) hangUp() {
 
 // dial connects to this sender's door, or the next one.
 func (s *sender) dial() error {
-	conn, err := net.DialTimeout("tcp", s.doors[s.door%len(s.doors)].addr, time.Second)
+	conn, err := net.DialTimeout("tcp", s.doors[s.door%len(s.doors)].addr, patience)
 	if err != nil {
 		s.door++
 		s.ledger.undial()
@@ -144,9 +147,13 @@ func (s *sender) dial() error {
 	return nil
 }
 
-// patience is how much longer than the server may take a sender waits, so that an answer that comes late is seen as late
-// and one that never comes as that.
-const patience = 5 * time.Second
+// patience is how long a sender waits for a connection, and how much longer than the server may take for an answer: one that
+// comes late is seen as late, and one that never comes as that. It is long, for what a sender takes is its own time, too.
+const patience = 30 * time.Second
+
+// longestLag is how long a sender may take from its call for a connection to its first byte. The server closes a connection
+// that says nothing: where it is one too many after a second. A sender that took longer is told nothing, and has no reason to complain.
+const longestLag = 500 * time.Millisecond
 
 // refusedPause is how long a sender waits after anything but a 202.
 func refusedPause() time.Duration { return 20*time.Millisecond + rand.N(60*time.Millisecond) }
@@ -174,21 +181,26 @@ const (
 )
 
 // ask sends one request, enters what comes of it into the ledger, and says what it was. A 202 without an id is none.
-func (s *sender) ask() (status int, took time.Duration, answer string) {
+func (s *sender) ask() (status int, took harness.Elapsed, answer string) {
+	begin := time.Now()
 	if s.conn == nil {
 		if err := s.dial(); err != nil {
-			return notSent, 0, err.Error()
+			return notSent, took, err.Error()
 		}
 	}
 	r := s.request(s.next.Add(1))
 	s.out = r.append(s.out[:0], s.doors[s.door%len(s.doors)])
 	s.ledger.sending(r.id, r.sum())
-	start := time.Now()
-	_ = s.conn.SetDeadline(start.Add(s.timeout + patience))
+	w, lag := harness.StartWatch(), time.Since(begin)
+	_ = s.conn.SetDeadline(time.Now().Add(s.timeout + patience))
 	status, closing, body, err := s.exchange()
-	took = time.Since(start)
+	took = w.Elapsed()
 	if err != nil {
-		s.ledger.broken(r.id, err, took)
+		if lag > longestLag {
+			s.ledger.tooSlow(r.id)
+		} else {
+			s.ledger.broken(r.id, err, took)
+		}
 		s.hangUp()
 		s.door++
 		return noAnswer, took, err.Error()

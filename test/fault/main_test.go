@@ -22,9 +22,6 @@ var seedFlag = flag.Uint64("fault.seed", 0, "seed of what is chosen at random (a
 // seed is given, or new.
 var seed uint64
 
-// wanted is how many requests the long run is to have accepted (FAULT_ACKNOWLEDGED); 0 for a short one.
-var wanted int
-
 // results are those of this run. With FAULT_RESULTS they are written to that folder.
 var results *report
 
@@ -75,9 +72,6 @@ func runTests(m *testing.M) int {
 	if results, err = newReport(broker, seed, wanted, os.Getenv("FAULT_RESULTS")); err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		return 1
-	}
-	if dir, err := programs(); err == nil {
-		defer os.RemoveAll(dir)
 	}
 	return m.Run()
 }

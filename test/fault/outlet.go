@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"net"
 	"net/url"
 	"strconv"
 	"strings"
@@ -55,7 +56,7 @@ const (
 // newOutlet makes one without workers.
 func (r *rig) newOutlet(t testing.TB, p plan) {
 	t.Helper()
-	o := &outlet{ledger: r.ledger, quiet: 10 * time.Second, rand: rand.New(rand.NewPCG(p.seed, ^uint64(0)))}
+	o := &outlet{ledger: r.ledger, quiet: 30 * time.Second, rand: rand.New(rand.NewPCG(p.seed, ^uint64(0)))}
 	var err error
 	if o.queues, err = topology.Of(topology.DefaultQueue); err != nil {
 		t.Fatal(err)
@@ -87,9 +88,10 @@ func (r *rig) startDrain(t testing.TB, p plan) {
 
 func (r *rig) addWorker(t testing.TB, settings map[string]string) error {
 	t.Helper()
+	to := strings.Replace(r.outlet.primary.URL, "127.0.0.1", hosts[len(r.outlet.workers)], 1)
 	w := &process{command: "drain", addr: harness.FreeAddress(), log: &harness.Log{}, env: map[string]string{
 		"AMQP_SERVER_URL":         r.drainURL(),
-		"FALLBACK_TARGET_URL":     r.outlet.primary.URL,
+		"FALLBACK_TARGET_URL":     to,
 		"FALLBACK_DRAIN_SCHEDULE": "1s",
 		"LOG_FORMAT":              "json",
 	}}
@@ -100,6 +102,9 @@ func (r *rig) addWorker(t testing.TB, settings map[string]string) error {
 	t.Cleanup(w.kill)
 	return w.start()
 }
+
+// hosts are what the workers call the primary, each by another name: so it can tell whose a request is.
+var hosts = [...]string{"127.0.0.1", "localhost"}
 
 // drainURL is the broker's, through the outlet's proxy, as the drainer's user.
 func (r *rig) drainURL() string {
@@ -129,6 +134,33 @@ func (o *outlet) receive(r harness.Received) harness.Answer {
 	}
 	enter(id, err == nil, checksum(r.Method, r.Target, r.Header, r.Body), message)
 	return answer
+}
+
+// hold has the primary keep the requests of one worker without an answer, until release. It returns when there is one.
+func (o *outlet) hold(ctx context.Context, worker int) (release func(), err error) {
+	held, released := make(chan struct{}, 1), make(chan struct{})
+	keep := func(r harness.Received) harness.Answer {
+		if name, _, _ := net.SplitHostPort(r.Host); name != hosts[worker] {
+			return harness.Answer{After: primaryTime}
+		}
+		select {
+		case held <- struct{}{}:
+		default:
+		}
+		return harness.Answer{Until: released}
+	}
+	o.answer.Store(&keep)
+	release = func() {
+		o.answer.Store(nil)
+		close(released)
+	}
+	select {
+	case <-held:
+		return release, nil
+	case <-ctx.Done():
+		release()
+		return nil, fmt.Errorf("waited in vain for a request of worker %d: %w", worker, ctx.Err())
+	}
 }
 
 // some gives one answer to about one in so many requests, and the usual one to the others.

@@ -37,7 +37,7 @@ func TestOutletEnters(t *testing.T) {
 			primary := harness.NewPrimary(t, o.receive)
 			q := newLoad(o.ledger, 42, 0).request(7)
 			o.ledger.sending(q.id, q.sum())
-			o.ledger.record(q.id, "a", 0)
+			o.ledger.record(q.id, "a", harness.Elapsed{})
 			sent, err := http.ReadRequest(bufio.NewReader(bytes.NewReader(q.append(nil, door{primary.URL, ""}))))
 			if err != nil {
 				t.Fatal(err)

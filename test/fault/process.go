@@ -19,10 +19,7 @@ import (
 
 // programs are the server and the function as they are shipped, built once for the test's process.
 var programs = sync.OnceValues(func() (string, error) {
-	dir, err := os.MkdirTemp("", "fallback-fault-")
-	if err != nil {
-		return "", err
-	}
+	dir := harness.Scratch()
 	for name, source := range map[string]string{"fallback": "./functions/cmd/fallback", "enqueue": "./packages/fallback/enqueue"} {
 		build := exec.Command("go", "build", "-trimpath", "-ldflags=-s -w", "-o", filepath.Join(dir, name), source)
 		build.Dir = harness.Root()
@@ -34,7 +31,7 @@ var programs = sync.OnceValues(func() (string, error) {
 	return dir, nil
 })
 
-// exitTimeout is how long a process may take to end after SIGTERM.
+// exitTimeout is how long a process may take to end after SIGTERM: what Docker waits before it kills.
 const exitTimeout = 10 * time.Second
 
 // process is `fallback serve` or `fallback drain`. It can be ended and started again, at the same address.
@@ -61,7 +58,7 @@ func (s *process) start() error {
 	}
 	cmd.Env = append(cmd.Env, "FALLBACK_ADDR="+s.addr, "FALLBACK_DRAIN_ADDR="+s.addr)
 	cmd.Stdout, cmd.Stderr = s.log, s.log
-	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	harness.EndWithUs(cmd)
 	if err := cmd.Start(); err != nil {
 		return err
 	}
@@ -76,7 +73,7 @@ func (s *process) start() error {
 
 // waitReady waits until /readyz says so.
 func (s *process) waitReady(ctx context.Context) error {
-	client := http.Client{Transport: &http.Transport{DisableKeepAlives: true}, Timeout: 5 * time.Second}
+	client := http.Client{Transport: &http.Transport{DisableKeepAlives: true}, Timeout: 30 * time.Second}
 	return poll(ctx, "fallback "+s.command+" to be ready", func() (bool, error) {
 		if err := s.ended(); err != nil {
 			return false, err
@@ -115,7 +112,7 @@ func (s *process) quit() (log, dump string) {
 		_ = s.cmd.Process.Signal(syscall.SIGQUIT)
 		select {
 		case <-s.exited:
-		case <-time.After(5 * time.Second):
+		case <-time.After(harness.Patience):
 			s.kill()
 		}
 	}
@@ -170,9 +167,9 @@ func (s *process) terminate() error {
 	}
 	select {
 	case <-s.exited:
-	case <-time.After(exitTimeout):
+	case <-time.After(allowed(exitTimeout)):
 		s.kill()
-		return fmt.Errorf("it was still there %s after SIGTERM", exitTimeout)
+		return fmt.Errorf("it was still there %s after SIGTERM", allowed(exitTimeout))
 	}
 	if code := s.cmd.ProcessState.ExitCode(); code != 0 {
 		return fmt.Errorf("SIGTERM: exit code %d after %s", code, time.Since(begin))

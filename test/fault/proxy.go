@@ -5,6 +5,7 @@ import (
 	"io"
 	"net"
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -36,6 +37,8 @@ type proxy struct {
 	links    map[*link]struct{}
 	accepted int
 	closed   bool
+
+	disturbed atomic.Int64 // writes that were delayed, or cut into slices
 }
 
 // startProxy listens on a free port of loopback and connects each connection to target.
@@ -288,6 +291,7 @@ func (f *flow) forward(p []byte) error {
 		return net.ErrClosed
 	}
 	if m == slow {
+		f.proxy.disturbed.Add(1)
 		f.transit.Add(1)
 		f.delayed <- chunk{time.Now().Add(delay), append([]byte(nil), p...)}
 		return nil
@@ -303,6 +307,7 @@ func (f *flow) write(p []byte, m mode) error {
 	step := len(p)
 	if m == sliced {
 		step = 1
+		f.proxy.disturbed.Add(1)
 	}
 	for len(p) > 0 {
 		if _, err := f.to.Write(p[:step]); err != nil {

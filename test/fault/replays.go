@@ -40,7 +40,7 @@ var replayed = []fault{
 	{
 		name: "one of two workers SIGKILL", about: "the same; the other goes on",
 		strike: killWorker, heal: func(_ context.Context, r *rig) error { return r.outlet.workers[0].start() },
-		hold: span[time.Duration]{300 * time.Millisecond, 600 * time.Millisecond}, shows: relieved, serves: true, workers: 2,
+		hold: span[time.Duration]{300 * time.Millisecond, 600 * time.Millisecond}, shows: relieved, early: true, serves: true, workers: 2,
 	},
 	{
 		name: "broker SIGKILL and restart, mid-drain", about: "the broker's process is killed and started again while a worker replays",
@@ -52,7 +52,7 @@ var replayed = []fault{
 			r.background(every(200*time.Millisecond, func() { _ = r.closeConnections(topology.Drainer) }))
 			return nil
 		},
-		heal: healBackground, hold: span[time.Duration]{500 * time.Millisecond, time.Second}, shows: rejoins, workers: 1, serves: true, wide: true,
+		heal: healBackground, hold: span[time.Duration]{500 * time.Millisecond, time.Second}, shows: rejoins, early: true, workers: 1, serves: true, wide: true,
 	},
 	{
 		name: "worker's network reset", about: "its connections to the broker are reset, again and again",
@@ -60,7 +60,7 @@ var replayed = []fault{
 			r.background(every(300*time.Millisecond, r.outlet.proxy.reset))
 			return nil
 		},
-		heal: healBackground, hold: span[time.Duration]{500 * time.Millisecond, time.Second}, shows: rejoins, workers: 1, serves: true,
+		heal: healBackground, hold: span[time.Duration]{500 * time.Millisecond, time.Second}, shows: rejoins, early: true, workers: 1, serves: true,
 	},
 	{
 		name: "confirms to a worker lost", about: "the primary fails at one in four; the broker confirms their moves to the retry queue, and the connection is lost first",
@@ -70,7 +70,7 @@ var replayed = []fault{
 			r.outlet.answer.Store(nil)
 			return nil
 		},
-		hold: span[time.Duration]{100 * time.Millisecond, 400 * time.Millisecond}, shows: duplicates, workers: 1, serves: true,
+		hold: span[time.Duration]{500 * time.Millisecond, 800 * time.Millisecond}, shows: duplicates, workers: 1, serves: true,
 	},
 	{
 		name: "primary down and up", about: "nobody listens, and open connections are reset; several times",
@@ -111,29 +111,33 @@ func (r *rig) within(most time.Duration) time.Duration {
 	return time.Duration(r.rand.Int64N(int64(most)))
 }
 
-// killWorker kills the worker at any moment, and leaves it killed. It goes on until it has met a replay under way, of which
-// the primary gets a copy afterwards: a worker that shares the work may well be without any.
+// killWorker kills the worker at any moment, and the last time while the primary has a request of it in hand, of which it gets
+// a copy afterwards. It leaves it killed.
 func killWorker(ctx context.Context, r *rig) error {
 	w := r.outlet.workers[0]
-	before := r.ledger.audit().Duplicated
-	for i := 0; i < r.strikes || i < 5*r.strikes && r.ledger.audit().Duplicated == before; i++ {
-		if i > 0 {
-			if err := w.start(); err != nil {
-				return err
-			}
-		}
+	for range r.strikes - 1 {
 		if err := r.nextReplay(ctx); err != nil {
 			return err
 		}
 		time.Sleep(r.within(300 * time.Millisecond))
 		w.kill()
 		time.Sleep(r.within(100 * time.Millisecond))
+		if err := w.start(); err != nil {
+			return err
+		}
 	}
+	release, err := r.outlet.hold(ctx, 0)
+	if err != nil {
+		return err
+	}
+	time.Sleep(r.within(100 * time.Millisecond))
+	w.kill()
+	release()
 	return nil
 }
 
-// killBeforeAck lets the worker replay, cuts its way to the broker, waits until the primary has taken one more request, and then until its answer
-// is there; so there is an ack that cannot get through. It leaves the worker killed.
+// killBeforeAck lets the worker replay, cuts its way to the broker, and waits until the primary has taken one more request and
+// its answer is there; so there is an ack that cannot get through. It leaves the worker killed.
 func killBeforeAck(ctx context.Context, r *rig) error {
 	o := r.outlet
 	w := o.workers[0]
@@ -177,9 +181,10 @@ func (r *rig) nextReplay(ctx context.Context) error {
 	})
 }
 
-// flap leaves the primary up.
+// flap leaves the primary up. It goes on until a worker has met it down.
 func flap(_ context.Context, r *rig) error {
-	for range r.strikes {
+	before := r.outlet.replays().waits
+	for i := 0; i < r.strikes || i < 10*r.strikes && len(r.outlet.workers) > 0 && r.outlet.replays().waits == before; i++ {
 		r.outlet.primary.Down()
 		time.Sleep(100*time.Millisecond + r.within(300*time.Millisecond))
 		r.outlet.up()
@@ -197,15 +202,16 @@ func swallowMoves(ctx context.Context, r *rig) error {
 	if err := poll(ctx, "a request that was moved to come back", func() (bool, error) { return o.again.Load() > moved, nil }); err != nil {
 		return err
 	}
-	arrived := make(chan struct{}, 1)
+	arrived, swallowing := make(chan struct{}, 1), make(chan struct{})
 	fail := func(harness.Received) harness.Answer {
 		select {
 		case arrived <- struct{}{}:
 		default:
 		}
-		return harness.Answer{Status: http.StatusInternalServerError, After: primaryTime}
+		return harness.Answer{Status: http.StatusInternalServerError, Until: swallowing}
 	}
 	o.answer.Store(&fail)
+	defer close(swallowing)
 	select {
 	case <-arrived:
 	case <-ctx.Done():
@@ -221,11 +227,11 @@ func downWhenIdle(ctx context.Context, r *rig) error {
 	defer r.load.resume()
 	if err := poll(ctx, "the worker to be idle", func() (bool, error) {
 		open, _ := r.ledger.progress()
-		return open <= r.outlet.replays().expired, nil
+		return open <= r.outlet.replays().expired && r.outlet.primary.Pending() == 0, nil
 	}); err != nil {
 		return err
 	}
-	time.Sleep(10 * primaryTime) // the last answers
+	time.Sleep(10 * primaryTime) // until the worker has read the last answer
 	r.outlet.primary.Down()
 	return nil
 }

@@ -31,10 +31,11 @@ type report struct {
 	Go       string  `json:"go"`
 	Commit   string  `json:"commit"`
 	part
-	Primary *part     `json:"to_the_primary,omitempty"`
-	Rate    *rateTest `json:"rate,omitempty"`
+	Primary  *part          `json:"to_the_primary,omitempty"`
+	Rate     *rateTest      `json:"rate,omitempty"`
+	Overload []overloadTest `json:"overload,omitempty"`
 
-	mu    sync.Mutex // guards the parts, Rate, and the files
+	mu    sync.Mutex // guards the parts, Rate, Overload, and the files
 	begin time.Time
 	dir   string // where the files go; empty for nowhere
 }
@@ -55,6 +56,18 @@ type rateTest struct {
 	Windows  int     `json:"windows"`         // of a second
 	Over     int     `json:"refused"`         // in all of them
 	Worst    int     `json:"refused_at_most"` // in one of them
+}
+
+// overloadTest is what came of far more connections than the server takes in hand, before a broker that is no help.
+type overloadTest struct {
+	Name     string  `json:"broker"`
+	Clients  int     `json:"connections"`
+	Size     int     `json:"body_bytes,omitempty"` // 0 for small ones of many sizes
+	Refused  int     `json:"refused"`              // 503 overloaded
+	P50      float64 `json:"refused_p50_ms"`
+	P99      float64 `json:"refused_p99_ms"`
+	Deadline float64 `json:"deadline_ms"` // what those in hand may take
+	PeakMiB  int64   `json:"peak_mib"`
 }
 
 type summary struct {
@@ -116,6 +129,14 @@ func (r *report) addRate(t rateTest) error {
 	return r.write()
 }
 
+// addOverload takes in what became of requests that were too many.
+func (r *report) addOverload(t overloadTest) error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.Overload = append(r.Overload, t)
+	return r.write()
+}
+
 // place is where a fault is in a list.
 func place(list []fault, name string) int {
 	return slices.IndexFunc(list, func(f fault) bool { return f.name == name })
@@ -141,7 +162,7 @@ func (p *part) add(list []fault, one result) {
 	s.Undialled += one.Undialled
 	s.Late += one.Late
 	s.Slowest = max(s.Slowest, one.Slowest)
-	if one.Limit <= ms(recoveryLimit) { // a longer one counts from another moment
+	if one.Limit <= ms(allowed(recoveryLimit)) { // a longer one counts from another moment
 		s.Recovery = max(s.Recovery, one.Recovery)
 	}
 	s.Replay, s.Drained = max(s.Replay, one.Replay), max(s.Drained, one.Drained)
@@ -230,11 +251,19 @@ is not in the last row.
 	if r.Rate != nil {
 		r.Rate.markdown(&b)
 	}
+	if len(r.Overload) > 0 {
+		overload(&b, r.Overload)
+	}
 	var failures bytes.Buffer
+	excused := 0
 	for _, f := range all {
+		excused += f.Excused
 		for _, failure := range f.Failures {
 			fmt.Fprintf(&failures, "- %s: %s\n", f.Fault, failure)
 		}
+	}
+	if excused > 0 {
+		fmt.Fprintf(&b, "\nOf %s answers the sender itself was late by its own timers: they are neither among the late nor the slowest.\n", thousands(excused))
 	}
 	if failures.Len() > 0 {
 		fmt.Fprintf(&b, "\n## What failed\n\n%s", failures.String())
@@ -289,6 +318,22 @@ func (t *rateTest) markdown(b *strings.Builder) {
 
 %s were refused in %d windows of a second; each came back. The primary says Retry-After: 1. A worker with FALLBACK_DRAIN_CONCURRENCY=200.
 `, thousands(t.Requests), t.Rate, t.Took, t.Ideal, t.Worst, thousands(t.Over), t.Windows)
+}
+
+func overload(b *strings.Builder, tests []overloadTest) {
+	b.WriteString(`
+## Overload
+
+More connections than the server takes requests in hand (1,024, and 64 MiB of bodies), and than it takes at all (4,096). Those in
+hand may take the deadline; who is over the bound is told at once: the p99 of a refusal may be a fifth of the deadline.
+
+| broker | connections | refused | p50 | p99 | p99 / deadline | the server's peak |
+| --- | ---: | ---: | ---: | ---: | ---: | ---: |
+`)
+	for _, t := range tests {
+		fmt.Fprintf(b, "| %s | %s | %s | %.1f ms | %.1f ms | %.3f | %d MiB |\n", t.Name, thousands(t.Clients), thousands(t.Refused), t.P50, t.P99,
+			t.P99/t.Deadline, t.PeakMiB)
+	}
 }
 
 func seconds(ms float64) string { return fmt.Sprintf("%.2f s", ms/1000) }

@@ -60,6 +60,9 @@ func TestReportIsWrittenFaultByFault(t *testing.T) {
 	if err := r.addRate(rateTest{Requests: 10000, Rate: 50, Ideal: 199, Took: 210.4, Windows: 200, Over: 300, Worst: 7}); err != nil {
 		t.Fatal(err)
 	}
+	if err := r.addOverload(overloadTest{Name: "slow broker", Clients: 5000, Refused: 40000, P50: 1.5, P99: 100, Deadline: 5000, PeakMiB: 150}); err != nil {
+		t.Fatal(err)
+	}
 	if r.Faults[0].Fault != faults[0].name || r.Summary.Recovery != 20 || r.Summary.Acknowledged != 1234 {
 		t.Errorf("got %+v", r.part)
 	}
@@ -72,7 +75,8 @@ func TestReportIsWrittenFaultByFault(t *testing.T) {
 	}
 	for _, want := range []string{"1,234 requests", "it broke", "4.3.1", "0123456789ab", fmt.Sprintf("ended early: 2 of %d", len(faults)),
 		"5,321 requests", "5,290 delivered, 21 parked, 10 expired, 0 lost", "it fell", fmt.Sprintf("ended early: 2 of %d", len(replayed)),
-		"10,000 requests waited", "in 210 s"} {
+		"10,000 requests waited", "in 210 s",
+		"| slow broker | 5,000 | 40,000 | 1.5 ms | 100.0 ms | 0.020 | 150 MiB |"} {
 		if !strings.Contains(string(got), want) {
 			t.Errorf("%q is not in\n%s", want, got)
 		}

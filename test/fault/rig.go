@@ -11,6 +11,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -33,11 +34,11 @@ type rig struct {
 	load     *load
 	timeout  time.Duration // of the server, for one request
 	rand     *rand.Rand
-	password string           // of the publisher's user
-	healed   time.Time        // the end of the fault
-	after    <-chan time.Time // gets the time of the first 202 after it; nil before
-	strikes  int              // how often what is over at once is done in a strike
-	left     int              // clients that left before their answer, in this round
+	password string                 // of the publisher's user
+	healed   time.Time              // the end of the fault
+	after    <-chan harness.Elapsed // gets the time from then to the first 202; nil before
+	strikes  int                    // how often what is over at once is done in a strike
+	left     atomic.Int64           // clients that left before their answer
 
 	stop context.CancelFunc // ends what goes on beside the load
 	work sync.WaitGroup
@@ -61,7 +62,7 @@ func newRig(t testing.TB, broker *harness.Broker, p plan) *rig {
 	t.Helper()
 	r := &rig{
 		vhost: broker.VHost(t), timeout: p.timeout, strikes: p.strikes, password: topology.Demonstration(topology.Publisher).Plain,
-		ledger: newLedger(p.timeout + time.Second),
+		ledger: newLedger(allowed(p.timeout + time.Second)),
 	}
 	var err error
 	if r.proxy, err = startProxy(broker.AMQP); err != nil {
@@ -87,7 +88,7 @@ func newRig(t testing.TB, broker *harness.Broker, p plan) *rig {
 // serve starts server processes and waits until they are ready.
 func (r *rig) serve(t testing.TB, p plan) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	ctx, cancel := context.WithTimeout(context.Background(), harness.Patience)
 	defer cancel()
 	for range max(p.servers, 1) {
 		s := &process{command: "serve", addr: harness.FreeAddress(), log: &harness.Log{}, env: map[string]string{

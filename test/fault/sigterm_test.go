@@ -4,9 +4,14 @@ package fault
 
 import (
 	"context"
+	"errors"
+	"fmt"
+	"io"
 	"net"
+	"net/http"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -17,7 +22,7 @@ import (
 // answered, no new connection is taken, AMQP says good-bye last, and the exit code is 0.
 func TestSIGTERM(t *testing.T) {
 	const inHand = 500
-	p := plan{seed: seed, name: t.Name(), timeout: 5 * time.Second}
+	p := plan{seed: seed, name: t.Name(), timeout: time.Minute} // they are in hand for as long as the broker says nothing
 	r := newRig(t, broker, p)
 	r.serve(t, p)
 	if _, err := r.warmUp(); err != nil {
@@ -36,22 +41,17 @@ func TestSIGTERM(t *testing.T) {
 			c.ask()
 		})
 	}
-	// In hand once all are sent, for as long as the broker says nothing.
-	harness.Eventually(t, 5*time.Second, "500 requests to be sent", func() bool {
-		files, err := openFiles(s.pid())
-		return err == nil && files > inHand && len(r.ledger.audit().Answers) == 0
-	})
-	time.Sleep(500 * time.Millisecond)
+	s.waitInHand(t, inHand)
 
 	exited := make(chan error, 1)
 	signalled := time.Now()
 	go func() { exited <- s.terminate() }()
-	harness.Eventually(t, time.Second, "new connections to be refused", func() bool {
+	harness.Eventually(t, "new connections to be refused", func() bool {
 		conn, err := net.DialTimeout("tcp", s.addr, time.Second)
 		if err == nil {
 			conn.Close()
 		}
-		return err != nil
+		return errors.Is(err, syscall.ECONNREFUSED)
 	})
 	refused := time.Since(signalled)
 	r.proxy.set(passing) // the confirms come now
@@ -62,7 +62,7 @@ func TestSIGTERM(t *testing.T) {
 	}
 	t.Logf("after SIGTERM: connections refused within %s, all answered within %s, ended within %s", refused, answered, time.Since(signalled))
 
-	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	ctx, cancel := context.WithTimeout(context.Background(), harness.Patience)
 	defer cancel()
 	if err := r.readEmpty(ctx); err != nil {
 		t.Fatal(err)
@@ -78,11 +78,25 @@ func TestSIGTERM(t *testing.T) {
 	checkGoodBye(t, r, begin)
 }
 
+// waitInHand waits until the server says that it has so many requests in hand.
+func (s *process) waitInHand(t *testing.T, want int) {
+	t.Helper()
+	harness.Eventually(t, fmt.Sprintf("%d requests to be in hand", want), func() bool {
+		response, err := http.Get("http://" + s.addr + "/metrics")
+		if err != nil {
+			return false
+		}
+		defer response.Body.Close()
+		body, err := io.ReadAll(response.Body)
+		return err == nil && strings.Contains(string(body), fmt.Sprintf("\nfallback_requests_in_hand %d\n", want))
+	})
+}
+
 // checkGoodBye looks in the broker's log for how the connection ended.
 func checkGoodBye(t *testing.T, r *rig, since time.Time) {
 	t.Helper()
 	var ends []string
-	harness.Eventually(t, 10*time.Second, "the broker to log the end of the connection", func() bool {
+	harness.Eventually(t, "the broker to log the end of the connection", func() bool {
 		out, err := harness.Run(harness.Patience, "docker", "logs", "--since", since.UTC().Format(time.RFC3339Nano), broker.ID())
 		if err != nil {
 			t.Fatal(err)
@@ -106,7 +120,7 @@ func checkGoodBye(t *testing.T, r *rig, since time.Time) {
 // TestSIGTERMWithSilentBroker ends a server whose requests cannot be confirmed: they get their 503 at their deadline,
 // and the server still ends within 10 seconds, with code 0.
 func TestSIGTERMWithSilentBroker(t *testing.T) {
-	p := plan{seed: seed, name: t.Name(), timeout: 5 * time.Second}
+	p := plan{seed: seed, name: t.Name(), timeout: 6 * time.Second} // before the server cuts off, 7 s after SIGTERM
 	r := newRig(t, broker, p)
 	r.serve(t, p)
 	if _, err := r.warmUp(); err != nil {
@@ -114,14 +128,15 @@ func TestSIGTERMWithSilentBroker(t *testing.T) {
 	}
 	r.proxy.set(blackHole)
 	var clients sync.WaitGroup
-	for range 50 {
+	const inHand = 50
+	for range inHand {
 		clients.Go(func() {
 			c := sender{load: r.load}
 			defer c.hangUp()
 			c.ask()
 		})
 	}
-	time.Sleep(500 * time.Millisecond)
+	r.servers[0].waitInHand(t, inHand)
 	begin := time.Now()
 	if err := r.servers[0].terminate(); err != nil {
 		t.Error(err)
@@ -129,7 +144,7 @@ func TestSIGTERMWithSilentBroker(t *testing.T) {
 	t.Logf("ended %s after SIGTERM", time.Since(begin))
 	clients.Wait()
 	r.proxy.set(passing)
-	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	ctx, cancel := context.WithTimeout(context.Background(), harness.Patience)
 	defer cancel()
 	if err := r.readEmpty(ctx); err != nil {
 		t.Fatal(err)

@@ -14,13 +14,10 @@ import (
 	"net/http"
 	"net/url"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strconv"
 	"sync"
 	"sync/atomic"
-	"syscall"
-	"time"
 
 	"github.com/ory/dockertest/v3"
 	"github.com/ory/dockertest/v3/docker"
@@ -47,7 +44,6 @@ type Broker struct {
 
 	pool     *dockertest.Pool
 	resource *dockertest.Resource
-	release  io.Closer // what keeps the watchdog from removing the container
 }
 
 // BrokerOptions change what a broker is made from.
@@ -80,13 +76,14 @@ var Root = sync.OnceValue(func() string {
 })
 
 // StartBroker starts a broker and waits until it takes connections from the definitions' users, unless it is bare or has
-// definitions of its own. Close removes it; so does the end of this process, whatever the way it ends.
+// definitions of its own. Its ports are published on loopback alone. Close removes it; so does the end of this process,
+// whatever the way it ends.
 func StartBroker(o BrokerOptions) (*Broker, error) {
 	pool, err := dockertest.NewPool("")
 	if err != nil {
 		return nil, err
 	}
-	pool.MaxWait = 2 * time.Minute
+	pool.MaxWait = Patience
 	if err := pool.Client.Ping(); err != nil {
 		return nil, fmt.Errorf("no Docker engine (`make test` sets one up): %w", err)
 	}
@@ -96,16 +93,14 @@ func StartBroker(o BrokerOptions) (*Broker, error) {
 	}
 	b := &Broker{pool: pool}
 	if b.resource, err = pool.RunWithOptions(b.runOptions(o), func(h *docker.HostConfig) {
-		h.AutoRemove = false // it must survive a restart; the watchdog removes it
+		h.AutoRemove = false      // it must survive a restart
+		h.PublishAllPorts = false // dockertest's own, and on every address
 		h.Memory = 1 << 30
 		if o.Bare {
 			h.Tmpfs = map[string]string{"/etc/rabbitmq": "uid=999,gid=999"} // the image has a conf of its own: guest from anywhere
 		}
 	}); err != nil {
 		return nil, err
-	}
-	if b.release, err = watch(b.resource.Container.ID); err != nil {
-		return nil, errors.Join(err, pool.Purge(b.resource))
 	}
 	if o.Bare || o.Definitions != "" {
 		return b, nil
@@ -120,8 +115,7 @@ func StartBroker(o BrokerOptions) (*Broker, error) {
 func (b *Broker) runOptions(o BrokerOptions) *dockertest.RunOptions {
 	b.AMQP, b.Management = FreeAddress(), FreeAddress()
 	options := &dockertest.RunOptions{
-		Repository: "rabbitmq", Tag: Version() + "-management", Hostname: "rabbitmq",
-		Labels: map[string]string{"fallback.test": "yes"},
+		Name: Name(), Repository: "rabbitmq", Tag: Version() + "-management", Hostname: "rabbitmq",
 		PortBindings: map[docker.Port][]docker.PortBinding{
 			"5672/tcp":  {binding(b.AMQP)},
 			"15672/tcp": {binding(b.Management)},
@@ -167,18 +161,6 @@ func binding(address string) docker.PortBinding {
 	return docker.PortBinding{HostIP: host, HostPort: port}
 }
 
-// watch starts a process that removes the container when this process has ended or the result is closed. A panic in a
-// test runs no clean-up, and dockertest's Expire stops the container at once.
-func watch(id string) (io.Closer, error) {
-	cmd := exec.Command("sh", "-c", "cat >/dev/null; exec docker rm -f -v "+id+" >/dev/null 2>&1")
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true} // an interrupt from the keyboard is not for it
-	in, err := cmd.StdinPipe()
-	if err != nil {
-		return nil, err
-	}
-	return in, cmd.Start()
-}
-
 // IP is the container's own address: without the process that published ports go through.
 func (b *Broker) IP() string { return b.resource.Container.NetworkSettings.IPAddress }
 
@@ -186,10 +168,7 @@ func (b *Broker) IP() string { return b.resource.Container.NetworkSettings.IPAdd
 func (b *Broker) ID() string { return b.resource.Container.ID }
 
 // Close removes the container.
-func (b *Broker) Close() error {
-	err := b.pool.Purge(b.resource)
-	return errors.Join(err, b.release.Close())
-}
+func (b *Broker) Close() error { return b.pool.Purge(b.resource) }
 
 // Port is the loopback address of a published port.
 func (b *Broker) Port(port string) string { return b.resource.GetHostPort(port) }
@@ -231,7 +210,7 @@ func (b *Broker) Call(method, path string, in, out any) error {
 		return err
 	}
 	request.Header.Set("Content-Type", "application/json")
-	response, err := (&http.Client{Timeout: 30 * time.Second}).Do(request)
+	response, err := (&http.Client{Timeout: Patience}).Do(request)
 	if err != nil {
 		return err
 	}

@@ -9,9 +9,6 @@ import (
 	"time"
 )
 
-// Patience is how long a command of a test may take, an engine's or a broker's own: they answer within seconds, or hang.
-const Patience = time.Minute
-
 // Run runs a command in the repository's root, for as long as within at most, and returns what it prints. An error holds that,
 // too.
 func Run(within time.Duration, command ...string) (string, error) {

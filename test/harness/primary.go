@@ -23,8 +23,8 @@ type Primary struct {
 
 	mu       sync.Mutex // guards the rest
 	listener net.Listener
-	conns    map[net.Conn]bool
-	taken    int // of these, so far
+	conns    map[net.Conn]bool // true while a request on it has no whole answer
+	taken    int               // of these, so far
 	got      []Received
 }
 
@@ -33,6 +33,7 @@ type Received struct {
 	// Raw is all of it, as it came.
 	Raw            []byte
 	Method, Target string
+	Host           string // that it was sent to
 	Header         http.Header
 	Body           []byte
 	At             time.Time
@@ -41,10 +42,11 @@ type Received struct {
 // Answer is what the primary says. The zero value is a 200.
 type Answer struct {
 	Status     int
-	RetryAfter int           // seconds; 0 for none
-	After      time.Duration // it takes its time
-	Hang       bool          // it says nothing, and closes the connection
-	Cut        bool          // the connection is reset in the middle of the answer
+	RetryAfter int             // seconds; 0 for none
+	After      time.Duration   // it takes its time
+	Until      <-chan struct{} // it waits for that to be closed, if it is not nil
+	Hang       bool            // it says nothing, and closes the connection
+	Cut        bool            // the connection is reset in the middle of the answer
 }
 
 // NewPrimary starts one. answer is called for each request but probes (GET /), which are answered with 200.
@@ -77,7 +79,8 @@ func (p *Primary) Up(t testing.TB) {
 	go p.serve(ln)
 }
 
-// Down takes it away: nobody listens, and its connections are reset.
+// Down takes it away: nobody listens, and its connections are reset, or closed where nothing is under way: a reset would take
+// back an answer that was not read yet.
 func (p *Primary) Down() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -85,8 +88,8 @@ func (p *Primary) Down() {
 		_ = p.listener.Close()
 	}
 	p.listener = nil
-	for conn := range p.conns {
-		if tcp, ok := conn.(*net.TCPConn); ok {
+	for conn, pending := range p.conns {
+		if tcp, ok := conn.(*net.TCPConn); ok && pending {
 			_ = tcp.SetLinger(0)
 		}
 		_ = conn.Close()
@@ -107,6 +110,19 @@ func (p *Primary) Connections() int {
 	return p.taken
 }
 
+// Pending is how many requests have no whole answer yet.
+func (p *Primary) Pending() int {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	pending := 0
+	for _, is := range p.conns {
+		if is {
+			pending++
+		}
+	}
+	return pending
+}
+
 func (p *Primary) serve(ln net.Listener) {
 	for {
 		conn, err := ln.Accept()
@@ -114,7 +130,7 @@ func (p *Primary) serve(ln net.Listener) {
 			return
 		}
 		p.mu.Lock()
-		p.conns[conn] = true
+		p.conns[conn] = false
 		p.taken++
 		p.mu.Unlock()
 		go func() {
@@ -143,29 +159,46 @@ func (p *Primary) converse(conn net.Conn) {
 		}
 		one := Received{
 			Raw:    bytes.Clone(seen.Next(seen.Len() - in.Buffered())),
-			Method: r.Method, Target: r.RequestURI, Header: r.Header, Body: body, At: time.Now(),
+			Method: r.Method, Target: r.RequestURI, Host: r.Host, Header: r.Header, Body: body, At: time.Now(),
 		}
-		var answer Answer
-		if r.Header.Get("User-Agent") != "fallback-probe" {
-			p.mu.Lock()
-			p.got = append(p.got, one)
-			p.mu.Unlock()
-			answer = p.answer(one)
-		}
-		time.Sleep(answer.After)
-		if answer.Hang {
-			return
-		}
-		wire := answer.wire()
-		if tcp, ok := conn.(*net.TCPConn); ok && answer.Cut {
-			_, _ = io.WriteString(conn, wire[:len(wire)/2])
-			_ = tcp.SetLinger(0)
-			return
-		}
-		if _, err := io.WriteString(conn, wire); err != nil {
+		if !p.reply(conn, one) {
 			return
 		}
 	}
+}
+
+// reply answers one request, and says whether the connection goes on.
+func (p *Primary) reply(conn net.Conn, to Received) bool {
+	var answer Answer
+	if to.Header.Get("User-Agent") != "fallback-probe" {
+		p.mu.Lock()
+		p.got = append(p.got, to)
+		p.conns[conn] = true
+		p.mu.Unlock()
+		defer func() {
+			p.mu.Lock()
+			defer p.mu.Unlock()
+			if p.conns[conn] { // else it was taken off the list
+				p.conns[conn] = false
+			}
+		}()
+		answer = p.answer(to)
+	}
+	time.Sleep(answer.After)
+	if answer.Until != nil {
+		<-answer.Until
+	}
+	if answer.Hang {
+		return false
+	}
+	wire := answer.wire()
+	if tcp, ok := conn.(*net.TCPConn); ok && answer.Cut {
+		_, _ = io.WriteString(conn, wire[:len(wire)/2])
+		_ = tcp.SetLinger(0)
+		return false
+	}
+	_, err := io.WriteString(conn, wire)
+	return err == nil
 }
 
 func (a Answer) wire() string {

@@ -7,7 +7,6 @@ import (
 	"net/http"
 	"sync"
 	"testing"
-	"time"
 
 	"fallback/functions/app"
 	"fallback/functions/config"
@@ -80,7 +79,7 @@ func (v *VHost) Serve(t testing.TB, settings Settings) *Server {
 // WaitReady waits until /readyz says so.
 func (s *Server) WaitReady(t testing.TB) {
 	t.Helper()
-	Eventually(t, 10*time.Second, "the server to be ready", func() bool {
+	Eventually(t, "the server to be ready", func() bool {
 		response, err := http.Get(s.URL + "/readyz")
 		if err != nil {
 			return false
@@ -88,16 +87,6 @@ func (s *Server) WaitReady(t testing.TB) {
 		response.Body.Close()
 		return response.StatusCode == http.StatusOK
 	})
-}
-
-// Eventually asks until the answer is yes, and fails the test when it is not within the time.
-func Eventually(t testing.TB, within time.Duration, what string, ask func() bool) {
-	t.Helper()
-	for end := time.Now().Add(within); !ask(); time.Sleep(20 * time.Millisecond) {
-		if time.Now().After(end) {
-			t.Fatalf("waited %s in vain for %s", within, what)
-		}
-	}
 }
 
 // Log collects what is written; it is safe for concurrent use.

@@ -102,7 +102,7 @@ func (v *VHost) Reader(t testing.TB, queue string) *Reader {
 	return &Reader{deliveries}
 }
 
-// Next is the next message, acknowledged; the test fails when there is none for ten seconds.
+// Next is the next message, acknowledged; the test fails when none comes.
 func (r *Reader) Next(t testing.TB) amqp.Delivery {
 	t.Helper()
 	select {
@@ -114,7 +114,7 @@ func (r *Reader) Next(t testing.TB) amqp.Delivery {
 			t.Fatal(err)
 		}
 		return d
-	case <-time.After(10 * time.Second):
+	case <-time.After(Patience):
 		t.Fatal("no message came")
 	}
 	return amqp.Delivery{}
@@ -123,7 +123,16 @@ func (r *Reader) Next(t testing.TB) amqp.Delivery {
 // Count is how many messages are ready on a queue.
 func (v *VHost) Count(t testing.TB, queue string) int {
 	t.Helper()
-	q, err := v.Channel(t, topology.Admin).QueueDeclarePassive(queue, true, false, false, false, nil)
+	conn, err := amqp.Dial(v.URL(topology.Admin))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	ch, err := conn.Channel()
+	if err != nil {
+		t.Fatal(err)
+	}
+	q, err := ch.QueueDeclarePassive(queue, true, false, false, false, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
