@@ -14,7 +14,7 @@ export CGO_ENABLED := 0
 export GOFLAGS := $(shell go env GOFLAGS 2>/dev/null) -trimpath
 GO_BUILD := go build -ldflags='-s -w'
 # One package after the other: each has brokers of its own.
-E2E := go test -tags e2e -count=1 -p 1 -timeout 20m
+E2E := go test -tags e2e -count=1 -p 1 -timeout 60m
 
 .PHONY: help
 help: ## list the targets
@@ -40,13 +40,22 @@ deploy: ## deploy the DigitalOcean Functions (doctl serverless deploy)
 
 .PHONY: test
 test: docker ## every test, the end-to-end ones on real containers too
-	@$(MAKE) -j2 rabbitmq test-rest # where the broker's image has to be made, that takes as long as compiling
-	$(E2E) ./test/e2e ./test/fault ./test/harness
+	@$(MAKE) test-unit
+	@$(MAKE) test-e2e
 
-.PHONY: test-rest
+# Its two steps, for it and for busy.sh. Where the broker's image has to be made, that takes as long as compiling.
+.PHONY: test-unit test-e2e test-rest
+test-unit: docker
+	@$(MAKE) -j2 rabbitmq test-rest
 test-rest:
 	@for part in compose image function lambda curl; do $(MAKE) "$$part"; done
 	go test ./...
+test-e2e:
+	$(E2E) ./test/e2e ./test/fault ./test/harness
+
+.PHONY: test-busy
+test-busy: ## every test 3 times with all cores busy, and a table of what failed; ROUNDS=N LOOPS=N
+	@test/busy.sh $(or $(ROUNDS),3) $(LOOPS)
 
 .PHONY: test-quick
 test-quick: ## the tests that need no Docker
@@ -61,7 +70,7 @@ test-matrix: docker compose image function lambda curl ## the end-to-end tests o
 
 .PHONY: fault
 fault: docker rabbitmq ## the long fault suite, 1,000,000 requests and the drain, half an hour; writes test/fault/RESULTS.md
-	FAULT_ACKNOWLEDGED=1000000 FAULT_RESULTS=. go test -tags e2e -count=1 -timeout 100m -v -run '^(TestFaults|TestReplays)$$' ./test/fault
+	FAULT_ACKNOWLEDGED=1000000 FAULT_RESULTS=. go test -tags e2e -count=1 -timeout 100m -v -run '^Test(Faults|Replays|Overload)$$' ./test/fault
 
 .PHONY: bench
 bench: docker rabbitmq build function lambda ## measure beside what it is made of; writes test/bench/RESULTS.md
