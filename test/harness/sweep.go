@@ -15,8 +15,9 @@ const markVariable = "TEST_MARK"
 
 // Mark is by what everything is found that this process makes outside of itself. The names of containers, networks and
 // volumes begin with it. Temporary files are in a folder of that name. The processes that it starts have it in their
-// environment, or their program in that folder, or end with this one (EndWithUs). The first call starts the sweeper, which takes all of that away when this
-// process has ended, in whatever way: a panic or a signal runs no clean-up. What is made before the first call is not swept.
+// environment, or their program in that folder, or end with this one (EndWithUs). The first call starts the sweeper, which
+// takes all of that away when this process has ended, in whatever way: a panic or a signal runs no clean-up. What is made
+// before the first call is not swept.
 var Mark = sync.OnceValue(func() string {
 	dir, err := os.MkdirTemp("", "fallback-test-")
 	if err != nil {
