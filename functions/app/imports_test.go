@@ -59,7 +59,7 @@ var modules = map[string][]string{
 	"github.com/go-co-op/gocron/v2":                            {"functions/cmd/fallback"},
 	"github.com/robfig/cron/v3":                                {"functions/config"},
 	"github.com/prometheus/client_golang":                      {"functions/metrics"},
-	"golang.org/x/time":                                        {"functions/httpapi", "functions/drain", "functions/cmd/fallback"},
+	"golang.org/x/time":                                        {"functions/httpapi", "functions/drain", "functions/cmd/fallback", "test/fault"},
 	"golang.org/x/sync":                                        {"functions/rabbit"},
 	"golang.org/x/term":                                        {"functions/telemetry", "functions/cmd/fallback"},
 	"golang.org/x/sys":                                         {"test"},

@@ -16,6 +16,8 @@ import (
 	"sync/atomic"
 	"time"
 
+	"golang.org/x/time/rate"
+
 	"fallback/test/harness"
 )
 
@@ -30,6 +32,7 @@ type load struct {
 	doors   []door
 	timeout time.Duration // of the server, for one request
 	rest    time.Duration // of a sender after each 202
+	budget  *rate.Limiter // of 202s, for all senders; nil for no bound
 
 	next atomic.Uint64 // the last id given out
 	stop chan struct{}
@@ -115,6 +118,24 @@ func (l *load) accepted(sent time.Time) {
 	}
 }
 
+// budgetBurst and budgetRate bound what a round puts on its queue, in requests and in requests a second, for nothing is taken
+// from it until the round's end. The broker is configured for a small machine: what it holds while some 100,000 requests come in
+// within seconds is more than its memory watermark of 512 MB, and then it blocks publishers, which is a fault of its own.
+const (
+	budgetBurst = 30_000
+	budgetRate  = 3_000
+)
+
+func newBudget() *rate.Limiter { return rate.NewLimiter(budgetRate, budgetBurst) }
+
+// overBudget is how long a sender is to wait after a 202.
+func (l *load) overBudget() time.Duration {
+	if l.budget == nil {
+		return 0
+	}
+	return l.budget.Reserve().Delay()
+}
+
 // sender is one connection after the other.
 type sender struct {
 	*load
@@ -164,7 +185,7 @@ func (s *sender) one() time.Duration {
 	switch status, _, _ := s.ask(); status {
 	case http.StatusAccepted:
 		s.accepted(sent)
-		return s.rest
+		return max(s.rest, s.overBudget())
 	case notSent:
 		return refusedPause() / 2
 	case noAnswer: // a process that dies takes a moment to let go of its backlog: a connection from there would be cut off, too

@@ -5,7 +5,11 @@ import (
 	"io"
 	"net/http"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"testing"
+	"testing/synctest"
+	"time"
 )
 
 // TestRequestsFollowFromTheSeed holds that a request can be made again from the seed and its id, and that what is sent
@@ -45,6 +49,31 @@ func TestRequestsFollowFromTheSeed(t *testing.T) {
 	if empty == 0 || large == 0 {
 		t.Errorf("%d empty and %d large bodies among 1000", empty, large)
 	}
+}
+
+// TestBudget holds that no number of senders puts more onto a round's queue than its broker is made for.
+func TestBudget(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		const senders, round = 500, 10 * time.Second
+		l, begin := newLoad(nil, 1, 0), time.Now()
+		l.budget = newBudget()
+		var accepted atomic.Int64
+		var work sync.WaitGroup
+		for range senders {
+			work.Go(func() {
+				for time.Since(begin) < round {
+					accepted.Add(1)
+					time.Sleep(max(10*time.Millisecond, l.overBudget())) // 50,000 a second
+				}
+			})
+		}
+		work.Wait()
+		want := int64(budgetBurst + budgetRate*round.Seconds())
+		if got := accepted.Load(); got < want-senders || got > want+senders {
+			t.Errorf("%d 202s in %s, want %d", got, round, want)
+		}
+	})
 }
 
 func TestReadAnswer(t *testing.T) {

@@ -233,11 +233,10 @@ func (r *rig) round(f fault, p pace) (c figures, err error) {
 	defer cancel()
 	begin := r.ledger.tally()
 	c.senders = r.senders(f)
+	r.load.budget = newBudget()
 	r.load.start(c.senders)
 	defer r.load.end()
-	warming := time.Now()
-	time.Sleep(p.warm)
-	c.warm = float64(r.ledger.tally().since(begin).accepted) / time.Since(warming).Seconds()
+	c.warm = r.warmFor(p.warm, begin.accepted)
 	if f.workers > 0 { // a run may be about to begin only
 		if err := r.nextReplay(ctx); err != nil {
 			return c, err
@@ -271,6 +270,17 @@ func (r *rig) round(f fault, p pace) (c figures, err error) {
 	c.all = r.ledger.tally().since(begin)
 	r.count(&c, before)
 	return c, err
+}
+
+// warmFor has the load go on for so long, or for half of its budget: at full speed is what a fault is to strike. It returns the
+// 202s a second.
+func (r *rig) warmFor(d time.Duration, accepted int) float64 {
+	for begin := time.Now(); ; time.Sleep(10 * time.Millisecond) {
+		got, took := r.ledger.tally().accepted-accepted, time.Since(begin)
+		if took >= d || got >= budgetBurst/2 {
+			return float64(got) / took.Seconds()
+		}
+	}
 }
 
 // moment is how far everything was that shows a fault.
@@ -351,14 +361,14 @@ func (r *rig) steady(c *figures, p pace, until time.Time) {
 }
 
 // isSteady says whether nearly every answer of the last of the load was a 202. In the long run there must be enough of them,
-// too: at least a quarter of those before the fault, because the machine is not quiet.
+// too: at least a quarter of those before the fault, as far as the budget goes, because the machine is not quiet.
 func (c figures) isSteady() bool {
 	const share, part = 0.05, 0.25
 	accepted, failures := float64(c.last.accepted), float64(c.last.failures())
 	if accepted == 0 || failures > share*(accepted+failures) {
 		return false
 	}
-	return wanted == 0 || accepted >= part*c.warm*c.lasted.Seconds()
+	return wanted == 0 || accepted >= part*min(c.warm, budgetRate)*c.lasted.Seconds()
 }
 
 // over marks the end of a fault: time to recover counts from here. A heal that goes on for longer than the fault calls
