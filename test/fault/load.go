@@ -30,9 +30,9 @@ type load struct {
 	seed    uint64
 	size    int // of every body; 0 for what the seed chooses
 	doors   []door
-	timeout time.Duration // of the server, for one request
-	rest    time.Duration // of a sender after each 202
-	budget  *rate.Limiter // of 202s, for all senders; nil for no bound
+	timeout time.Duration                // of the server, for one request
+	rest    time.Duration                // of a sender after each 202
+	budget  atomic.Pointer[rate.Limiter] // of 202s, for all senders; nil for no bound
 
 	next atomic.Uint64 // the last id given out
 	stop chan struct{}
@@ -122,18 +122,19 @@ func (l *load) accepted(sent time.Time) {
 // from it until the round's end. The broker is configured for a small machine: what it holds while some 100,000 requests come in
 // within seconds is more than its memory watermark of 512 MB, and then it blocks publishers, which is a fault of its own.
 const (
-	budgetBurst = 30_000
+	budgetBurst = 20_000
 	budgetRate  = 3_000
 )
 
-func newBudget() *rate.Limiter { return rate.NewLimiter(budgetRate, budgetBurst) }
+// refill gives the senders a whole budget, whatever they have used.
+func (l *load) refill() { l.budget.Store(rate.NewLimiter(budgetRate, budgetBurst)) }
 
 // overBudget is how long a sender is to wait after a 202.
 func (l *load) overBudget() time.Duration {
-	if l.budget == nil {
-		return 0
+	if b := l.budget.Load(); b != nil {
+		return b.Reserve().Delay()
 	}
-	return l.budget.Reserve().Delay()
+	return 0
 }
 
 // sender is one connection after the other.

@@ -57,7 +57,7 @@ func TestBudget(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		const senders, round = 500, 10 * time.Second
 		l, begin := newLoad(nil, 1, 0), time.Now()
-		l.budget = newBudget()
+		l.refill()
 		var accepted atomic.Int64
 		var work sync.WaitGroup
 		for range senders {

@@ -220,22 +220,21 @@ func (r *report) markdown() string {
 
 Date %s, %.0f minutes, seed %d, commit %.12s. RabbitMQ %s (one node, a container with 1 GiB), %s, %s.
 
-Load goes on while a fault strikes and after, in each round %s requests as fast as they are answered and then %s a
-second, which the broker's memory is enough for. Then the queue is read empty and compared with what the senders wrote down.
+Load goes on while a fault strikes and after. Then the queue is read empty and compared with what the senders wrote down.
 Duplicated: messages that were on the queue more than once, under the same id. Undetermined: requests without a 202, of which
 so many were on the queue all the same. Cut off: of the undetermined, those whose connection ended without an answer, because the
 server's process did. Late: answered after the deadline and one second.
 
 Recovery: from the end of the fault to the first 202 to a request that was sent after it, the longest of all rounds; it may be
-5 s. After that the load goes on until nearly every answer is a 202, at a quarter or more of the rate before the fault (or of
-what a round is held to, where that is less), which must be so 5 s after the end. Of a half-open connection the server is never
-told, so nothing ends: recovery is from the moment when the broker's side goes, and may be the deadline and 5 s, because a
-missed confirm is the first that the server can know; it is not in the last row.
+5 s. After that the load goes on until nearly every answer is a 202, at a quarter of the rate before the fault or more, which
+must be so 5 s after the end. Of a half-open connection the server is never told, so nothing ends: recovery is from the moment
+when the broker's side goes, and may be the deadline and 5 s, because a missed confirm is the first that the server can know; it
+is not in the last row.
 
 | fault | what happens | rounds | acknowledged | lost | corrupt | unexpected | duplicated | undetermined (found) | cut off | late | slowest answer | deadline | recovery |
 | --- | --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |
 `, thousands(s.Acknowledged), s.Faults, s.Rounds, thousands(s.Lost), thousands(s.Corrupt), thousands(s.Late),
-		r.Date, r.Minutes, r.Seed, r.Commit, r.RabbitMQ, r.Go, r.Machine, thousands(budgetBurst), thousands(budgetRate))
+		r.Date, r.Minutes, r.Seed, r.Commit, r.RabbitMQ, r.Go, r.Machine)
 	for _, f := range r.Faults {
 		fmt.Fprintf(&b, "| %s | %s | %d | %s | %d | %d | %d | %s | %s (%s) | %s | %d | %s | %s | %s |\n", f.Fault, f.About, f.Rounds,
 			thousands(f.Acknowledged), f.Lost, f.Corrupt, f.Unexpected, thousands(f.Duplicated), thousands(f.Undetermined),

@@ -233,10 +233,10 @@ func (r *rig) round(f fault, p pace) (c figures, err error) {
 	defer cancel()
 	begin := r.ledger.tally()
 	c.senders = r.senders(f)
-	r.load.budget = newBudget()
 	r.load.start(c.senders)
 	defer r.load.end()
-	c.warm = r.warmFor(p.warm, begin.accepted)
+	warm, took := r.fullSpeed(p.warm)
+	c.warm = float64(warm.accepted) / took.Seconds()
 	if f.workers > 0 { // a run may be about to begin only
 		if err := r.nextReplay(ctx); err != nil {
 			return c, err
@@ -272,15 +272,16 @@ func (r *rig) round(f fault, p pace) (c figures, err error) {
 	return c, err
 }
 
-// warmFor has the load go on for so long, or for half of its budget: at full speed is what a fault is to strike. It returns the
-// 202s a second.
-func (r *rig) warmFor(d time.Duration, accepted int) float64 {
-	for begin := time.Now(); ; time.Sleep(10 * time.Millisecond) {
-		got, took := r.ledger.tally().accepted-accepted, time.Since(begin)
-		if took >= d || got >= budgetBurst/2 {
-			return float64(got) / took.Seconds()
-		}
+// fullSpeed has the load go on for so long, or for half of a new budget: what is struck then is still at full speed, and so is
+// what is compared with it. It returns what was answered, and how long it took.
+func (r *rig) fullSpeed(d time.Duration) (got tally, took time.Duration) {
+	r.load.refill()
+	before, begin := r.ledger.tally(), time.Now()
+	for took < d && got.accepted < budgetBurst/2 {
+		time.Sleep(10 * time.Millisecond)
+		got, took = r.ledger.tally().since(before), time.Since(begin)
 	}
+	return got, took
 }
 
 // moment is how far everything was that shows a fault.
@@ -350,25 +351,22 @@ func (f fault) shown(c figures) bool {
 
 // steady goes on with the load until the service is as it was, or until it should be: a first 202 may be the only one.
 func (r *rig) steady(c *figures, p pace, until time.Time) {
-	c.lasted = p.after / 2
-	for time.Sleep(p.after - c.lasted); ; {
-		before := r.ledger.tally()
-		time.Sleep(c.lasted)
-		if c.last = r.ledger.tally().since(before); c.isSteady() || time.Now().After(until) {
+	for time.Sleep(p.after / 2); ; {
+		if c.last, c.lasted = r.fullSpeed(p.after / 2); c.isSteady() || time.Now().After(until) {
 			return
 		}
 	}
 }
 
 // isSteady says whether nearly every answer of the last of the load was a 202. In the long run there must be enough of them,
-// too: at least a quarter of those before the fault, as far as the budget goes, because the machine is not quiet.
+// too: at least a quarter of those before the fault, because the machine is not quiet.
 func (c figures) isSteady() bool {
 	const share, part = 0.05, 0.25
 	accepted, failures := float64(c.last.accepted), float64(c.last.failures())
 	if accepted == 0 || failures > share*(accepted+failures) {
 		return false
 	}
-	return wanted == 0 || accepted >= part*min(c.warm, budgetRate)*c.lasted.Seconds()
+	return wanted == 0 || accepted >= part*c.warm*c.lasted.Seconds()
 }
 
 // over marks the end of a fault: time to recover counts from here. A heal that goes on for longer than the fault calls
