@@ -220,7 +220,8 @@ func (r *report) markdown() string {
 
 Date %s, %.0f minutes, seed %d, commit %.12s. RabbitMQ %s (one node, a container with 1 GiB), %s, %s.
 
-Load goes on while a fault strikes and after. Then the queue is read empty and compared with what the senders wrote down.
+Load goes on while a fault strikes and after, as fast as it is answered where speed is compared, and at %s a second beyond
+%s requests, which the broker's memory is enough for. Then the queue is read empty and compared with what the senders wrote down.
 Duplicated: messages that were on the queue more than once, under the same id. Undetermined: requests without a 202, of which
 so many were on the queue all the same. Cut off: of the undetermined, those whose connection ended without an answer, because the
 server's process did. Late: answered after the deadline and one second.
@@ -234,7 +235,7 @@ is not in the last row.
 | fault | what happens | rounds | acknowledged | lost | corrupt | unexpected | duplicated | undetermined (found) | cut off | late | slowest answer | deadline | recovery |
 | --- | --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |
 `, thousands(s.Acknowledged), s.Faults, s.Rounds, thousands(s.Lost), thousands(s.Corrupt), thousands(s.Late),
-		r.Date, r.Minutes, r.Seed, r.Commit, r.RabbitMQ, r.Go, r.Machine)
+		r.Date, r.Minutes, r.Seed, r.Commit, r.RabbitMQ, r.Go, r.Machine, thousands(budgetRate), thousands(budgetBurst))
 	for _, f := range r.Faults {
 		fmt.Fprintf(&b, "| %s | %s | %d | %s | %d | %d | %d | %s | %s (%s) | %s | %d | %s | %s | %s |\n", f.Fault, f.About, f.Rounds,
 			thousands(f.Acknowledged), f.Lost, f.Corrupt, f.Unexpected, thousands(f.Duplicated), thousands(f.Undetermined),
