@@ -105,21 +105,24 @@ func targetURL(base *url.URL, target string) (*url.URL, error) {
 		u.Opaque = path // written as it stands
 		return u, nil
 	}
-	// url.URL takes an opaque part that begins with two slashes for a host, so such a path goes the ordinary way. It
-	// keeps its bytes too, unless it holds characters that no URI may hold: those are percent-encoded.
-	var err error
-	if u.Path, err = url.PathUnescape(path); err != nil {
-		return nil, errors.New("its target has an escape that is none")
+	// url.URL takes an opaque part that begins with two slashes for a host, so such a path goes the ordinary way, if it
+	// keeps its bytes there. One with characters that no URI may hold, or with an escape that is none, would be built anew
+	// from its decoded form: it goes as a whole URL, which every server must take (RFC 9112, 3.2.2).
+	if decoded, err := url.PathUnescape(path); err == nil {
+		u.Path, u.RawPath = decoded, path
 	}
-	u.RawPath = path
+	if u.EscapedPath() != path {
+		u.Path, u.RawPath, u.Opaque = "", "", "//"+base.Host+path
+	}
 	return u, nil
 }
 
 // hopByHop are the headers that a proxy does not pass on (RFC 9110, 7.6.1), beside those that Connection names.
-// Content-Length is here because net/http writes it from the body.
+// Content-Length is here because net/http writes it from the body, and Expect because the door has met it: sent again, it would
+// be a wait of the primary's for a body that is there, or a 417.
 var hopByHop = []string{
 	"Connection", "Keep-Alive", "Proxy-Authenticate", "Proxy-Authorization", "Proxy-Connection",
-	"Te", "Trailer", "Transfer-Encoding", "Upgrade", "Content-Length", "Host",
+	"Te", "Trailer", "Transfer-Encoding", "Upgrade", "Content-Length", "Expect", "Host",
 }
 
 func endToEnd(h http.Header) http.Header {

@@ -118,8 +118,8 @@ func (c *Client) Send(ctx context.Context, r *envelope.Request, attempt int) Ver
 	if err != nil {
 		return Verdict{Action: Park, Reason: "it cannot be sent: " + err.Error()}
 	}
-	if c.proxied { // a proxy wants the absolute form (RFC 9112, 3.2.2), which net/http does not make of an opaque URL
-		out.URL.Opaque = "//" + c.base.Host + cmp.Or(out.URL.Opaque, out.URL.RawPath)
+	if path := cmp.Or(out.URL.Opaque, out.URL.RawPath); c.proxied && !strings.HasPrefix(out.URL.Opaque, "//") {
+		out.URL.Opaque = "//" + c.base.Host + path // a proxy wants the whole URL (RFC 9112, 3.2.2)
 	}
 	c.addHeaders(out.Header, r, attempt)
 	sendOnce(out.Header)
