@@ -12,7 +12,6 @@ import (
 	"time"
 
 	"fallback/functions/config"
-	"fallback/functions/envelope"
 	"fallback/functions/httpapi"
 	"fallback/functions/rabbit"
 	"fallback/functions/telemetry"
@@ -143,7 +142,7 @@ func publisherOptions(c config.Config, log *slog.Logger) rabbit.Options {
 func doorOptions(c config.Config, log *slog.Logger) httpapi.Options {
 	return httpapi.Options{
 		Prefix: c.PathPrefix, Methods: c.Methods, Queue: c.Queue,
-		Limits:  envelope.Limits{Body: c.MaxBodyBytes, Header: c.MaxHeaderBytes},
+		Limits:  httpapi.Limits{Body: c.MaxBodyBytes, Header: c.MaxHeaderBytes},
 		Timeout: c.Timeout, InFlight: c.MaxInFlight, BytesInHand: c.MaxBytesInHand, Rate: c.RateLimit,
 		Tokens: reveal(c.Tokens), WebhookSecrets: reveal(c.WebhookSecrets), Log: log,
 	}

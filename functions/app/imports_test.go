@@ -33,8 +33,7 @@ var graph = map[string][]string{
 	"functions/doctor":       {"functions/config", "functions/rabbit", "functions/target", "functions/topology"},
 	"functions/awslambda":    {"functions/platform"},
 	"functions/app": {
-		"functions/config", "functions/drain", "functions/envelope", "functions/httpapi", "functions/rabbit", "functions/target",
-		"functions/telemetry",
+		"functions/config", "functions/drain", "functions/httpapi", "functions/rabbit", "functions/target", "functions/telemetry",
 	},
 	"functions/metrics": {"functions/config", "functions/drain", "functions/httpapi", "functions/rabbit"},
 	"functions/cmd/fallback": {

@@ -1,10 +1,10 @@
 // Package envelope is a captured HTTP request: what came in at the door, what travels in the message, what goes out in
 // the replay.
 //
-// [Capture] takes everything that an HTTP request carries, or fails: nothing is ever cut. [Request.Metadata] and
-// [Decode] are the codec of what travels beside the body, and [Request.HTTP] turns a captured request back into one that
-// can be sent. Capture, Metadata, Decode and HTTP in a row give the request that came in: the same method, target,
-// values of every header in their order, trailers and body bytes.
+// [Capture] takes everything that an HTTP request carries, and [Request.Seal] fails if it does not fit: nothing is ever cut.
+// [Request.Metadata] and [Decode] are the codec of what travels beside the body, and [Request.HTTP] turns a captured request
+// back into one that can be sent. Capture, Metadata, Decode and HTTP in a row give the request that came in: the same method,
+// target, values of every header in their order, trailers and body bytes.
 package envelope
 
 import (
@@ -45,7 +45,7 @@ type Request struct {
 	// Body is the body as it came, without transfer coding. Content codings (gzip) are the client's and stay.
 	Body []byte
 
-	// metadata is what Capture encoded, to see whether it fits; a captured request is not changed any more.
+	// metadata is what Seal encoded, to see whether it fits; a sealed request is not changed any more.
 	metadata string
 }
 

@@ -9,11 +9,9 @@ package httpapi
 import (
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"log/slog"
 	"net/http"
-	"os"
 	"runtime/debug"
 	"slices"
 	"strings"
@@ -33,6 +31,14 @@ type Store interface {
 	Ready(context.Context) error
 }
 
+// Limits bound one request, in bytes.
+type Limits struct {
+	// Body bounds the body, whatever its transfer coding.
+	Body int64
+	// Header bounds the metadata, see [envelope.Request.Seal].
+	Header int
+}
+
 // Options are the door's settings.
 type Options struct {
 	// Prefix is taken off the path; "/" captures every path.
@@ -42,10 +48,11 @@ type Options struct {
 	// Queue is named in the answer.
 	Queue string
 	// Limits bound one request.
-	Limits envelope.Limits
+	Limits Limits
 	// Timeout bounds the time from a request's headers to its answer.
 	Timeout time.Duration
-	// InFlight and BytesInHand bound what is in hand at the same time: requests, and bytes of their bodies.
+	// InFlight bounds the requests that are being stored at the same time, BytesInHand the bytes of bodies, those on their way
+	// in among them. A body on its way takes up to one and a half times its length.
 	InFlight    int
 	BytesInHand int64
 	// Rate bounds the requests a second, 0 is no bound.
@@ -65,26 +72,31 @@ type Options struct {
 type Door struct {
 	options Options
 	prefix  string // without a slash at its end
-	store   Store
+	queue   Store
 	keys    keys
 	limiter *rate.Limiter // nil without a rate
-	queue   string        // as JSON
+	name    string        // the queue's, as JSON
 
-	requests atomic.Int64 // in hand
-	bytes    atomic.Int64 // in hand
+	requests  atomic.Int64 // in hand: their bodies are on their way in, or they are being stored
+	storing   atomic.Int64
+	bodies    *room
+	strangers *room // for bodies that are read to see whether they may come in
 }
 
 // New returns a Door. The error says which webhook secret cannot be read, by its place.
-func New(o Options, store Store) (*Door, error) {
+func New(o Options, queue Store) (*Door, error) {
 	keys, err := newKeys(o.Tokens, o.WebhookSecrets)
 	if err != nil {
 		return nil, err
 	}
-	queue, err := json.Marshal(o.Queue)
+	name, err := json.Marshal(o.Queue)
 	if err != nil {
 		return nil, err
 	}
-	d := &Door{options: o, prefix: strings.TrimRight(o.Prefix, "/"), store: store, keys: keys, queue: string(queue)}
+	d := &Door{
+		options: o, prefix: strings.TrimRight(o.Prefix, "/"), queue: queue, keys: keys, name: string(name),
+		bodies: newRoom(o.BytesInHand), strangers: newRoom(max(o.BytesInHand/8, o.Limits.Body*3/2)),
+	}
 	if d.options.Answered == nil {
 		d.options.Answered = func(string, time.Duration) {}
 	}
@@ -154,8 +166,24 @@ func (d *Door) target(uri string) (string, bool) {
 	}
 }
 
-// enqueue captures the request, stores it, answers, and returns the outcome.
+// enqueue stores the request, answers, and returns the outcome. What it had in hand is let go before the answer is written: a
+// client that does not read it keeps nothing from others.
 func (d *Door) enqueue(w http.ResponseWriter, r *http.Request, target string) string {
+	request, read, problem := d.store(w, r, target)
+	switch {
+	case problem == nil:
+		d.accepted(w, request)
+		return Accepted
+	case read:
+		return problem.write(w)
+	default:
+		return problem.refuse(w, r)
+	}
+}
+
+// store captures the request and stores it, or says why not, and whether its body was read to the end.
+func (d *Door) store(w http.ResponseWriter, r *http.Request, target string) (request *envelope.Request, read bool, refused *problem) {
+	received := time.Now()
 	// The client's going away does not end the wait: what has been sent to the broker cannot be called back, and what
 	// is in hand stays counted until it is done.
 	ctx, cancel := context.WithDeadline(context.WithoutCancel(r.Context()), d.deadline(r))
@@ -164,36 +192,53 @@ func (d *Door) enqueue(w http.ResponseWriter, r *http.Request, target string) st
 	// Before anything is counted: what strangers send must not use up what others may.
 	authorized := d.keys.open() || d.keys.hasToken(r.Header)
 	if !authorized && !d.keys.maySign(r.Header) {
-		return unauthorized.refuse(w, r)
+		return nil, false, &unauthorized
 	}
 	r.Header.Del(authorization)
 
-	held, problem := d.admit(r)
-	if problem != nil {
-		return problem.refuse(w, r)
-	}
-	defer d.release(held)
-	if authorized && d.tooMany() {
-		return rateLimited.refuse(w, r)
+	room := d.bodies
+	switch {
+	case r.ContentLength > d.options.Limits.Body:
+		return nil, false, bodyTooLarge(d.options.Limits.Body)
+	case d.full():
+		return nil, false, &overloaded
+	case !authorized:
+		room = d.strangers
+	case d.tooMany():
+		return nil, false, &rateLimited
 	}
 
-	request, err := envelope.Capture(r, target, d.options.Limits)
+	d.requests.Add(1)
+	defer d.requests.Add(-1)
+	body := newBody(w, room)
+	defer body.release()
+	content, err := body.read(r, d.options.Limits.Body)
 	if err != nil {
-		return d.unreadable(err).refuse(w, r)
+		return nil, false, d.unreadable(err)
 	}
-	switch {
-	case authorized:
-	case !d.keys.isSigned(request):
-		return unauthorized.write(w)
-	case d.tooMany():
-		return rateLimited.write(w)
+	request = envelope.Capture(r, target, content, received)
+	if !authorized {
+		switch {
+		case !d.keys.isSigned(request):
+			return nil, true, &unauthorized
+		case d.tooMany():
+			return nil, true, &rateLimited
+		case !body.moveTo(d.bodies):
+			return nil, true, &overloaded
+		}
 	}
-	if err := d.store.Publish(ctx, request); err != nil {
+	if request.Seal(d.options.Limits.Header) != nil {
+		return nil, true, headerTooLarge(d.options.Limits.Header)
+	}
+	defer d.storing.Add(-1)
+	if d.storing.Add(1) > int64(d.options.InFlight) {
+		return nil, true, &overloaded
+	}
+	if err := d.queue.Publish(ctx, request); err != nil {
 		d.options.Log.Debug("not stored", "id", request.ID, "error", err)
-		return notStored(err, request.ID).write(w)
+		return nil, true, notStored(err, request.ID)
 	}
-	d.accepted(w, request)
-	return Accepted
+	return request, true, nil
 }
 
 // deadline is the door's timeout from now, or a little before the platform's own deadline if that comes sooner.
@@ -206,50 +251,16 @@ func (d *Door) deadline(r *http.Request) time.Time {
 	return deadline
 }
 
-// admit counts a request in, and the bytes that it may take: all that are allowed when it does not say how many it has.
-// What it returns is to be released.
-func (d *Door) admit(r *http.Request) (held int64, refused *problem) {
-	held = r.ContentLength
-	if held < 0 {
-		held = d.options.Limits.Body
-	}
-	if held > d.options.Limits.Body {
-		return 0, bodyTooLarge(d.options.Limits.Body)
-	}
-	requests, bytes := d.requests.Add(1), d.bytes.Add(held)
-	if requests > int64(d.options.InFlight) || bytes > d.options.BytesInHand {
-		d.release(held)
-		return 0, &overloaded
-	}
-	return held, nil
-}
+// full says that as many requests are being stored as may be: no further body is worth reading.
+func (d *Door) full() bool { return d.storing.Load() >= int64(d.options.InFlight) }
 
 // tooMany takes one of the requests that the rate allows for, or says that there is none.
 func (d *Door) tooMany() bool { return d.limiter != nil && !d.limiter.Allow() }
 
-func (d *Door) release(held int64) {
-	d.requests.Add(-1)
-	d.bytes.Add(-held)
-}
-
-// InHand is how many requests are in hand now, and how many bytes their bodies may take.
-func (d *Door) InHand() (requests, bytes int64) { return d.requests.Load(), d.bytes.Load() }
-
-// unreadable is the answer to a request that could not be captured.
-func (d *Door) unreadable(err error) *problem {
-	switch {
-	case errors.Is(err, envelope.ErrBodyTooLarge):
-		return bodyTooLarge(d.options.Limits.Body)
-	case errors.Is(err, envelope.ErrHeaderTooLarge):
-		return headerTooLarge(d.options.Limits.Header)
-	case errors.Is(err, os.ErrDeadlineExceeded):
-		return &bodyTooSlow
-	case errors.Is(err, envelope.ErrUnreadable):
-		return &unreadableBody
-	default:
-		d.options.Log.Error("cannot capture a request", "error", err)
-		return &internal
-	}
+// InHand is how many requests are in hand now, those whose bodies are on their way in among them, and how many bytes their
+// bodies take.
+func (d *Door) InHand() (requests, bytes int64) {
+	return d.requests.Load(), d.bodies.used.Load() + d.strangers.used.Load()
 }
 
 // accepted writes the 202.
@@ -262,7 +273,7 @@ func (d *Door) accepted(w http.ResponseWriter, r *envelope.Request) {
 	body = append(body, `{"id":"`...)
 	body = append(body, r.ID...)
 	body = append(body, `","queue":`...)
-	body = append(body, d.queue...)
+	body = append(body, d.name...)
 	body = append(body, `,"received_at":"`...)
 	body = r.ReceivedAt.AppendFormat(body, time.RFC3339Nano)
 	body = append(body, "\"}\n"...)

@@ -45,7 +45,7 @@ func (s store) Ready(ctx context.Context) error {
 func options() Options {
 	return Options{
 		Prefix: "/fallback", Methods: []string{"POST", "PUT"}, Queue: "Queue",
-		Limits: envelope.Limits{Body: 16, Header: 2048}, Timeout: 5 * time.Second,
+		Limits: Limits{Body: 16, Header: 2048}, Timeout: 5 * time.Second,
 		InFlight: 100, BytesInHand: 1 << 20, Log: slog.New(slog.DiscardHandler),
 	}
 }
@@ -357,6 +357,8 @@ func TestRefused(t *testing.T) {
 		r.Body, r.ContentLength = io.NopCloser(body), -1
 		return r
 	}
+	short := request("POST", "/fallback", "012")
+	short.ContentLength = 8
 	for _, row := range []struct {
 		name    string
 		request *http.Request
@@ -368,6 +370,7 @@ func TestRefused(t *testing.T) {
 		{"a body of unknown length at the limit", chunked(strings.NewReader("0123456789abcdef")), 202, ""},
 		{"a body of unknown length over the limit", chunked(strings.NewReader("0123456789abcdefg")), 413, "body-too-large"},
 		{"a target over the limit", request("POST", "/fallback/"+strings.Repeat("x", 2048), ""), 431, "headers-too-large"},
+		{"a body shorter than it says", short, 400, "unreadable"},
 		{"a body that breaks off", chunked(io.MultiReader(strings.NewReader("x"), broken{io.ErrUnexpectedEOF})), 400, "unreadable"},
 		{"a body that does not come", chunked(broken{os.ErrDeadlineExceeded}), 408, "body-too-slow"},
 		{"GET", request("GET", "/fallback", ""), 503, "method-not-queued"},
@@ -407,7 +410,7 @@ func TestOverload(t *testing.T) {
 		{"room for both", 2, 17, "x", true, 202},
 		{"one request too many", 1, 1000, "x", false, 503},
 		{"one byte too many", 2, 16, longest, false, 503},
-		{"a body of unknown length counts as the longest", 2, 16, "x", true, 503},
+		{"a body of unknown length counts as what there was room made for", 2, 16, "x", true, 503},
 	} {
 		t.Run(row.name, func(t *testing.T) {
 			t.Parallel()

@@ -13,7 +13,7 @@ func (d *Door) livez(w http.ResponseWriter) { healthy(w, "live") }
 func (d *Door) readyz(w http.ResponseWriter, r *http.Request) {
 	ctx, cancel := context.WithTimeout(r.Context(), d.options.Timeout)
 	defer cancel()
-	if err := d.store.Ready(ctx); err != nil {
+	if err := d.queue.Ready(ctx); err != nil {
 		unavailable(err, "Not ready").write(w)
 		return
 	}

@@ -22,7 +22,7 @@ func BenchmarkDoor(b *testing.B) {
 	}{{"uncounted", nil}, {"counted", NewServer().Answered}} {
 		b.Run(row.name, func(b *testing.B) {
 			d, err := httpapi.New(httpapi.Options{
-				Prefix: "/fallback", Methods: []string{"POST"}, Queue: "Queue", Limits: envelope.Limits{Body: 1 << 20, Header: 64 << 10},
+				Prefix: "/fallback", Methods: []string{"POST"}, Queue: "Queue", Limits: httpapi.Limits{Body: 1 << 20, Header: 64 << 10},
 				Timeout: 5 * time.Second, InFlight: 1000, BytesInHand: 1 << 30, Log: slog.New(slog.DiscardHandler), Answered: row.answered,
 			}, yes{})
 			if err != nil {

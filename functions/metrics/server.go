@@ -61,7 +61,7 @@ func (s *Server) Watch(inHand func() (requests, bytes int64), broker func() (con
 			requests, _ := inHand()
 			return float64(requests)
 		}),
-		gauge("fallback_bytes_in_hand", "Bytes that the bodies of the requests in hand may take.", func() float64 {
+		gauge("fallback_bytes_in_hand", "Bytes that the bodies of the requests in hand take.", func() float64 {
 			_, bytes := inHand()
 			return float64(bytes)
 		}),

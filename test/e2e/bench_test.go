@@ -3,9 +3,7 @@
 package e2e
 
 import (
-	"bytes"
 	"context"
-	"io"
 	"net/http"
 	"testing"
 	"time"
@@ -22,12 +20,11 @@ func BenchmarkPublish(b *testing.B) {
 		URL: broker.VHost(b).URL(topology.Publisher), Queue: topology.DefaultQueue, Channels: 4,
 	})
 	defer publisher.Close()
-	request, err := envelope.Capture(&http.Request{
+	request := envelope.Capture(&http.Request{
 		Method: http.MethodPost, Host: "api.example.com", Proto: "HTTP/1.1", RemoteAddr: "203.0.113.7:51234",
-		Header:        http.Header{"Accept": {"*/*"}, "Content-Type": {"application/json"}, "User-Agent": {"bench"}},
-		ContentLength: 256, Body: io.NopCloser(bytes.NewReader(make([]byte, 256))),
-	}, "/orders/42?x=1", envelope.Limits{Body: 1 << 20, Header: 1 << 16})
-	if err != nil {
+		Header: http.Header{"Accept": {"*/*"}, "Content-Type": {"application/json"}, "User-Agent": {"bench"}},
+	}, "/orders/42?x=1", make([]byte, 256), time.Now())
+	if err := request.Seal(1 << 16); err != nil {
 		b.Fatal(err)
 	}
 	b.ReportAllocs()

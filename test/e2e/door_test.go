@@ -401,64 +401,108 @@ func TestDoorHealth(t *testing.T) {
 	}
 }
 
+// unconfirmed sends requests to a server whose broker says nothing, until release, and waits until all are being stored.
+func unconfirmed(t *testing.T, settings harness.Settings, bodies ...string) (server *harness.Server, release func() []reply) {
+	t.Helper()
+	vhost := broker.VHost(t)
+	far, err := harness.Far(broker.AMQP, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(far.Close)
+	settings["AMQP_SERVER_URL"] = strings.Replace(vhost.URL(topology.Publisher), broker.AMQP, far.Addr, 1)
+	settings["FALLBACK_TIMEOUT"] = "1m"
+	server = vhost.Serve(t, settings)
+	server.WaitReady(t)
+	far.Hold()
+	held := true
+	t.Cleanup(func() {
+		if held {
+			far.Release()
+		}
+	})
+	answers := make(chan reply, len(bodies))
+	total := 0
+	for _, body := range bodies {
+		total += len(body)
+		go func() {
+			r, err := exchange("POST", server.URL+"/fallback", body)
+			if err != nil {
+				t.Error(err)
+			}
+			answers <- r
+		}()
+	}
+	harness.Eventually(t, "the requests to be in hand", func() bool {
+		s := scrape(t, server.URL)
+		return s["fallback_requests_in_hand"] == float64(len(bodies)) && s["fallback_bytes_in_hand"] == float64(total)
+	})
+	return server, func() (all []reply) {
+		far.Release()
+		held = false
+		for range bodies {
+			all = append(all, <-answers)
+		}
+		return all
+	}
+}
+
 // TestDoorOverload holds that one request too many is sent away at once, and that the others and the next ones are not.
 func TestDoorOverload(t *testing.T) {
 	t.Parallel()
-	server := broker.VHost(t).Serve(t, harness.Settings{"FALLBACK_MAX_IN_FLIGHT": "2", "FALLBACK_TIMEOUT": "20s"})
-	server.WaitReady(t)
-	one, two := inHand(t, server.Addr, "Content-Length: 4"), inHand(t, server.Addr, "Content-Length: 4")
-	checkOverloaded(t, server)
-	checkAccepted(t, one.finish(t, "body"))
+	server, release := unconfirmed(t, harness.Settings{"FALLBACK_MAX_IN_FLIGHT": "2"}, "one", "two")
+	checkOverloaded(t, server, "x")
+	for _, r := range release() {
+		checkAccepted(t, r)
+	}
 	checkAccepted(t, send(t, "POST", server.URL+"/fallback", "x"))
-	checkAccepted(t, two.finish(t, "body"))
 }
 
 // checkOverloaded holds that more is refused, and does not have to wait to hear it.
-func checkOverloaded(t *testing.T, server *harness.Server) {
+func checkOverloaded(t *testing.T, server *harness.Server, body string) {
 	t.Helper()
 	for range 3 {
 		w := harness.StartWatch()
-		checkProblem(t, send(t, "POST", server.URL+"/fallback", "x"), http.StatusServiceUnavailable, "overloaded")
+		checkProblem(t, send(t, "POST", server.URL+"/fallback", body), http.StatusServiceUnavailable, "overloaded")
 		w.Hold(t, time.Second, "the answer")
 	}
 }
 
-// TestDoorBytesInHand holds that a body of unknown length counts as the longest that may come, until it is done.
+// TestDoorBytesInHand holds that a body for which there is no room is refused, and that there is room again when those before
+// it are done.
 func TestDoorBytesInHand(t *testing.T) {
 	t.Parallel()
-	server := broker.VHost(t).Serve(t, harness.Settings{
-		"FALLBACK_MAX_BODY_BYTES": "1000", "FALLBACK_MAX_BYTES_IN_HAND": "2000", "FALLBACK_TIMEOUT": "20s",
-	})
-	server.WaitReady(t)
-	one, two := inHand(t, server.Addr, "Transfer-Encoding: chunked"), inHand(t, server.Addr, "Transfer-Encoding: chunked")
-	checkOverloaded(t, server)
-	checkAccepted(t, send(t, "POST", server.URL+"/fallback", "")) // it needs no room
-	checkAccepted(t, one.finish(t, "4\r\nbody\r\n0\r\n\r\n"))
-	checkAccepted(t, send(t, "POST", server.URL+"/fallback", strings.Repeat("x", 1000)))
-	checkAccepted(t, two.finish(t, "4\r\nbody\r\n0\r\n\r\n"))
+	body := strings.Repeat("x", 1000)
+	server, release := unconfirmed(t, harness.Settings{"FALLBACK_MAX_BODY_BYTES": "1000", "FALLBACK_MAX_BYTES_IN_HAND": "2500"}, body, body)
+	checkOverloaded(t, server, body)
+	for _, r := range release() {
+		checkAccepted(t, r)
+	}
+	checkAccepted(t, send(t, "POST", server.URL+"/fallback", body))
 }
 
-// TestDoorMemory holds that clients which announce bodies and do not send them cost no more memory than may be in hand.
+// TestDoorMemory holds that clients which announce bodies and send half of them cost no more memory than may be in hand.
 // It measures the whole process, so it runs alone.
 func TestDoorMemory(t *testing.T) {
 	const mebibyte, clients = 1 << 20, 96
-	server := broker.VHost(t).Serve(t, harness.Settings{"FALLBACK_MAX_BYTES_IN_HAND": strconv.Itoa(8 * mebibyte), "FALLBACK_TIMEOUT": "30s"})
+	server := broker.VHost(t).Serve(t, harness.Settings{"FALLBACK_MAX_BYTES_IN_HAND": strconv.Itoa(8 * mebibyte), "FALLBACK_TIMEOUT": "1m"})
 	server.WaitReady(t)
 	before := heap()
-	head := fmt.Sprintf("POST /fallback HTTP/1.1\r\nHost: h\r\nContent-Length: %d\r\n\r\nx", mebibyte)
 	var waiting []*slowRequest
 	for range clients {
-		waiting = append(waiting, begin(t, server.Addr, head))
+		waiting = append(waiting, begin(t, server.Addr, fmt.Sprintf("POST /fallback HTTP/1.1\r\nHost: h\r\nContent-Length: %d\r\n\r\n", mebibyte)))
 	}
 	refused := make(chan reply, clients)
+	half := make([]byte, mebibyte/2)
 	for _, s := range waiting {
+		go func() { _, _ = s.Write(half) }() // it fails for one that is refused
 		go func() {
 			if r, err := s.answer(); err == nil {
 				refused <- r
 			}
 		}()
 	}
-	for range clients - 8 {
+	for range clients - 16 { // half of a body takes half of its room, at the least
 		select {
 		case r := <-refused:
 			checkProblem(t, r, http.StatusServiceUnavailable, "overloaded")

@@ -127,7 +127,7 @@ func serveDoor(t *testing.T, store httpapi.Store, timeout time.Duration) (addr s
 	t.Helper()
 	d, err := httpapi.New(httpapi.Options{
 		Prefix: "/fallback", Methods: []string{"POST", "PUT", "PATCH", "DELETE"}, Queue: topology.DefaultQueue,
-		Limits: envelope.Limits{Body: 1 << 20, Header: 64 << 10}, Timeout: timeout, InFlight: 1024, BytesInHand: 64 << 20,
+		Limits: httpapi.Limits{Body: 1 << 20, Header: 64 << 10}, Timeout: timeout, InFlight: 1024, BytesInHand: 64 << 20,
 		Log: slog.New(slog.DiscardHandler),
 	}, store)
 	if err != nil {

@@ -17,6 +17,7 @@ type Distance struct {
 	listener  net.Listener
 	roundTrip time.Duration
 	trips     atomic.Int64
+	answers   sync.RWMutex // locked while the broker's answers are held
 }
 
 // Far starts one before target; Close ends it.
@@ -41,6 +42,12 @@ func Far(target string, roundTrip time.Duration) (*Distance, error) {
 // Close takes no more connections; those that there are go when either side does.
 func (d *Distance) Close() { d.listener.Close() }
 
+// Hold keeps what the broker says from the client, until Release.
+func (d *Distance) Hold() { d.answers.Lock() }
+
+// Release ends a Hold.
+func (d *Distance) Release() { d.answers.Unlock() }
+
 // RoundTrips is how often so far the client has sent something after it had got something, and each connection once for
 // its handshake: so many round trips were waited for, however many bytes were in each.
 func (d *Distance) RoundTrips() int64 { return d.trips.Load() }
@@ -63,7 +70,13 @@ func (d *Distance) join(client net.Conn, target string) {
 			}
 		})
 	})
-	wg.Go(func() { d.carry(client, server, func() { answered.Store(true) }) })
+	wg.Go(func() {
+		d.carry(client, server, func() {
+			d.answers.RLock()
+			defer d.answers.RUnlock()
+			answered.Store(true)
+		})
+	})
 	wg.Wait()
 }
 

@@ -1,0 +1,165 @@
+package httpapi
+
+import (
+	"errors"
+	"io"
+	"net/http"
+	"os"
+	"sync/atomic"
+	"time"
+)
+
+// body is one request's, and what it takes of a room.
+type body struct {
+	room     *room
+	taken    int64 // of the room
+	writer   http.ResponseWriter
+	begin    time.Time
+	came     atomic.Int64
+	arriving bool // the room knows it
+}
+
+// firstStep is the most that a body takes before anything of it has come. Most are smaller, and take what they have.
+const firstStep = 16 << 10
+
+// What can be wrong with a body.
+var (
+	errBodyTooLarge = errors.New("the body is over the limit")
+	errNoRoom       = errors.New("there is no room for the body")
+)
+
+func newBody(w http.ResponseWriter, room *room) *body {
+	return &body{room: room, writer: w, begin: time.Now()}
+}
+
+// read reads the body to its end, of limit bytes at most: the length that a client states is not trusted to be the length that
+// it sends, and there may be none. What is taken of the room grows with what has come: it is up to twice as much, and half of
+// that more while it is copied. The error is errBodyTooLarge, errNoRoom, or that of the connection.
+func (b *body) read(r *http.Request, limit int64) ([]byte, error) {
+	longest := limit
+	if r.ContentLength >= 0 {
+		longest = r.ContentLength
+	}
+	if longest > limit {
+		return nil, errBodyTooLarge
+	}
+	if longest == 0 || r.Body == nil {
+		return nil, nil
+	}
+	defer b.stopArriving()
+	var got []byte
+	for {
+		if len(got) == cap(got) {
+			if int64(len(got)) == longest {
+				return got, b.atEnd(r)
+			}
+			var err error
+			if got, err = b.grow(got, longest); err != nil {
+				return nil, err
+			}
+		}
+		n, err := r.Body.Read(got[len(got):cap(got)])
+		got = got[:len(got)+n]
+		b.came.Store(int64(len(got)))
+		switch {
+		case int64(len(got)) == longest && r.ContentLength >= 0:
+			return got, nil
+		case err == io.EOF && r.ContentLength >= 0:
+			return nil, io.ErrUnexpectedEOF
+		case err == io.EOF:
+			return got, nil
+		case err != nil:
+			return nil, err
+		}
+		b.startArriving()
+	}
+}
+
+// atEnd says what is wrong when longest bytes have come and no length was stated: one more would be too many.
+func (b *body) atEnd(r *http.Request) error {
+	switch n, err := io.ReadFull(r.Body, make([]byte, 1)); {
+	case n > 0:
+		return errBodyTooLarge
+	case err != io.EOF:
+		return err
+	}
+	return nil
+}
+
+// grow moves what has come to about twice the space. The last step is longest itself, so that no step is more than one and a
+// half of it while both are there.
+func (b *body) grow(got []byte, longest int64) ([]byte, error) {
+	old, next := int64(cap(got)), longest
+	for half := (next + 1) / 2; half > old && next > firstStep; half = (next + 1) / 2 {
+		next = half
+	}
+	if !b.take(next) {
+		return nil, errNoRoom
+	}
+	grown := append(make([]byte, 0, next), got...)
+	b.give(old)
+	return grown, nil
+}
+
+func (b *body) take(n int64) bool {
+	if !b.room.take(n) {
+		return false
+	}
+	b.taken += n
+	return true
+}
+
+func (b *body) give(n int64) {
+	b.room.release(n)
+	b.taken -= n
+}
+
+// moveTo counts the body in another room.
+func (b *body) moveTo(room *room) bool {
+	if !room.take(b.taken) {
+		return false
+	}
+	b.room.release(b.taken)
+	b.room = room
+	return true
+}
+
+// release gives back what is taken.
+func (b *body) release() { b.give(b.taken) }
+
+func (b *body) startArriving() {
+	if !b.arriving {
+		b.arriving = true
+		b.room.arrives(b)
+	}
+}
+
+func (b *body) stopArriving() {
+	if b.arriving {
+		b.arriving = false
+		b.room.arrived(b)
+	}
+}
+
+func (b *body) trickles(now time.Time) bool {
+	age := now.Sub(b.begin)
+	return age >= trickleAfter && float64(b.came.Load()) < age.Seconds()*trickleRate
+}
+
+// giveUp ends the wait for the rest: the read of it fails at once. It is called while the room knows the body, so that it
+// reaches no later request of the connection.
+func (b *body) giveUp() { _ = http.NewResponseController(b.writer).SetReadDeadline(time.Unix(1, 0)) }
+
+// unreadable is the answer to a request whose body could not be read.
+func (d *Door) unreadable(err error) *problem {
+	switch {
+	case errors.Is(err, errBodyTooLarge):
+		return bodyTooLarge(d.options.Limits.Body)
+	case errors.Is(err, errNoRoom):
+		return &overloaded
+	case errors.Is(err, os.ErrDeadlineExceeded):
+		return &bodyTooSlow
+	default:
+		return &unreadableBody
+	}
+}
