@@ -36,6 +36,8 @@ type ServerMetrics interface {
 	http.Handler
 	// Answered hears of each request's outcome, see [httpapi.Options].
 	Answered(outcome string, took time.Duration)
+	// Admitted hears of each key that has let a request in, see [httpapi.Options].
+	Admitted(kind string, place int)
 	// Watch is called once, with what tells the state of the moment.
 	Watch(inHand func() (requests, bytes int64), broker func() (connected, blocked bool))
 }
@@ -57,7 +59,7 @@ func NewServer(c config.Config, log *slog.Logger, metrics ServerMetrics) (*Serve
 	publisher := rabbit.NewPublisher(options)
 	doorOptions := doorOptions(c, log)
 	if metrics != nil {
-		doorOptions.Metrics, doorOptions.Answered = metrics, metrics.Answered
+		doorOptions.Metrics, doorOptions.Answered, doorOptions.Admitted = metrics, metrics.Answered, metrics.Admitted
 	}
 	door, err := httpapi.New(doorOptions, publisher)
 	if err != nil {
@@ -114,8 +116,10 @@ func Function(lookup config.Lookup, logs io.Writer) *FunctionDoor {
 	if err == nil {
 		c.PathPrefix = "/"
 		publisher := rabbit.NewPublisher(publisherOptions(c, log))
+		options := doorOptions(c, log)
+		options.Platform = true
 		var door *httpapi.Door
-		if door, err = httpapi.New(doorOptions(c, log), publisher); err == nil {
+		if door, err = httpapi.New(options, publisher); err == nil {
 			return &FunctionDoor{door, publisher.Close}
 		}
 	}
@@ -144,7 +148,8 @@ func doorOptions(c config.Config, log *slog.Logger) httpapi.Options {
 		Prefix: c.PathPrefix, Methods: c.Methods, Queue: c.Queue,
 		Limits:  httpapi.Limits{Body: c.MaxBodyBytes, Header: c.MaxHeaderBytes},
 		Timeout: c.Timeout, InFlight: c.MaxInFlight, BytesInHand: c.MaxBytesInHand, Rate: c.RateLimit,
-		Tokens: reveal(c.Tokens), WebhookSecrets: reveal(c.WebhookSecrets), Log: log,
+		Tokens: reveal(c.Tokens), WebhookSecrets: reveal(c.WebhookSecrets), AcceptReplays: reveal(c.AcceptReplays),
+		TrustedProxies: c.Proxies, CORSOrigins: c.CORSOrigins, Log: log,
 	}
 }
 

@@ -30,7 +30,7 @@ var graph = map[string][]string{
 	"functions/config":       {"functions/topology"},
 	"functions/platform":     {},
 	"functions/digitalocean": {"functions/platform"},
-	"functions/doctor":       {"functions/config", "functions/rabbit", "functions/target", "functions/topology"},
+	"functions/doctor":       {"functions/config", "functions/envelope", "functions/rabbit", "functions/target", "functions/topology"},
 	"functions/awslambda":    {"functions/platform"},
 	"functions/app": {
 		"functions/config", "functions/drain", "functions/httpapi", "functions/rabbit", "functions/target", "functions/telemetry",
@@ -52,7 +52,7 @@ var modules = map[string][]string{
 	"github.com/rabbitmq/amqp091-go":                           {"functions/rabbit", "test"},
 	"github.com/sethvargo/go-envconfig":                        {"functions/config"},
 	"github.com/spf13/cobra":                                   {"functions/cmd/fallback"},
-	"github.com/google/uuid":                                   {"functions/envelope", "functions/rabbit", "test"},
+	"github.com/google/uuid":                                   {"functions/envelope", "functions/httpapi", "functions/rabbit", "test"},
 	"github.com/standard-webhooks/standard-webhooks/libraries": {"functions/httpapi", "functions/target", "test"},
 	"github.com/sony/gobreaker/v2":                             {"functions/drain"},
 	"github.com/go-co-op/gocron/v2":                            {"functions/cmd/fallback"},

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net/netip"
 	"net/url"
 	"reflect"
 	"slices"
@@ -36,8 +37,11 @@ type Config struct {
 	MaxBytesInHand int64         `env:"FALLBACK_MAX_BYTES_IN_HAND, default=67108864" about:"Bytes of bodies in hand at the same time, those on their way in as far as they have come; more get a 503. At least one and a half times FALLBACK_MAX_BODY_BYTES: a body is copied as it grows."`
 	RateLimit      float64       `env:"FALLBACK_RATE_LIMIT, default=0" about:"Requests a second that are taken, in bursts of as many; more get a 429. 0 is no limit."`
 
-	Tokens         []Secret `env:"FALLBACK_TOKENS" about:"Tokens, separated by commas. If set, a request needs one of them: Fallback-Authorization: Bearer TOKEN. That header is never stored."`
-	WebhookSecrets []Secret `env:"FALLBACK_WEBHOOK_SECRETS" about:"Secrets of Standard Webhooks (whsec_...), separated by commas. If set, a request signed with one of them is let in."`
+	Tokens         []Secret `env:"FALLBACK_TOKENS" about:"Tokens, separated by commas. If set, a request needs one of them: Fallback-Authorization: Bearer TOKEN, or Authorization: Bearer TOKEN, or in the path, /fallback/-/TOKEN/... They are never stored. To change one, list both for a while."`
+	WebhookSecrets []Secret `env:"FALLBACK_WEBHOOK_SECRETS" about:"Secrets of Standard Webhooks (whsec_...), separated by commas. If set, a request signed with one of them is let in (webhook-signature, or svix-signature)."`
+	AcceptReplays  []Secret `env:"FALLBACK_ACCEPT_REPLAYS" about:"For a second Fallback behind a first: the first one's FALLBACK_REPLAY_SECRET (whsec_...). Its replays are let in by their signature alone and keep their id. Any other replay is refused with 508: it would be a loop."`
+	TrustedProxies []string `env:"FALLBACK_TRUSTED_PROXIES, default=127.0.0.0/8,::1/128,10.0.0.0/8,172.16.0.0/12,192.168.0.0/16,fc00::/7" about:"Whose X-Forwarded-* and Forwarded are kept, as addresses or CIDRs, separated by commas; none for nobody. Those of others are replaced by what the door saw. On a platform, the platform's are kept."`
+	CORSOrigins    []string `env:"FALLBACK_CORS_ORIGINS" about:"Origins whose pages may send from a browser, separated by commas: https://shop.example.com; * for all. Without it, none may."`
 
 	TargetURL     Secret        `env:"FALLBACK_TARGET_URL" about:"The primary's base URL, for the drain: https://api.example.com. Without it the drain idles."`
 	ProbePath     string        `env:"FALLBACK_PROBE_PATH, default=/" about:"What the drain asks the primary for (GET), behind the base URL, to see whether it is alive: any answer under 500 says so."`
@@ -55,9 +59,10 @@ type Config struct {
 	LogLevel  slog.Level `env:"LOG_LEVEL, default=info" about:"debug, info, warn or error."`
 	LogFormat string     `env:"LOG_FORMAT, default=auto" about:"json, text, or auto: text on a terminal, else JSON."`
 
-	// Topology follows from Queue, VHost from AMQPServerURL.
+	// Topology follows from Queue, VHost from AMQPServerURL, Proxies from TrustedProxies.
 	Topology topology.Topology
 	VHost    string
+	Proxies  []netip.Prefix
 }
 
 // Secret is a value that no log, error or print shows.
@@ -214,6 +219,26 @@ func (c *Config) check(unread map[string]bool) []error {
 			fault("FALLBACK_WEBHOOK_SECRETS", "number %d %w", i+1, err)
 		}
 	}
+	for i, secret := range c.AcceptReplays {
+		if err := checkWebhookSecret(secret); err != nil {
+			fault("FALLBACK_ACCEPT_REPLAYS", "number %d %w", i+1, err)
+		}
+	}
+	for _, proxy := range c.TrustedProxies {
+		prefix, err := parseProxy(strings.TrimSpace(proxy))
+		switch {
+		case proxy == "none" && len(c.TrustedProxies) == 1:
+		case err != nil:
+			fault("FALLBACK_TRUSTED_PROXIES", "%q is neither an address nor a CIDR; for example 10.0.0.0/8,203.0.113.7, or none alone", proxy)
+		default:
+			c.Proxies = append(c.Proxies, prefix)
+		}
+	}
+	for i, origin := range c.CORSOrigins {
+		if c.CORSOrigins[i] = strings.TrimSpace(origin); !isOrigin(c.CORSOrigins[i]) {
+			fault("FALLBACK_CORS_ORIGINS", "%q is not an origin as a browser sends it; for example https://shop.example.com (no path, lower case), or *", origin)
+		}
+	}
 	if c.TargetURL != "" {
 		u, err := url.Parse(c.TargetURL.Reveal())
 		if err != nil || (u.Scheme != "http" && u.Scheme != "https") || u.Host == "" || torn(u) {
@@ -268,4 +293,23 @@ func checkWebhookSecret(s Secret) error {
 		return errors.New("is empty (want whsec_...)")
 	}
 	return nil
+}
+
+// parseProxy reads an address or a CIDR.
+func parseProxy(s string) (netip.Prefix, error) {
+	if addr, err := netip.ParseAddr(s); err == nil {
+		addr = addr.Unmap().WithZone("")
+		return netip.PrefixFrom(addr, addr.BitLen()), nil
+	}
+	return netip.ParsePrefix(s)
+}
+
+// isOrigin says whether a browser could send s as the Origin of a page (RFC 6454, 6.2), or it is the one for all.
+func isOrigin(s string) bool {
+	u, err := url.Parse(s)
+	if err != nil {
+		return false
+	}
+	standard := map[string]string{"http": "80", "https": "443"}[u.Scheme] // which browsers leave out
+	return s == "*" || standard != "" && u.Host != "" && u.Port() != standard && s == strings.ToLower(u.Scheme+"://"+u.Host)
 }

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net/netip"
 	"slices"
 	"strings"
 	"testing"
@@ -50,6 +51,9 @@ func TestDefaults(t *testing.T) {
 		{"FALLBACK_RATE_LIMIT", c.RateLimit, 0.0},
 		{"FALLBACK_TOKENS", len(c.Tokens), 0},
 		{"FALLBACK_WEBHOOK_SECRETS", len(c.WebhookSecrets), 0},
+		{"FALLBACK_ACCEPT_REPLAYS", len(c.AcceptReplays), 0},
+		{"FALLBACK_TRUSTED_PROXIES", fmt.Sprint(c.Proxies), "[127.0.0.0/8 ::1/128 10.0.0.0/8 172.16.0.0/12 192.168.0.0/16 fc00::/7]"},
+		{"FALLBACK_CORS_ORIGINS", len(c.CORSOrigins), 0},
 		{"FALLBACK_TARGET_URL", c.TargetURL.Reveal(), ""},
 		{"FALLBACK_PROBE_PATH", c.ProbePath, "/"},
 		{"FALLBACK_TARGET_TIMEOUT", c.TargetTimeout, 30 * time.Second},
@@ -85,6 +89,9 @@ func TestLoad(t *testing.T) {
 		"FALLBACK_RATE_LIMIT":      "2.5",
 		"FALLBACK_TOKENS":          "one,two",
 		"FALLBACK_WEBHOOK_SECRETS": "whsec_YQ==",
+		"FALLBACK_ACCEPT_REPLAYS":  "whsec_YQ==,whsec_Yg==",
+		"FALLBACK_TRUSTED_PROXIES": "203.0.113.7, 198.51.100.0/24",
+		"FALLBACK_CORS_ORIGINS":    "https://shop.example.com, http://localhost:3000",
 		"LOG_LEVEL":                "debug",
 		"LOG_FORMAT":               "json",
 	})
@@ -102,6 +109,9 @@ func TestLoad(t *testing.T) {
 		{"rate", c.RateLimit, 2.5},
 		{"tokens", []string{c.Tokens[0].Reveal(), c.Tokens[1].Reveal()}, []string{"one", "two"}},
 		{"webhook secret", c.WebhookSecrets[0].Reveal(), "whsec_YQ=="},
+		{"replays", c.AcceptReplays[1].Reveal(), "whsec_Yg=="},
+		{"proxies", fmt.Sprint(c.Proxies), "[203.0.113.7/32 198.51.100.0/24]"},
+		{"origins", c.CORSOrigins, []string{"https://shop.example.com", "http://localhost:3000"}},
 		{"level", c.LogLevel, slog.LevelDebug},
 		{"format", c.LogFormat, "json"},
 	} {
@@ -136,7 +146,7 @@ func TestEmptyIsUnset(t *testing.T) {
 	if len(empty) == 0 {
 		t.Fatal("there are no settings")
 	}
-	if diff := cmp.Diff(load(t, nil), load(t, empty)); diff != "" {
+	if diff := cmp.Diff(load(t, nil), load(t, empty), cmp.Comparer(func(a, b netip.Prefix) bool { return a == b })); diff != "" {
 		t.Errorf("-unset +empty:\n%s", diff)
 	}
 	if _, err := Load(environment(empty), "AMQP_SERVER_URL"); err == nil || !strings.Contains(err.Error(), "AMQP_SERVER_URL: not set") {
@@ -233,6 +243,19 @@ func TestFault(t *testing.T) {
 		{"FALLBACK_RATE_LIMIT", "NaN", false}, // it compares with nothing, so it would be no limit
 		{"FALLBACK_RATE_LIMIT", "1000000", true},
 		{"FALLBACK_RATE_LIMIT", "Inf", false},
+		{"FALLBACK_ACCEPT_REPLAYS", "whsec_YQ==", true},
+		{"FALLBACK_ACCEPT_REPLAYS", "whsec_YQ==,hunter2!", false},
+		{"FALLBACK_ACCEPT_REPLAYS", "whsec_", false}, // anybody could sign
+		{"FALLBACK_TRUSTED_PROXIES", "none", true},
+		{"FALLBACK_TRUSTED_PROXIES", "::ffff:192.0.2.1", true},
+		{"FALLBACK_TRUSTED_PROXIES", "10.0.0.0/8,none", false},
+		{"FALLBACK_TRUSTED_PROXIES", "10.0.0.0/33", false},
+		{"FALLBACK_TRUSTED_PROXIES", "proxy.example.com", false},
+		{"FALLBACK_CORS_ORIGINS", "*", true},
+		{"FALLBACK_CORS_ORIGINS", "https://shop.example.com/", false}, // no browser sends it so
+		{"FALLBACK_CORS_ORIGINS", "https://Shop.example.com", false},
+		{"FALLBACK_CORS_ORIGINS", "https://shop.example.com:443", false},
+		{"FALLBACK_CORS_ORIGINS", "shop.example.com", false},
 		{"FALLBACK_TARGET_URL", "https://user:password@api.example.com/v2", true},
 		{"FALLBACK_TARGET_URL", "amqp://h", false},
 		{"FALLBACK_TARGET_TIMEOUT", "99ms", false},

@@ -68,6 +68,7 @@ type check struct {
 var checks = []check{
 	{"settings", (*visit).settings},
 	{"senders", (*visit).senders},
+	{"keys", (*visit).keys},
 	{"broker", (*visit).reach},
 	{"tls", (*visit).encryption},
 	{"login", (*visit).login},

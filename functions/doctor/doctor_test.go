@@ -50,6 +50,31 @@ func want(t *testing.T, found []Finding, state State, words string) {
 	t.Errorf("got %+v, want %s with %q", found, state, words)
 }
 
+// TestKeys holds that it is told which keys are used, where a server of this host can be asked.
+func TestKeys(t *testing.T) {
+	t.Parallel()
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path == "/metrics" {
+			fmt.Fprint(w, "# HELP fallback_key_uses_total x\nfallback_key_uses_total{kind=\"token\",place=\"1\"} 1.2e+07\n"+
+				"fallback_key_uses_total{kind=\"token\",place=\"2\"} 0\nfallback_key_uses_total{kind=\"webhook\",place=\"1\"} 1\nother{place=\"3\"} 7\n")
+		}
+	}))
+	defer server.Close()
+	addr := strings.TrimPrefix(server.URL, "http://")
+	for _, row := range []struct {
+		name, addr, tokens string
+		state              State
+		want               string
+	}{
+		{"none", addr, "", OK, "none are set"},
+		{"two", addr, "one,two", OK, "token 1 used 12000000 times, token 2 never used, webhook 1 used once"},
+		{"no server", "127.0.0.1:1", "one,two", Skip, "no server's /metrics at 127.0.0.1:1"},
+	} {
+		found, _ := examine(t, map[string]string{"FALLBACK_ADDR": row.addr, "FALLBACK_TOKENS": row.tokens})
+		want(t, found["keys"], row.state, row.want)
+	}
+}
+
 // TestPrint holds that a finding is one line.
 func TestPrint(t *testing.T) {
 	t.Parallel()

@@ -12,6 +12,7 @@ import (
 	"strings"
 	"time"
 
+	"fallback/functions/envelope"
 	"fallback/functions/rabbit"
 	"fallback/functions/target"
 )
@@ -37,7 +38,7 @@ func (v *visit) target(ctx context.Context) {
 		v.fail("check FALLBACK_TARGET_URL and the primary's certificate", "%s: %s", base.Host, plain(err))
 		return
 	case err == nil && first.ours:
-		v.fail("set FALLBACK_TARGET_URL to the primary itself, and not to what falls back", "%s is answered by fallback itself: replays would be queued again", base.Host)
+		v.fail("set FALLBACK_TARGET_URL to the primary itself, around whatever fails over", "%s is answered by fallback itself: replays would be queued again", base.Host)
 		return
 	}
 	client, err := target.New(target.Options{URL: v.config.TargetURL.Reveal(), ProbePath: v.config.ProbePath, Timeout: v.config.TargetTimeout})
@@ -59,7 +60,7 @@ func (v *visit) target(ctx context.Context) {
 	case first.secured && time.Until(first.expires) < dueSoon:
 		v.warn("renew it", "%s is alive (%d, in %s), and its certificate is valid for %d days only", base.Host, verdict.Status, took, days(time.Until(first.expires)))
 	default:
-		v.ok("%s is alive (%d, in %s)", base.Host, verdict.Status, took)
+		v.ok("%s is alive (%d, in %s); it is to be the API itself, around whatever fails over to this", base.Host, verdict.Status, took)
 	}
 }
 
@@ -86,6 +87,7 @@ func glance(ctx context.Context, base *url.URL, path string) (sight, error) {
 		return s, errors.New("the probe's URL is not one")
 	}
 	request.Header.Set("User-Agent", "fallback-probe")
+	request.Header.Set(envelope.HeaderAttempt, "0") // a door behind a proxy shows itself by refusing it
 	client := &http.Client{CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
 	answer, err := client.Do(request)
 	if err != nil {

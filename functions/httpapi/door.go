@@ -12,6 +12,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net/http"
+	"net/netip"
 	"runtime/debug"
 	"slices"
 	"strings"
@@ -60,7 +61,17 @@ type Options struct {
 	// Tokens and WebhookSecrets let a request in; if there are none of either, every request is let in.
 	Tokens         []string
 	WebhookSecrets []string
-	Log            *slog.Logger
+	// AcceptReplays are the secrets with which another Fallback signs its replays, which are let in by that alone. A replay
+	// that is not signed so is refused: it is our own, come back.
+	AcceptReplays []string
+	// TrustedProxies are the peers whose X-Forwarded-* and Forwarded are kept. Platform says that the platform has set them.
+	TrustedProxies []netip.Prefix
+	Platform       bool
+	// CORSOrigins are the origins whose pages may send: "https://shop.example.com", or "*" for all.
+	CORSOrigins []string
+	// Admitted, if set, is called with each key that has let a request in: its kind, and its place in the list, from 1.
+	Admitted func(kind string, place int)
+	Log      *slog.Logger
 	// Answered, if set, is called for each request that is not about the server itself, when it has been answered, with one
 	// of [Outcomes] or the code of an error of the store.
 	Answered func(outcome string, took time.Duration)
@@ -85,7 +96,7 @@ type Door struct {
 
 // New returns a Door. The error says which webhook secret cannot be read, by its place.
 func New(o Options, queue Store) (*Door, error) {
-	keys, err := newKeys(o.Tokens, o.WebhookSecrets)
+	keys, err := newKeys(o.Tokens, o.WebhookSecrets, o.AcceptReplays)
 	if err != nil {
 		return nil, err
 	}
@@ -99,6 +110,9 @@ func New(o Options, queue Store) (*Door, error) {
 	}
 	if d.options.Answered == nil {
 		d.options.Answered = func(string, time.Duration) {}
+	}
+	if d.options.Admitted == nil {
+		d.options.Admitted = func(string, int) {}
 	}
 	if o.Rate > 0 {
 		d.limiter = rate.NewLimiter(rate.Limit(o.Rate), max(1, int(o.Rate)))
@@ -116,6 +130,16 @@ func (d *Door) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 // answer answers a request, and returns the outcome; none for one that asks about the server itself.
 func (d *Door) answer(w http.ResponseWriter, r *http.Request) (outcome string) {
 	defer d.recover(w, r, &outcome)
+	d.cors(w.Header(), r.Header)
+	marked := envelope.IsMarked(r.Header)
+	switch {
+	case !marked:
+	case d.isProbe(r):
+		d.readyz(w, r)
+		return ""
+	case !d.mayAccept(r.Header):
+		return loop.refuse(w, r)
+	}
 	uri := originForm(r.RequestURI)
 	if r.Method == http.MethodGet || r.Method == http.MethodHead {
 		switch path, _, _ := strings.Cut(uri, "?"); {
@@ -132,9 +156,11 @@ func (d *Door) answer(w http.ResponseWriter, r *http.Request) (outcome string) {
 	}
 	target, ok := d.target(uri)
 	switch {
+	case d.isPreflight(w.Header(), r):
+		return preflight(w, r, d.options.Methods)
 	case !ok:
 		return notFound(d.prefix).refuse(w, r)
-	case !slices.Contains(d.options.Methods, r.Method):
+	case !marked && !slices.Contains(d.options.Methods, r.Method): // a replay's client has its answer
 		return methodNotQueued.refuse(w, r)
 	default:
 		return d.enqueue(w, r, target)
@@ -190,11 +216,10 @@ func (d *Door) store(w http.ResponseWriter, r *http.Request, target string) (req
 	defer cancel()
 
 	// Before anything is counted: what strangers send must not use up what others may.
-	authorized := d.keys.open() || d.keys.hasToken(r.Header)
-	if !authorized && !d.keys.maySign(r.Header) {
+	target, visitor := d.examine(r.Header, target)
+	if visitor.is == stranger {
 		return nil, false, &unauthorized
 	}
-	r.Header.Del(authorization)
 
 	room := d.bodies
 	switch {
@@ -202,7 +227,7 @@ func (d *Door) store(w http.ResponseWriter, r *http.Request, target string) (req
 		return nil, false, bodyTooLarge(d.options.Limits.Body)
 	case d.full():
 		return nil, false, &overloaded
-	case !authorized:
+	case visitor.is == unproved:
 		room = d.strangers
 	case d.tooMany():
 		return nil, false, &rateLimited
@@ -217,16 +242,18 @@ func (d *Door) store(w http.ResponseWriter, r *http.Request, target string) (req
 		return nil, false, d.unreadable(err)
 	}
 	request = envelope.Capture(r, target, content, received)
-	if !authorized {
+	if visitor.is == unproved {
+		if refused := d.prove(&visitor, content); refused != nil {
+			return nil, true, refused
+		}
 		switch {
-		case !d.keys.isSigned(request):
-			return nil, true, &unauthorized
 		case d.tooMany():
 			return nil, true, &rateLimited
 		case !body.moveTo(d.bodies):
 			return nil, true, &overloaded
 		}
 	}
+	d.clean(request, visitor)
 	if request.Seal(d.options.Limits.Header) != nil {
 		return nil, true, headerTooLarge(d.options.Limits.Header)
 	}

@@ -5,66 +5,198 @@ import (
 	"crypto/subtle"
 	"fmt"
 	"net/http"
+	"net/url"
+	"strconv"
 	"strings"
+	"time"
 
 	standardwebhooks "github.com/standard-webhooks/standard-webhooks/libraries/go"
 
 	"fallback/functions/envelope"
 )
 
-// authorization is the header of our own credentials. It is never stored; the client's Authorization belongs to the
-// primary and is captured like any header.
-const authorization = "Fallback-Authorization"
+// Kinds of keys, as [Options].Admitted tells them.
+const (
+	Token   = "token"   // of FALLBACK_TOKENS
+	Webhook = "webhook" // a secret of FALLBACK_WEBHOOK_SECRETS
+	Replay  = "replay"  // a secret of FALLBACK_ACCEPT_REPLAYS
+)
 
-// keys are what lets a request in.
+// keys are what lets a request in. The place of a key is where it stands in its list, from 1; 0 is none.
 type keys struct {
 	tokens   [][sha256.Size]byte // hashed, so that comparing tells nothing of a token's length
 	webhooks []*standardwebhooks.Webhook
+	replays  []*standardwebhooks.Webhook
 }
 
-func newKeys(tokens, secrets []string) (keys, error) {
-	var k keys
+func newKeys(tokens, webhooks, replays []string) (k keys, err error) {
 	for _, t := range tokens {
 		k.tokens = append(k.tokens, sha256.Sum256([]byte(t)))
 	}
+	if k.webhooks, err = newSecrets("FALLBACK_WEBHOOK_SECRETS", webhooks); err == nil {
+		k.replays, err = newSecrets("FALLBACK_ACCEPT_REPLAYS", replays)
+	}
+	return k, err
+}
+
+func newSecrets(variable string, secrets []string) (found []*standardwebhooks.Webhook, err error) {
 	for i, s := range secrets {
 		wh, err := standardwebhooks.NewWebhook(s)
 		if err != nil {
-			return keys{}, fmt.Errorf("FALLBACK_WEBHOOK_SECRETS: number %d is not base64 (whsec_...)", i+1)
+			return nil, fmt.Errorf("%s: number %d is not base64 (whsec_...)", variable, i+1)
 		}
-		k.webhooks = append(k.webhooks, wh)
+		found = append(found, wh)
 	}
-	return k, nil
+	return found, nil
 }
 
 // open says that no key is needed.
 func (k keys) open() bool { return len(k.tokens) == 0 && len(k.webhooks) == 0 }
 
-func (k keys) hasToken(h http.Header) bool {
-	scheme, token, _ := strings.Cut(h.Get(authorization), " ")
-	if !strings.EqualFold(scheme, "Bearer") {
-		return false
+// place is that of a token.
+func (k keys) place(token string) (place int) {
+	sum := sha256.Sum256([]byte(token))
+	for i, t := range k.tokens {
+		place = subtle.ConstantTimeSelect(subtle.ConstantTimeCompare(sum[:], t[:]), i+1, place)
 	}
-	sum := sha256.Sum256([]byte(strings.TrimSpace(token)))
-	found := 0
-	for _, t := range k.tokens {
-		found |= subtle.ConstantTimeCompare(sum[:], t[:])
-	}
-	return found == 1
+	return place
 }
 
-// maySign says whether it is worth reading the body to check a signature.
-func (k keys) maySign(h http.Header) bool {
-	return len(k.webhooks) > 0 && h.Get(standardwebhooks.HeaderWebhookSignature) != ""
-}
-
-// isSigned checks a Standard Webhooks signature over the very bytes of the body, its timestamp included: it is fresh
-// now, and would not be any more when the request is replayed.
-func (k keys) isSigned(r *envelope.Request) bool {
-	for _, wh := range k.webhooks {
-		if wh.Verify(r.Body, r.Header) == nil {
-			return true
+// take finds the tokens of ours in a request and takes them off, wherever they stand and whatever lets the request in: they
+// open the door, and are not for the primary. It returns what is left of the target, and the place of the first; 0 if there is
+// none.
+//
+// A token is the bearer of Fallback-Authorization, which is always taken off; that of Authorization, for senders that can set
+// nothing else; or in the path, /-/TOKEN/..., for those that can set a URL alone. What is no token of ours there is the primary's.
+func (k keys) take(h http.Header, target string) (rest string, place int) {
+	own, theirs := h[envelope.HeaderAuthorization], h["Authorization"]
+	delete(h, envelope.HeaderAuthorization)
+	if len(k.tokens) == 0 {
+		return target, 0
+	}
+	for _, value := range own {
+		place = first(place, k.bearer(value))
+	}
+	var kept []string
+	for _, value := range theirs {
+		if found := k.bearer(value); found > 0 {
+			place = first(place, found)
+		} else {
+			kept = append(kept, value)
 		}
 	}
-	return false
+	if len(kept) < len(theirs) {
+		delete(h, "Authorization")
+		if kept != nil {
+			h["Authorization"] = kept
+		}
+	}
+	target, found := k.cut(target, 0)
+	if target == "" || target[0] == '?' {
+		target = "/" + target
+	}
+	return target, first(place, found)
+}
+
+func first(place, next int) int {
+	if place == 0 {
+		return next
+	}
+	return place
+}
+
+// bearer is the place of the token in the value of an Authorization field.
+func (k keys) bearer(value string) int {
+	scheme, token, _ := strings.Cut(value, " ")
+	if !strings.EqualFold(scheme, "Bearer") {
+		return 0
+	}
+	return k.place(strings.TrimSpace(token))
+}
+
+const pathMark = "/-/"
+
+// cut takes the tokens off a path at position at, and returns the place of the first.
+func (k keys) cut(path string, at int) (rest string, place int) {
+	for strings.HasPrefix(path[at:], pathMark) {
+		begin := at + len(pathMark)
+		end := len(path)
+		if i := strings.IndexAny(path[begin:], "/?#,; \""); i >= 0 {
+			end = begin + i
+		}
+		token, err := url.PathUnescape(path[begin:end])
+		if err != nil {
+			return path, place
+		}
+		found := k.place(token)
+		if found == 0 {
+			return path, place
+		}
+		place = first(place, found)
+		path = path[:at] + path[end:]
+	}
+	return path, place
+}
+
+// scrub takes path tokens out of all values: proxies and clients repeat a request's path in many a field, X-Forwarded-Prefix,
+// X-Original-Url and Referer among them.
+func (k keys) scrub(h http.Header) {
+	if len(k.tokens) == 0 {
+		return
+	}
+	for _, values := range h {
+		for i, value := range values {
+			for at := strings.Index(value, pathMark); at >= 0; {
+				value, _ = k.cut(value, at)
+				next := strings.Index(value[min(at+1, len(value)):], pathMark)
+				if next < 0 {
+					break
+				}
+				at += 1 + next
+			}
+			values[i] = value
+		}
+	}
+}
+
+// webhookNames are the names that a signature of Standard Webhooks comes under: the standard's, and those of Svix, who began
+// it, and of who sends through it. They count as a whole, and are never mixed.
+var webhookNames = [][3]string{
+	{"Webhook-Id", "Webhook-Timestamp", "Webhook-Signature"},
+	{"Svix-Id", "Svix-Timestamp", "Svix-Signature"},
+}
+
+// freshness is how far from now a webhook may have been signed, as the libraries of Standard Webhooks have it.
+const freshness = 5 * time.Minute
+
+// signatures are those that a request bears and that may be right: no body is read for the sake of any other.
+func (k keys) signatures(h http.Header) (found []http.Header) {
+	if len(k.webhooks) == 0 {
+		return nil
+	}
+	for _, names := range webhookNames {
+		id, timestamp, signature := h[names[0]], h[names[1]], h[names[2]]
+		if len(id) != 1 || len(timestamp) != 1 || len(signature) != 1 || !isSignature(id[0], signature[0]) {
+			continue
+		}
+		seconds, err := strconv.ParseInt(timestamp[0], 10, 64)
+		if err != nil || time.Since(time.Unix(seconds, 0)).Abs() > freshness {
+			continue
+		}
+		found = append(found, signedHeader(id[0], timestamp[0], signature[0]))
+	}
+	return found
+}
+
+// signer is the place of the secret with which the body was signed. It is checked on arrival, over the very bytes: the
+// timestamp is fresh now, and would not be any more when the request is replayed.
+func signer(secrets []*standardwebhooks.Webhook, signatures []http.Header, body []byte) int {
+	for i, wh := range secrets {
+		for _, signature := range signatures {
+			if wh.VerifyIgnoringTimestamp(body, signature) == nil {
+				return i + 1
+			}
+		}
+	}
+	return 0
 }

@@ -10,13 +10,17 @@ import (
 	"time"
 )
 
-// Accepted is the outcome of a request that is stored. That of any other is what its problem's type ends with.
-const Accepted = "accepted"
+// Outcomes that are no problem: a request that is stored, and a browser's question that was answered. That of any other is what
+// its problem's type ends with.
+const (
+	Accepted  = "accepted"
+	Preflight = "preflight"
+)
 
 // Outcomes are those of the door itself; the codes of its store's errors come on top.
 func Outcomes() []string {
 	return []string{
-		Accepted, "method-not-queued", "unauthorized", "unreadable", "body-too-slow", "body-too-large", "headers-too-large",
+		Accepted, Preflight, "loop", "method-not-queued", "unauthorized", "unreadable", "body-too-slow", "body-too-large", "headers-too-large",
 		"not-found", "rate-limited", "overloaded", "not-stored", "internal",
 	}
 }
@@ -58,10 +62,13 @@ var (
 	bodyTooSlow    = newProblem(http.StatusRequestTimeout, "body-too-slow", "The body did not come in time.")
 	rateLimited    = newProblem(http.StatusTooManyRequests, "rate-limited", "Too many requests.").after(1)
 	overloaded     = newProblem(http.StatusServiceUnavailable, "overloaded", "Too many requests at the same time.").after(retrySoon)
-	internal       = newProblem(http.StatusInternalServerError, "internal", "Something is wrong here; the request was not accepted.")
-	unauthorized   = problem{
+	loop           = newProblem(http.StatusLoopDetected, "loop", "This is a replay, and a door takes none: the target of the drain "+
+		"must be the API itself, around whatever fails over. A second Fallback behind a first has FALLBACK_ACCEPT_REPLAYS.")
+	tooManyHops  = newProblem(http.StatusLoopDetected, "loop", "This replay has been through too many doors: their targets lead in a circle.")
+	internal     = newProblem(http.StatusInternalServerError, "internal", "Something is wrong here; the request was not accepted.")
+	unauthorized = problem{
 		Type: typePrefix + "unauthorized", Title: "Unauthorized", Status: http.StatusUnauthorized,
-		Detail:    "A token in Fallback-Authorization or a webhook signature is needed.",
+		Detail:    "A token, as Fallback-Authorization: Bearer TOKEN or in one of its other places, or a webhook signature is needed.",
 		challenge: `Bearer realm="fallback"`,
 	}
 )

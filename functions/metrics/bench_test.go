@@ -9,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	"fallback/functions/config"
 	"fallback/functions/envelope"
 	"fallback/functions/httpapi"
 )
@@ -19,7 +20,7 @@ func BenchmarkDoor(b *testing.B) {
 	for _, row := range []struct {
 		name     string
 		answered func(string, time.Duration)
-	}{{"uncounted", nil}, {"counted", NewServer().Answered}} {
+	}{{"uncounted", nil}, {"counted", NewServer(config.Config{}).Answered}} {
 		b.Run(row.name, func(b *testing.B) {
 			d, err := httpapi.New(httpapi.Options{
 				Prefix: "/fallback", Methods: []string{"POST"}, Queue: "Queue", Limits: httpapi.Limits{Body: 1 << 20, Header: 64 << 10},
@@ -44,7 +45,7 @@ func BenchmarkDoor(b *testing.B) {
 
 // TestAnsweredAllocatesNothing holds what the hot path rests on.
 func TestAnsweredAllocatesNothing(t *testing.T) {
-	s := NewServer()
+	s := NewServer(config.Config{})
 	for _, outcome := range []string{"accepted", "queue-full", "overloaded"} {
 		if n := testing.AllocsPerRun(100, func() { s.Answered(outcome, time.Millisecond) }); n != 0 {
 			t.Errorf("%s: %v allocations, want none", outcome, n)

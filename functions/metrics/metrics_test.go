@@ -51,12 +51,16 @@ func check(t *testing.T, got string, lines, absent []string) {
 
 func TestServer(t *testing.T) {
 	t.Parallel()
-	s := NewServer()
+	s := NewServer(config.Config{Tokens: []config.Secret{"one", "two"}, AcceptReplays: []config.Secret{"whsec_YQ=="}})
 	s.Watch(func() (int64, int64) { return 2, 30 }, func() (bool, bool) { return true, false })
 	check(t, scrape(t, s), []string{
 		`fallback_requests_total{outcome="accepted"} 0`, `fallback_requests_total{outcome="queue-full"} 0`,
 		`fallback_requests_total{outcome="rate-limited"} 0`, `fallback_request_duration_seconds_count 0`,
+		`fallback_key_uses_total{kind="token",place="2"} 0`, `fallback_key_uses_total{kind="replay",place="1"} 0`,
 	}, nil)
+	s.Admitted("token", 2)
+	s.Admitted("token", 2)
+	s.Admitted("token", 3) // there is none
 	for range 3 {
 		s.Answered("accepted", 2*time.Millisecond)
 	}
@@ -67,6 +71,7 @@ func TestServer(t *testing.T) {
 		`fallback_requests_total{outcome="something new"} 1`, `fallback_requests_total{outcome="rate-limited"} 0`,
 		`fallback_request_duration_seconds_bucket{le="0.001"} 1`, `fallback_request_duration_seconds_bucket{le="0.0025"} 4`,
 		`fallback_request_duration_seconds_bucket{le="5"} 4`, `fallback_request_duration_seconds_count 5`,
+		`fallback_key_uses_total{kind="token",place="1"} 0`, `fallback_key_uses_total{kind="token",place="2"} 2`,
 		`fallback_requests_in_hand 2`, `fallback_bytes_in_hand 30`, `fallback_broker_connected 1`, `fallback_broker_blocked 0`,
 	}, nil)
 }
@@ -75,7 +80,7 @@ func TestServer(t *testing.T) {
 func TestRuntime(t *testing.T) {
 	t.Parallel()
 	w := httptest.NewRecorder()
-	NewServer().ServeHTTP(w, httptest.NewRequest("GET", "/metrics", nil))
+	NewServer(config.Config{}).ServeHTTP(w, httptest.NewRequest("GET", "/metrics", nil))
 	for _, name := range []string{"\ngo_goroutines ", "\nprocess_start_time_seconds "} {
 		if !strings.Contains(w.Body.String(), name) {
 			t.Errorf("no %q", strings.TrimSpace(name))

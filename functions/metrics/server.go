@@ -2,10 +2,12 @@ package metrics
 
 import (
 	"net/http"
+	"strconv"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 
+	"fallback/functions/config"
 	"fallback/functions/httpapi"
 	"fallback/functions/rabbit"
 )
@@ -17,12 +19,19 @@ type Server struct {
 	requests *prometheus.CounterVec
 	accepted prometheus.Counter
 	refused  map[string]prometheus.Counter // by outcome; not written to after NewServer
+	keys     map[key]prometheus.Counter    // likewise
 	took     prometheus.Histogram
 }
 
-// NewServer returns a Server that has counted nothing: every outcome is there from the start, as 0, so that the first of
-// them is seen as a change.
-func NewServer() *Server {
+// key is a token or a secret, by where it stands in its list, from 1.
+type key struct {
+	kind  string
+	place int
+}
+
+// NewServer returns a Server that has counted nothing: every outcome and every key of the settings is there from the start, as
+// 0, so that the first is seen as a change.
+func NewServer(c config.Config) *Server {
 	s := &Server{
 		requests: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "fallback_requests_total", Help: "Requests answered, by outcome: accepted (202), or the problem's type.",
@@ -32,12 +41,24 @@ func NewServer() *Server {
 			Buckets: []float64{.001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5},
 		}),
 		refused: map[string]prometheus.Counter{},
+		keys:    map[key]prometheus.Counter{},
+	}
+	keys := prometheus.NewCounterVec(prometheus.CounterOpts{
+		Name: "fallback_key_uses_total", Help: "Requests let in by a token (FALLBACK_TOKENS), webhook (FALLBACK_WEBHOOK_SECRETS) or replay " +
+			"(FALLBACK_ACCEPT_REPLAYS) secret, by its place in the list.",
+	}, []string{"kind", "place"})
+	for kind, list := range map[string][]config.Secret{
+		httpapi.Token: c.Tokens, httpapi.Webhook: c.WebhookSecrets, httpapi.Replay: c.AcceptReplays,
+	} {
+		for i := range list {
+			s.keys[key{kind, i + 1}] = keys.WithLabelValues(kind, strconv.Itoa(i+1))
+		}
 	}
 	for _, outcome := range append(httpapi.Outcomes(), rabbit.Codes()...) {
 		s.refused[outcome] = s.requests.WithLabelValues(outcome)
 	}
 	s.accepted = s.refused[httpapi.Accepted]
-	s.registry = newRegistry(s.requests, s.took)
+	s.registry = newRegistry(s.requests, s.took, keys)
 	s.Handler = handler(s.registry)
 	return s
 }
@@ -51,6 +72,13 @@ func (s *Server) Answered(outcome string, took time.Duration) {
 		c.Inc()
 	} else {
 		s.requests.WithLabelValues(outcome).Inc()
+	}
+}
+
+// Admitted counts the use of a key.
+func (s *Server) Admitted(kind string, place int) {
+	if c := s.keys[key{kind, place}]; c != nil {
+		c.Inc()
 	}
 }
 

@@ -20,15 +20,6 @@ import (
 	"fallback/functions/envelope"
 )
 
-// The headers that a replay has beside the client's own. A client's headers of these names are replaced, or taken off:
-// what the primary finds there is our word.
-const (
-	HeaderID         = "Fallback-Id"          // the request's id, the same in every attempt
-	HeaderAttempt    = "Fallback-Attempt"     // which attempt this is, from 1
-	HeaderReceivedAt = "Fallback-Received-At" // when the door took the request: RFC 3339, UTC
-	HeaderSignature  = "Fallback-Signature"   // see [Options].Secret
-)
-
 // Options are what a [Client] needs.
 type Options struct {
 	// URL is the primary's base URL; requests go to it with their own path and query behind its path.
@@ -121,6 +112,7 @@ func (c *Client) Send(ctx context.Context, r *envelope.Request, attempt int) Ver
 	if path := cmp.Or(out.URL.Opaque, out.URL.RawPath); c.proxied && !strings.HasPrefix(out.URL.Opaque, "//") {
 		out.URL.Opaque = "//" + c.base.Host + path // a proxy wants the whole URL (RFC 9112, 3.2.2)
 	}
+	takeOurs(out.Trailer)
 	c.addHeaders(out.Header, r, attempt)
 	sendOnce(out.Header)
 	var tried, connected atomic.Bool
@@ -130,8 +122,7 @@ func (c *Client) Send(ctx context.Context, r *envelope.Request, attempt int) Ver
 	})))
 	switch {
 	case err == nil:
-		discard(answer.Body, cancel)
-		return judge(answer.StatusCode, answer.Header, time.Now())
+		return judgeAnswer(answer, cancel)
 	case !tried.Load() && timed.Err() == nil: // net/http has refused it, whatever the primary is up to
 		return Verdict{Action: Park, Reason: "it cannot be sent: its method, or a header's name or value, is none that HTTP allows"}
 	}
@@ -188,41 +179,68 @@ func withoutAddress(err error) string {
 	return whose + err.Error()
 }
 
+// addHeaders adds what the drain says of a request. What another program's message says in these fields is taken off; the hops
+// are the door's.
 func (c *Client) addHeaders(h http.Header, r *envelope.Request, attempt int) {
-	for _, name := range []string{HeaderID, HeaderAttempt, HeaderReceivedAt, HeaderSignature} {
-		h.Del(name)
+	takeOurs(h)
+	if hops, ok := r.Header[envelope.HeaderHops]; ok {
+		h[envelope.HeaderHops] = hops
 	}
 	if r.ID != "" {
-		h.Set(HeaderID, r.ID)
+		h.Set(envelope.HeaderID, r.ID)
 		if h.Get("Idempotency-Key") == "" {
 			h.Set("Idempotency-Key", r.ID)
 		}
 	}
-	h.Set(HeaderAttempt, strconv.Itoa(attempt))
-	signed, received := c.signer != nil && r.ID != "", r.ReceivedAt
+	h.Set(envelope.HeaderAttempt, strconv.Itoa(attempt))
+	// With a dot in the id, the end of what is signed as the id could be moved, and with it that of the body.
+	signed, received := c.signer != nil && r.ID != "" && !strings.Contains(r.ID, "."), r.ReceivedAt
 	if signed && received.IsZero() { // another program's, which does not say; a signature needs a time
 		received = time.Now()
 	}
 	if !received.IsZero() {
-		h.Set(HeaderReceivedAt, received.UTC().Format(time.RFC3339Nano))
+		h.Set(envelope.HeaderReceivedAt, received.UTC().Format(time.RFC3339Nano))
 	}
 	if r.Host != "" && h.Get("X-Forwarded-Host") == "" {
 		h.Set("X-Forwarded-Host", r.Host)
 	}
 	if signed {
 		if signature, err := c.signer.Sign(r.ID, received, r.Body); err == nil {
-			h.Set(HeaderSignature, signature)
+			h.Set(envelope.HeaderSignature, signature)
 		}
 	}
 }
 
-// discard reads what is left of an answer, so that its connection can be used again, and not more than is cheaper to
-// read than to connect anew. The answer counts whether its body comes or not; cancel ends a slow one.
-func discard(body io.ReadCloser, cancel context.CancelFunc) {
+func takeOurs(h http.Header) {
+	for name := range h {
+		if envelope.IsOurs(name) {
+			delete(h, name)
+		}
+	}
+}
+
+// judgeAnswer is the verdict on an answer, whose body it reads.
+func judgeAnswer(answer *http.Response, cancel context.CancelFunc) Verdict {
+	begin := discard(answer.Body, cancel)
+	v := judge(answer.StatusCode, answer.Header, time.Now())
+	if answer.StatusCode == http.StatusLoopDetected && strings.Contains(begin, `"`+loopType+`"`) {
+		v.Action, v.Reason = Pause, loopReason
+	}
+	return v
+}
+
+// discard reads an answer's body and returns its first KiB. It reads the rest so that its connection can be used again, and not
+// more than is cheaper to read than to connect anew. The answer counts whether its body comes or not; cancel ends a slow one.
+func discard(body io.ReadCloser, cancel context.CancelFunc) (begin string) {
 	timer := time.AfterFunc(discardTimeout, cancel)
 	defer timer.Stop()
-	_, _ = io.CopyN(io.Discard, body, 64<<10)
+	first := make([]byte, 1<<10)
+	n, err := io.ReadFull(body, first)
+	if err == nil {
+		_, _ = io.CopyN(io.Discard, body, 64<<10)
+	}
 	_ = body.Close()
+	return string(first[:n])
 }
 
 // Probe asks whether the primary is alive: any answer under 500 says so. Otherwise the verdict's Reason says what is
@@ -236,17 +254,17 @@ func (c *Client) Probe(ctx context.Context) (alive bool, v Verdict) {
 		return false, Verdict{Action: Pause, Reason: "the probe's URL is not one"}
 	}
 	request.Header.Set("User-Agent", "fallback-probe")
+	request.Header.Set(envelope.HeaderAttempt, "0") // a door refuses it, so that it is not taken for the primary
 	answer, err := c.http.Do(request)
 	if err != nil {
 		v = c.judgeError(ctx, timed, true, timeout, err)
 		v.Action = Pause
 		return false, v
 	}
-	discard(answer.Body, cancel)
+	v = judgeAnswer(answer, cancel)
 	if answer.StatusCode < http.StatusInternalServerError {
 		return true, Verdict{Action: Done, Status: answer.StatusCode}
 	}
-	v = judge(answer.StatusCode, answer.Header, time.Now())
 	v.Action, v.After = Pause, retryAfter(answer.Header, time.Now())
 	return false, v
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/tls"
 	"crypto/x509"
+	"fmt"
 	"io"
 	"log"
 	"net"
@@ -157,12 +158,28 @@ func TestClientsOwnHeaders(t *testing.T) {
 	request.Header = http.Header{
 		"Idempotency-Key": {"mine"}, "X-Forwarded-Host": {"public.example.com"}, "Traceparent": {"00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"},
 		"Fallback-Id": {"forged"}, "Fallback-Attempt": {"9"}, "Fallback-Received-At": {"forged"}, "Fallback-Signature": {"forged"},
+		"Fallback_id": {"forged"}, "Fallback_Signature": {"forged"}, "Fallback-Hops": {"2"}, "Fallback_hops": {"0"},
 	}
+	request.Trailer = http.Header{"Fallback-Id": {"forged"}, "Fallback_signature": {"forged"}, "X-Sum": {"9"}}
 	c.Send(context.Background(), request, 1)
-	h := (<-p.got).Header
+	r := <-p.got
+	if _, err := io.Copy(io.Discard, r.Body); err != nil {
+		t.Fatal(err)
+	}
+	if got := fmt.Sprint(r.Trailer); got != "map[X-Sum:[9]]" {
+		t.Errorf("the trailer: got %s", got)
+	}
+	h := r.Header
+	for _, name := range []string{"Fallback_id", "Fallback_signature", "Fallback_hops"} {
+		for got := range h {
+			if strings.EqualFold(got, name) {
+				t.Errorf("%s: got %q", got, h[got])
+			}
+		}
+	}
 	for name, want := range map[string]string{
 		"Idempotency-Key": "mine", "X-Forwarded-Host": "public.example.com", "Fallback-Id": request.ID, "Fallback-Attempt": "1",
-		"Fallback-Received-At": "2026-11-22T08:32:51.885177639Z", "Fallback-Signature": "",
+		"Fallback-Received-At": "2026-11-22T08:32:51.885177639Z", "Fallback-Signature": "", "Fallback-Hops": "2", // the door's
 		"Traceparent": "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01",
 	} {
 		if got := h.Get(name); got != want {
@@ -185,6 +202,51 @@ func TestForeign(t *testing.T) {
 	}
 }
 
+// TestDottedID holds that what would be signed as another request, with the boundary moved, is not signed.
+func TestDottedID(t *testing.T) {
+	t.Parallel()
+	p := newPrimary(t, nil)
+	c := newClient(t, Options{URL: p.URL, Secret: "whsec_ZmFsbGJhY2stdGVzdC1zZWNyZXQ="})
+	c.Send(context.Background(), &envelope.Request{ID: "7.1795327982", Method: "POST", Target: "/", Body: []byte("x")}, 1)
+	if h := (<-p.got).Header; h.Get(envelope.HeaderID) != "7.1795327982" || h.Get(envelope.HeaderSignature) != "" {
+		t.Errorf("got %v", h)
+	}
+}
+
+// TestLoop holds that a door's 508 is a pause whose reason names the loop, for a replay and for a probe, and that another's is
+// the primary's failure.
+func TestLoop(t *testing.T) {
+	t.Parallel()
+	for _, row := range []struct {
+		name, body string
+		action     Action
+		reason     string
+	}{
+		{"a door's", `{"type":"urn:fallback:problem:loop","title":"Loop Detected","status":508}`, Pause, "a loop: "},
+		{"another's", `{"type":"about:blank"}`, Retry, "508 Loop Detected"},
+		{"another's, without a body", "", Retry, "508 Loop Detected"},
+		{"another's, which is long", strings.Repeat("x", 100_000), Retry, "508 Loop Detected"},
+	} {
+		t.Run(row.name, func(t *testing.T) {
+			t.Parallel()
+			p := newPrimary(t, func(w http.ResponseWriter, r *http.Request) {
+				if r.Header.Get(envelope.HeaderAttempt) == "" {
+					t.Errorf("%s bears no mark", r.Method)
+				}
+				w.WriteHeader(http.StatusLoopDetected)
+				_, _ = io.WriteString(w, row.body)
+			})
+			c := newClient(t, Options{URL: p.URL})
+			if v := c.Send(context.Background(), captured(), 1); v.Action != row.action || v.Status != 508 || !strings.HasPrefix(v.Reason, row.reason) {
+				t.Errorf("a replay: got %+v", v)
+			}
+			if alive, v := c.Probe(context.Background()); alive || v.Action != Pause || !strings.HasPrefix(v.Reason, row.reason) {
+				t.Errorf("a probe: got %v and %+v", alive, v)
+			}
+		})
+	}
+}
+
 // TestSignature holds that a primary can check a replay with a library of Standard Webhooks, and that id, time received
 // and body are what is signed.
 func TestSignature(t *testing.T) {
@@ -204,10 +266,10 @@ func TestSignature(t *testing.T) {
 			t.Fatal(err)
 		}
 		return verifier.VerifyIgnoringTimestamp([]byte(body), http.Header{
-			"Webhook-Id": {id}, "Webhook-Timestamp": {strconv.FormatInt(at.Unix(), 10)}, "Webhook-Signature": {r.Header.Get(HeaderSignature)},
+			"Webhook-Id": {id}, "Webhook-Timestamp": {strconv.FormatInt(at.Unix(), 10)}, "Webhook-Signature": {r.Header.Get(envelope.HeaderSignature)},
 		})
 	}
-	id, received := r.Header.Get(HeaderID), r.Header.Get(HeaderReceivedAt)
+	id, received := r.Header.Get(envelope.HeaderID), r.Header.Get(envelope.HeaderReceivedAt)
 	if err := verify(id, received, `{"order":42}`); err != nil {
 		t.Errorf("the signature is not good: %v", err)
 	}
@@ -229,16 +291,16 @@ func TestSignatureWithoutTime(t *testing.T) {
 	c := newClient(t, Options{URL: p.URL, Secret: secret})
 	c.Send(t.Context(), &envelope.Request{ID: "7", Method: "POST", Target: "/", Header: http.Header{}, Body: []byte("x")}, 1)
 	h := (<-p.got).Header
-	at, err := time.Parse(time.RFC3339Nano, h.Get(HeaderReceivedAt))
+	at, err := time.Parse(time.RFC3339Nano, h.Get(envelope.HeaderReceivedAt))
 	if err != nil || time.Since(at) > time.Minute {
-		t.Fatalf("%s: got %q", HeaderReceivedAt, h.Get(HeaderReceivedAt))
+		t.Fatalf("%s: got %q", envelope.HeaderReceivedAt, h.Get(envelope.HeaderReceivedAt))
 	}
 	verifier, err := standardwebhooks.NewWebhook(secret)
 	if err != nil {
 		t.Fatal(err)
 	}
 	if err := verifier.Verify([]byte("x"), http.Header{
-		"Webhook-Id": {"7"}, "Webhook-Timestamp": {strconv.FormatInt(at.Unix(), 10)}, "Webhook-Signature": {h.Get(HeaderSignature)},
+		"Webhook-Id": {"7"}, "Webhook-Timestamp": {strconv.FormatInt(at.Unix(), 10)}, "Webhook-Signature": {h.Get(envelope.HeaderSignature)},
 	}); err != nil {
 		t.Error(err)
 	}

@@ -53,6 +53,11 @@ var rules = []rule{
 	{400, 499, Park, "the primary will not take it"},
 }
 
+// loopType is the type of the problem with which a door of Fallback refuses a replay.
+const loopType = "urn:fallback:problem:loop"
+
+const loopReason = "a loop: the target leads back to a door of Fallback, which takes no replays: set FALLBACK_TARGET_URL to the API itself, around whatever fails over"
+
 // judge is the verdict on an answer.
 func judge(status int, h http.Header, now time.Time) Verdict {
 	v := Verdict{Action: Retry, Status: status}
@@ -98,6 +103,7 @@ func Markdown() string {
 		}
 		fmt.Fprintf(&b, "| %s | %s | %s |\n", status, r.action, r.about)
 	}
+	fmt.Fprintf(&b, "| 508 of a door of Fallback | %s | a loop: the target must go around whatever fails over |\n", Pause)
 	fmt.Fprintf(&b, "| cannot be reached, or breaks the connection | %s | it is away |\n", Pause)
 	fmt.Fprintf(&b, "| does not answer within FALLBACK_TARGET_TIMEOUT | %s | it may hang on this one |\n", Retry)
 	fmt.Fprintf(&b, "| is not asked | %s | the message cannot be read, or is no request that HTTP allows |\n", Park)

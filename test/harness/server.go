@@ -53,7 +53,7 @@ func (v *VHost) Serve(t testing.TB, settings Settings) *Server {
 	}
 	c := env.load(t, settings)
 	log := &Log{}
-	server, err := app.NewServer(c, slog.New(slog.NewTextHandler(log, &slog.HandlerOptions{Level: c.LogLevel})), metrics.NewServer())
+	server, err := app.NewServer(c, slog.New(slog.NewTextHandler(log, &slog.HandlerOptions{Level: c.LogLevel})), metrics.NewServer(c))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -35,7 +35,7 @@ broker; within 10 seconds.`,
 			if err != nil {
 				return err
 			}
-			server, err := app.NewServer(c, telemetry.Logger(w.stderr, c.LogFormat, c.LogLevel), metrics.NewServer())
+			server, err := app.NewServer(c, telemetry.Logger(w.stderr, c.LogFormat, c.LogLevel), metrics.NewServer(c))
 			if err != nil {
 				return err
 			}

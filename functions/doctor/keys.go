@@ -1,0 +1,73 @@
+package doctor
+
+import (
+	"bufio"
+	"context"
+	"fmt"
+	"net"
+	"net/http"
+	"strings"
+)
+
+// keys tells which tokens and secrets have let somebody in since the server was started: one that is to be changed may go when
+// it is not used any more.
+func (v *visit) keys(ctx context.Context) {
+	if len(v.config.Tokens)+len(v.config.WebhookSecrets)+len(v.config.AcceptReplays) == 0 {
+		v.ok("none are set")
+		return
+	}
+	uses, err := keyUses(ctx, v.config.Addr)
+	switch {
+	case err != nil:
+		v.skip("which are used is not known: no server's /metrics at %s", v.config.Addr)
+	case len(uses) == 0:
+		v.skip("which are used is not known: the server at %s was started without them", v.config.Addr)
+	default:
+		v.ok("since the server's start: %s", strings.Join(uses, ", "))
+	}
+}
+
+// keyUses reads the metrics of the server on this host: "token 1 used 17 times".
+func keyUses(ctx context.Context, addr string) (uses []string, err error) {
+	host, port, err := net.SplitHostPort(addr)
+	if err != nil {
+		return nil, err
+	}
+	if host == "" || net.ParseIP(host).IsUnspecified() {
+		host = "localhost"
+	}
+	ctx, cancel := context.WithTimeout(ctx, one/3)
+	defer cancel()
+	request, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+net.JoinHostPort(host, port)+"/metrics", nil)
+	if err != nil {
+		return nil, err
+	}
+	answer, err := (&http.Client{Transport: &http.Transport{DisableKeepAlives: true}}).Do(request) // by no proxy: it is this host's
+	if err != nil {
+		return nil, err
+	}
+	defer answer.Body.Close()
+	if answer.StatusCode != http.StatusOK {
+		return nil, fmt.Errorf("%s", answer.Status)
+	}
+	for lines := bufio.NewScanner(answer.Body); lines.Scan(); {
+		var kind, place string
+		var times float64
+		line := strings.NewReplacer(`",place="`, " ", `"}`, "").Replace(lines.Text())
+		if n, _ := fmt.Sscanf(line, `fallback_key_uses_total{kind="%s %s %g`, &kind, &place, &times); n == 3 {
+			uses = append(uses, fmt.Sprintf("%s %s %s", kind, place, counted(times)))
+		}
+	}
+	return uses, nil
+}
+
+func counted(times float64) string {
+	switch times {
+	case 0:
+		return "never used"
+	case 1:
+		return "used once"
+	default:
+		return fmt.Sprintf("used %.0f times", times)
+	}
+}

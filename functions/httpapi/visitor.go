@@ -1,0 +1,80 @@
+package httpapi
+
+import (
+	"net/http"
+
+	"fallback/functions/envelope"
+)
+
+// visitor is who sends a request, as far as it is known.
+type visitor struct {
+	is         standing
+	signatures []http.Header // of a webhook that is unproved
+	replay     *replay       // of one that is a replay
+}
+
+type standing int
+
+const (
+	stranger standing = iota // has nothing that lets it in
+	unproved                 // has a signature, which is to be checked with the body
+	admitted
+)
+
+// mayAccept says whether a request that is marked as a replay may be one that is let in.
+func (d *Door) mayAccept(h http.Header) bool {
+	if len(d.keys.replays) == 0 {
+		return false
+	}
+	_, ok := readReplay(h)
+	return ok
+}
+
+// examine takes our tokens off a request and says who sends it. A marked one has been seen to be a replay that may be accepted.
+func (d *Door) examine(h http.Header, target string) (rest string, v visitor) {
+	rest, place := d.keys.take(h, target)
+	if envelope.IsMarked(h) {
+		if replay, ok := readReplay(h); ok {
+			return rest, visitor{is: unproved, replay: &replay}
+		}
+	}
+	switch signatures := d.keys.signatures(h); {
+	case place > 0:
+		d.options.Admitted(Token, place)
+		return rest, visitor{is: admitted}
+	case d.keys.open():
+		return rest, visitor{is: admitted}
+	case len(signatures) > 0:
+		return rest, visitor{is: unproved, signatures: signatures}
+	}
+	return rest, visitor{}
+}
+
+// prove checks the signature of a visitor over the body.
+func (d *Door) prove(v *visitor, body []byte) (refused *problem) {
+	kind, secrets, signatures, refused := Webhook, d.keys.webhooks, v.signatures, &unauthorized
+	if v.replay != nil {
+		kind, secrets, signatures, refused = Replay, d.keys.replays, []http.Header{v.replay.signed}, &loop
+	}
+	place := signer(secrets, signatures, body)
+	switch {
+	case place == 0:
+		return refused
+	case v.replay != nil && v.replay.hops+1 >= maxHops:
+		return &tooManyHops
+	}
+	d.options.Admitted(kind, place)
+	v.is = admitted
+	return nil
+}
+
+// clean makes of what was captured what is to be stored: without what is not for the primary, and with what the door knows.
+func (d *Door) clean(request *envelope.Request, v visitor) {
+	d.keys.scrub(request.Header)
+	d.keys.scrub(request.Trailer)
+	delete(request.Header, "Expect") // the door has met it
+	d.forward(request, v.replay != nil || d.trusts(request.Remote))
+	if v.replay != nil {
+		v.replay.adopt(request)
+	}
+}
