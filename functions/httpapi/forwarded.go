@@ -2,7 +2,6 @@ package httpapi
 
 import (
 	"net"
-	"net/http"
 	"net/netip"
 	"slices"
 	"strings"
@@ -25,14 +24,26 @@ func (d *Door) forward(r *envelope.Request, trusted bool) {
 			delete(r.Trailer, name)
 		}
 	}
-	from := slices.Clone(r.Header[envelope.ForwardedFor])
-	if addr := address(r.Remote); addr.IsValid() && !(d.options.Platform && len(from) > 0) { // whose list has all of them
-		from = append(from, addr.String())
+	known := [...]string{d.forwardedFor(r), r.Scheme, r.Host, d.prefix}
+	for i, name := range [...]string{envelope.ForwardedFor, envelope.ForwardedProto, envelope.ForwardedHost, envelope.ForwardedPrefix} {
+		if _, told := r.Header[name]; known[i] != "" && (!told || i == 0) {
+			r.Header[name] = known[i : i+1 : i+1]
+		}
 	}
-	set(r.Header, envelope.ForwardedFor, strings.Join(from, ", "))
-	setMissing(r.Header, envelope.ForwardedProto, r.Scheme)
-	setMissing(r.Header, envelope.ForwardedHost, r.Host)
-	setMissing(r.Header, envelope.ForwardedPrefix, d.prefix)
+}
+
+// forwardedFor is the addresses that a request came through: those that were told, and the peer's, which is the last.
+func (d *Door) forwardedFor(r *envelope.Request) string {
+	told := strings.Join(r.Header[envelope.ForwardedFor], ", ")
+	from := address(r.Remote)
+	switch {
+	case told == "" && from.IsValid():
+		return from.String()
+	case told == "" || d.options.Platform || !from.IsValid(): // the platform's list has all of them
+		return told
+	default:
+		return told + ", " + from.String()
+	}
 }
 
 // trusts says whether what a peer tells of others is believed.
@@ -48,18 +59,6 @@ func address(remote string) netip.Addr {
 	}
 	addr, _ := netip.ParseAddr(remote)
 	return addr.Unmap().WithZone("")
-}
-
-func set(h http.Header, name, value string) {
-	if value != "" {
-		h[name] = []string{value}
-	}
-}
-
-func setMissing(h http.Header, name, value string) {
-	if _, ok := h[name]; !ok {
-		set(h, name, value)
-	}
 }
 
 // isPlain says whether a name is spelled with letters, digits and hyphens, as a proxy's are: any other is a client's, which
