@@ -88,11 +88,13 @@ type Lookup func(name string) (string, bool)
 // Load reads all settings. A variable that is set to nothing counts as not set. The error names every fault at once, and
 // no value of a secret; needs are the variables that must be set.
 func Load(lookup Lookup, needs ...string) (Config, error) {
-	var c Config
-	var faults []error
+	return together(read(lookup, needs))
+}
+
+func read(lookup Lookup, needs []string) (c Config, faults []error) {
 	for _, name := range needs {
 		if v, _ := lookup(name); v == "" {
-			faults = append(faults, fmt.Errorf("%s: not set; for example %s", name, examples[name]))
+			faults = append(faults, wrong(name, "not set"))
 		}
 	}
 	unread := map[string]bool{}
@@ -105,16 +107,15 @@ func Load(lookup Lookup, needs ...string) (Config, error) {
 			}
 		}
 	}
-	faults = append(faults, c.check(unread)...)
+	return c, append(faults, c.check(unread)...)
+}
+
+// together is the settings, or all their faults as one error.
+func together(c Config, faults []error) (Config, error) {
 	if len(faults) > 0 {
 		return Config{}, fmt.Errorf("settings:\n%w", errors.Join(faults...))
 	}
 	return c, nil
-}
-
-var examples = map[string]string{
-	"AMQP_SERVER_URL":     "amqp://user:password@localhost:5672/",
-	"FALLBACK_TARGET_URL": "https://api.example.com",
 }
 
 // process reads one setting, so that one fault does not hide the next.
@@ -126,7 +127,7 @@ func process(lookup Lookup, field reflect.StructField, into reflect.Value) error
 	})
 	if err != nil {
 		value, _ := lookup(name(field))
-		return fmt.Errorf("%s: cannot read %q as %s", name(field), value, kind(field.Type))
+		return wrong(name(field), "cannot read %q as a %s", value, kind(field.Type))
 	}
 	into.Set(one.Elem().Field(0))
 	return nil
@@ -149,37 +150,35 @@ func (l lookuper) Lookup(name string) (string, bool) {
 // mostPerSecond is past what any of this could keep count of; infinity is no rate to reckon with.
 const mostPerSecond = 1_000_000
 
-const encoded = ", with what is special in the password percent-encoded: / is %%2F, # is %%23, ? is %%3F, @ is %%40"
-
-// torn says whether a password with a special character in it may have been taken for the end of the user or the host, which
-// would show the rest of it as an address: an @ comes after the host, and there is a password or what looks like a port.
-func torn(u *url.URL) bool {
-	return (u.User != nil || u.Port() != "") && strings.Contains(u.EscapedPath()+u.RawQuery+u.Fragment, "@")
-}
-
 // check finds the faults that single types do not, and fills in what is derived. What could not be read has been
 // reported already.
 func (c *Config) check(unread map[string]bool) []error {
 	var faults []error
 	fault := func(name, format string, args ...any) {
 		if !unread[name] {
-			faults = append(faults, fmt.Errorf(name+": "+format, args...))
+			faults = append(faults, wrong(name, format, args...))
 		}
 	}
 
 	if c.AMQPServerURL != "" {
-		u, err := url.Parse(c.AMQPServerURL.Reveal())
-		if err != nil || (u.Scheme != "amqp" && u.Scheme != "amqps") || u.Host == "" || torn(u) {
-			fault("AMQP_SERVER_URL", "not an AMQP URL; want amqp://user:password@host:5672/"+encoded)
+		u, err := brokerURL(c.AMQPServerURL)
+		if err != nil {
+			fault("AMQP_SERVER_URL", "%w", err)
 		} else if c.VHost = strings.TrimPrefix(u.Path, "/"); c.VHost == "" {
 			c.VHost = topology.VHost
 		}
 	}
-	if c.ManagementURL != "" {
-		u, err := url.Parse(c.ManagementURL.Reveal())
-		if err != nil || (u.Scheme != "http" && u.Scheme != "https") || u.Host == "" || torn(u) {
-			fault("RABBITMQ_MANAGEMENT_URL", "not an HTTP URL; want http://user:password@host:15672"+encoded)
-		}
+	if err := checkHTTP(c.ManagementURL); err != nil {
+		fault("RABBITMQ_MANAGEMENT_URL", "%w", err)
+	}
+	if err := checkHTTP(c.TargetURL); err != nil {
+		fault("FALLBACK_TARGET_URL", "%w", err)
+	}
+	if err := checkAddress(c.Addr); err != nil {
+		fault("FALLBACK_ADDR", "%w", err)
+	}
+	if err := checkAddress(c.DrainAddr); err != nil {
+		fault("FALLBACK_DRAIN_ADDR", "%w", err)
 	}
 	var err error
 	if c.Topology, err = topology.Of(c.Queue); err != nil {
@@ -229,24 +228,18 @@ func (c *Config) check(unread map[string]bool) []error {
 		switch {
 		case proxy == "none" && len(c.TrustedProxies) == 1:
 		case err != nil:
-			fault("FALLBACK_TRUSTED_PROXIES", "%q is neither an address nor a CIDR; for example 10.0.0.0/8,203.0.113.7, or none alone", proxy)
+			fault("FALLBACK_TRUSTED_PROXIES", "%q is neither an address nor a CIDR, nor none alone", proxy)
 		default:
 			c.Proxies = append(c.Proxies, prefix)
 		}
 	}
 	for i, origin := range c.CORSOrigins {
 		if c.CORSOrigins[i] = strings.TrimSpace(origin); !isOrigin(c.CORSOrigins[i]) {
-			fault("FALLBACK_CORS_ORIGINS", "%q is not an origin as a browser sends it; for example https://shop.example.com (no path, lower case), or *", origin)
+			fault("FALLBACK_CORS_ORIGINS", "%q is neither an origin as a browser sends it, in lower case and without a path, nor *", origin)
 		}
 	}
-	if c.TargetURL != "" {
-		u, err := url.Parse(c.TargetURL.Reveal())
-		if err != nil || (u.Scheme != "http" && u.Scheme != "https") || u.Host == "" || torn(u) {
-			fault("FALLBACK_TARGET_URL", "not an HTTP URL; want https://api.example.com or https://user:password@api.example.com"+encoded)
-		}
-	}
-	if !strings.HasPrefix(c.ProbePath, "/") || strings.HasPrefix(c.ProbePath, "//") {
-		fault("FALLBACK_PROBE_PATH", "%q is not a path that begins with one /", c.ProbePath)
+	if _, err := url.Parse(c.ProbePath); err != nil || !strings.HasPrefix(c.ProbePath, "/") || strings.HasPrefix(c.ProbePath, "//") || strings.Contains(c.ProbePath, "#") {
+		fault("FALLBACK_PROBE_PATH", "%q is not a path that begins with one /, without a #", c.ProbePath)
 	}
 	if c.ReplaySecret != "" {
 		if err := checkWebhookSecret(c.ReplaySecret); err != nil {
@@ -288,9 +281,9 @@ func checkWebhookSecret(s Secret) error {
 	key, err := base64.StdEncoding.DecodeString(strings.TrimPrefix(s.Reveal(), "whsec_"))
 	switch {
 	case err != nil:
-		return errors.New("is not base64 (whsec_...)")
+		return errors.New("is not base64 behind whsec_")
 	case len(key) == 0:
-		return errors.New("is empty (want whsec_...)")
+		return errors.New("is empty")
 	}
 	return nil
 }

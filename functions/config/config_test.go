@@ -160,6 +160,8 @@ func TestFaultsTogether(t *testing.T) {
 	faults := map[string]string{
 		"RABBITMQ_MANAGEMENT_URL":    "amqp://h",
 		"FALLBACK_QUEUE":             "amq.mine",
+		"FALLBACK_ADDR":              "8080",
+		"FALLBACK_DRAIN_ADDR":        "127.0.0.1",
 		"FALLBACK_PATH_PREFIX":       "fallback",
 		"FALLBACK_METHODS":           "POST,,PUT",
 		"FALLBACK_MAX_BODY_BYTES":    "a lot",
@@ -189,8 +191,12 @@ func TestFaultsTogether(t *testing.T) {
 		t.Fatal("no fault was found")
 	}
 	for name := range faults {
-		if !strings.Contains(err.Error(), "\n"+name+": ") {
+		_, fault, found := strings.Cut(err.Error(), "\n"+name+": ")
+		if !found {
 			t.Errorf("%s=%s: not among the faults", name, faults[name])
+		}
+		if fault, _, _ = strings.Cut(fault, "\n"); !strings.HasSuffix(fault, "; for example "+Example(name)) {
+			t.Errorf("%s=%s: no example of what is right in %q", name, faults[name], fault)
 		}
 	}
 	if !strings.Contains(err.Error(), "\nAMQP_SERVER_URL: not set") {
@@ -220,6 +226,31 @@ func TestFault(t *testing.T) {
 		{"FALLBACK_TARGET_URL", "https://h/@scope", true},
 		{"FALLBACK_PROBE_PATH", "//h/", false},
 		{"AMQP_SERVER_URL", "localhost:5672", false},
+		{"AMQP_SERVER_URL", "amqps://h/?heartbeat=30&channel_max=9&auth_mechanism=plain&cacertfile=a&certfile=b&keyfile=c&server_name_indication=d", true},
+		{"AMQP_SERVER_URL", "amqp://h/?heartbeat=30", true},
+		{"AMQP_SERVER_URL", "amqp://h/?cacertfile=a", false},
+		{"AMQP_SERVER_URL", "amqps://h/?verify=verify_none", false},      // a parameter of RabbitMQ's own, for its Erlang client
+		{"AMQP_SERVER_URL", "amqps://h/?connection_timeout=1000", false}, // we dial ourselves
+		{"AMQP_SERVER_URL", "amqps://h/?heartbeat=%zz", false},
+		{"AMQP_SERVER_URL", "amqps://h/#orders", false},
+		{"RABBITMQ_MANAGEMENT_URL", "http://h:15672/rabbit", true}, // management.path_prefix
+		{"RABBITMQ_MANAGEMENT_URL", "http://h:15672/?vhost=a", false},
+		{"RABBITMQ_MANAGEMENT_URL", "http://h:15672/#/queues", false}, // as it is in the browser
+		{"FALLBACK_TARGET_URL", "https://h/v2?key=a", false},
+		{"FALLBACK_TARGET_URL", "https://h/v2?", false},
+		{"FALLBACK_TARGET_URL", "https://h/v2#a", false},
+		{"FALLBACK_PROBE_PATH", "/health?deep=1", true},
+		{"FALLBACK_PROBE_PATH", "/health#deep", false},
+		{"FALLBACK_PROBE_PATH", "/health%zz", false},
+		{"FALLBACK_ADDR", "8080", false},
+		{"FALLBACK_ADDR", "localhost", false},
+		{"FALLBACK_ADDR", "127.0.0.1:", false}, // any port at all
+		{"FALLBACK_ADDR", "::1:8080", false},
+		{"FALLBACK_ADDR", ":65536", false},
+		{"FALLBACK_ADDR", "[::1]:8080", true},
+		{"FALLBACK_ADDR", "127.0.0.1:0", true},
+		{"FALLBACK_ADDR", ":http", true},
+		{"FALLBACK_DRAIN_ADDR", "8081", false},
 		{"RABBITMQ_MANAGEMENT_URL", "http://h:15672", true},
 		{"RABBITMQ_MANAGEMENT_URL", "h:15672", false},
 		{"FALLBACK_PATH_PREFIX", "/", true},
@@ -317,6 +348,9 @@ func TestFaultShowsNoSecret(t *testing.T) {
 		{"no URL of the management API", "RABBITMQ_MANAGEMENT_URL", "http://user:hunter2%zz@h"},
 		{"another scheme of the management API", "RABBITMQ_MANAGEMENT_URL", "amqp://user:hunter2@h"},
 		{"tokens with a gap", "FALLBACK_TOKENS", "hunter2,,x"},
+		{"a key that the primary would not get", "FALLBACK_TARGET_URL", "https://api.example.com/?hunter2=hunter2"},
+		{"a parameter without an effect", "AMQP_SERVER_URL", "amqps://h/?hunter2=hunter2"},
+		{"a fragment", "AMQP_SERVER_URL", "amqps://user@h/#hunter2"},
 	} {
 		t.Run(row.name, func(t *testing.T) {
 			t.Parallel()
@@ -400,6 +434,14 @@ func TestSettingsTable(t *testing.T) {
 		}
 		if !strings.Contains(table, "| `"+s.Name+"` |") {
 			t.Errorf("%s: not in the table", s.Name)
+		}
+		switch example := Example(s.Name); {
+		case example == "":
+			t.Errorf("%s: no fault could show what is right: it needs an example", s.Name)
+		case !strings.Contains(example, "openssl"): // no secret to be copied
+			if _, err := Load(environment(map[string]string{s.Name: example})); err != nil {
+				t.Errorf("%s: its own example is refused: %v", s.Name, err)
+			}
 		}
 		if s.Default != "" {
 			if _, err := Load(environment(map[string]string{s.Name: s.Default})); err != nil {
