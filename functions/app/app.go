@@ -110,9 +110,10 @@ func (s *Server) tellOpenEnds() {
 // Function is the door for a platform that calls it once a request: every path is captured, since the function's own
 // route is the prefix, and nothing is dialled before the first request. Settings that cannot be read do not end the
 // process, which the platform would answer for with a 400: every request gets a 503, and the log says why.
-func Function(lookup config.Lookup, logs io.Writer) *FunctionDoor {
-	c, err := config.Load(lookup, "AMQP_SERVER_URL")
+func Function(environ config.Environ, logs io.Writer) *FunctionDoor {
+	c, err := environ.Load("AMQP_SERVER_URL")
 	log := telemetry.Logger(logs, "json", c.LogLevel)
+	c.TellStrays(log)
 	if err == nil {
 		c.PathPrefix = "/"
 		publisher := rabbit.NewPublisher(publisherOptions(c, log))

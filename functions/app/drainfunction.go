@@ -21,9 +21,10 @@ const unstated = time.Minute
 // the log.
 //
 // close, for a process that is to end, ends the connections as [Drain.Close] does.
-func DrainFunction(lookup config.Lookup, logs io.Writer) (run func(context.Context) drain.Report, close func()) {
-	c, err := config.Load(lookup, "AMQP_SERVER_URL", "FALLBACK_TARGET_URL")
+func DrainFunction(environ config.Environ, logs io.Writer) (run func(context.Context) drain.Report, close func()) {
+	c, err := environ.Load("AMQP_SERVER_URL", "FALLBACK_TARGET_URL")
 	log := telemetry.Logger(logs, "json", c.LogLevel)
+	c.TellStrays(log)
 	var d *Drain
 	if err == nil {
 		d, err = NewDrain(c, log, nil)

@@ -8,11 +8,15 @@ import (
 	"testing"
 	"time"
 
+	"fallback/functions/config"
 	"fallback/functions/drain"
 )
 
-func lookup(env map[string]string) func(string) (string, bool) {
-	return func(name string) (string, bool) { value, ok := env[name]; return value, ok }
+func environ(env map[string]string) (environ config.Environ) {
+	for name, value := range env {
+		environ = append(environ, name+"="+value)
+	}
+	return environ
 }
 
 // TestDrainFunctionSettings holds that a function without its settings says so, in its report and in its log, and shows
@@ -30,12 +34,13 @@ func TestDrainFunctionSettings(t *testing.T) {
 		{"no broker", map[string]string{"FALLBACK_TARGET_URL": api}, []string{"AMQP_SERVER_URL: not set"}},
 		{"not a broker", map[string]string{"AMQP_SERVER_URL": "http://user:sesame@h/", "FALLBACK_TARGET_URL": api}, []string{"AMQP_SERVER_URL: not an AMQP URL"}},
 		{"not a primary", map[string]string{"AMQP_SERVER_URL": amqp, "FALLBACK_TARGET_URL": "sesame"}, []string{"FALLBACK_TARGET_URL: not an HTTP URL"}},
+		{"a token without its s", map[string]string{"AMQP_SERVER_URL": amqp, "FALLBACK_TARGET_URL": api, "FALLBACK_TOKEN": "sesame"}, []string{"FALLBACK_TOKEN: no such setting"}},
 		{"a bad secret", map[string]string{"AMQP_SERVER_URL": amqp, "FALLBACK_TARGET_URL": api, "FALLBACK_REPLAY_SECRET": "sesame!"}, []string{"FALLBACK_REPLAY_SECRET"}},
 	} {
 		t.Run(row.name, func(t *testing.T) {
 			t.Parallel()
 			var log bytes.Buffer
-			run, _ := DrainFunction(lookup(row.env), &log)
+			run, _ := DrainFunction(environ(row.env), &log)
 			for range 2 {
 				log.Reset()
 				r := run(t.Context())
@@ -62,7 +67,7 @@ func TestDrainFunctionRuns(t *testing.T) {
 	}
 	defer silent.Close()
 	var log bytes.Buffer
-	run, _ := DrainFunction(lookup(map[string]string{
+	run, _ := DrainFunction(environ(map[string]string{
 		"AMQP_SERVER_URL": "amqp://user:sesame@" + silent.Addr().String() + "/", "FALLBACK_TARGET_URL": "http://127.0.0.1:1",
 	}), &log)
 

@@ -63,6 +63,8 @@ type Config struct {
 	Topology topology.Topology
 	VHost    string
 	Proxies  []netip.Prefix
+	// Strays are known to [Environ.Load] only.
+	Strays []Stray
 }
 
 // Secret is a value that no log, error or print shows.

@@ -19,12 +19,15 @@ import (
 // settings tells every fault of the settings. With one, nothing else is known.
 func (v *visit) settings(context.Context) {
 	var err error
-	if v.config, err = config.Load(v.lookup); err != nil {
+	if v.config, err = v.environ.Load(); err != nil {
 		for _, fault := range faults(err) {
 			v.fail("fallback settings lists them all", "%s", fault)
 		}
 		v.unread = true
 		return
+	}
+	for _, stray := range v.config.Strays {
+		v.warn("the nearest is "+stray.Nearest, "%s: no such setting, it has no effect", stray.Name)
 	}
 	switch {
 	case v.config.AMQPServerURL == "":

@@ -83,9 +83,9 @@ var checks = []check{
 
 // visit is what the checks so far have found, for those to come.
 type visit struct {
-	lookup config.Lookup
-	check  string // the present one
-	tell   func(Finding)
+	environ config.Environ
+	check   string // the present one
+	tell    func(Finding)
 
 	unread     bool // the settings
 	config     config.Config
@@ -101,10 +101,10 @@ type visit struct {
 
 // Examine runs all checks, tells each finding as it is known, and says whether one of them failed. It takes 20 seconds at
 // most.
-func Examine(ctx context.Context, lookup config.Lookup, tell func(Finding)) (failed int) {
+func Examine(ctx context.Context, environ config.Environ, tell func(Finding)) (failed int) {
 	ctx, cancel := context.WithTimeout(ctx, everything)
 	defer cancel()
-	v := &visit{lookup: lookup, tell: func(f Finding) {
+	v := &visit{environ: environ, tell: func(f Finding) {
 		if f.State == Fail {
 			failed++
 		}

@@ -31,12 +31,15 @@ import (
 func examine(t *testing.T, env map[string]string) (found map[string][]Finding, failed int) {
 	t.Helper()
 	found = map[string][]Finding{}
-	failed = Examine(t.Context(), lookup(env), func(f Finding) { found[f.Check] = append(found[f.Check], f) })
+	failed = Examine(t.Context(), environ(env), func(f Finding) { found[f.Check] = append(found[f.Check], f) })
 	return found, failed
 }
 
-func lookup(env map[string]string) config.Lookup {
-	return func(name string) (string, bool) { value, ok := env[name]; return value, ok }
+func environ(env map[string]string) (environ config.Environ) {
+	for name, value := range env {
+		environ = append(environ, name+"="+value)
+	}
+	return environ
 }
 
 // want fails the test unless one of the findings has the state and says the words.
@@ -105,6 +108,8 @@ func TestSettings(t *testing.T) {
 		{"nothing set", nil, []string{"AMQP_SERVER_URL: not set"}, 1, true},
 		{"two faults", map[string]string{"AMQP_SERVER_URL": "http://geheim", "FALLBACK_MAX_AGE": "old"},
 			[]string{"AMQP_SERVER_URL: not an AMQP URL", "FALLBACK_MAX_AGE: cannot read"}, 2, false},
+		{"a token without its s", map[string]string{"FALLBACK_TOKEN": "geheim", "AMQP_SERVER_URL": "amqp://h"},
+			[]string{"FALLBACK_TOKEN: no such setting; the nearest is FALLBACK_TOKENS"}, 1, false},
 		{"a slash in the password", map[string]string{"AMQP_SERVER_URL": "amqp://geheim:12/34@broker"}, []string{"%2F"}, 1, false},
 		{"a hash", map[string]string{"AMQP_SERVER_URL": "amqp://geheim:12#4@broker", "FALLBACK_TARGET_URL": "http://geheim:12?4@api"},
 			[]string{"AMQP_SERVER_URL", "FALLBACK_TARGET_URL"}, 2, false},
@@ -125,6 +130,16 @@ func TestSettings(t *testing.T) {
 				t.Errorf("it shows a secret: %v", found)
 			}
 		})
+	}
+}
+
+// TestStrays holds that a name which is no setting is told, and that all else is looked at.
+func TestStrays(t *testing.T) {
+	t.Parallel()
+	found, _ := examine(t, map[string]string{"FALLBACK_TARGET": "http://geheim"})
+	want(t, found["settings"], Warn, "FALLBACK_TARGET: no such setting, it has no effect the nearest is FALLBACK_TARGET_URL")
+	if found["target"] == nil || strings.Contains(fmt.Sprint(found), "geheim") {
+		t.Errorf("got %v", found)
 	}
 }
 
@@ -454,7 +469,7 @@ func TestEnded(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
 	var got []Finding
-	Examine(ctx, lookup(nil), func(f Finding) { got = append(got, f) })
+	Examine(ctx, nil, func(f Finding) { got = append(got, f) })
 	if len(got) != len(checks) || got[0].State != Skip {
 		t.Errorf("got %v, want %d times skip", got, len(checks))
 	}

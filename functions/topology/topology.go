@@ -93,6 +93,15 @@ const (
 	Monitor   = "fallback-monitor"
 )
 
+// PasswordVariable is the variable of a user's password in env files and in docker-compose.yml.
+func PasswordVariable(user string) string {
+	name := strings.ToUpper(strings.ReplaceAll(user, "-", "_")) + "_PASSWORD"
+	if user == Admin {
+		return "RABBITMQ_" + name
+	}
+	return name
+}
+
 const (
 	nothing    = "^$"
 	everything = ".*"

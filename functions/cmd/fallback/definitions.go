@@ -113,7 +113,7 @@ func freshFiles(t topology.Topology, dir string) (env, definitions []byte) {
 		p := topology.Password{Plain: rand.Text() + rand.Text()} // 52 letters and digits, 256 bits
 		_, _ = rand.Read(p.Salt[:])                              // never fails
 		passwords[u.Name] = p
-		fmt.Fprintf(&b, "%s=%s\n", passwordVariable(u.Name), p.Plain)
+		fmt.Fprintf(&b, "%s=%s\n", topology.PasswordVariable(u.Name), p.Plain)
 	}
 	password := func(user string) topology.Password { return passwords[user] }
 	return []byte(b.String()), t.Definitions("Made by `fallback definitions --private`.", password)
@@ -128,15 +128,6 @@ func makeFolder(dir string) error {
 		return err
 	}
 	return os.Chmod(dir, 0o755)
-}
-
-// passwordVariable is the name of a user's password in env files and in docker-compose.yml.
-func passwordVariable(user string) string {
-	name := strings.ToUpper(strings.ReplaceAll(user, "-", "_")) + "_PASSWORD"
-	if user == topology.Admin {
-		return "RABBITMQ_" + name
-	}
-	return name
 }
 
 // writeNew refuses to overwrite: the passwords in use would be gone. It leaves no file that has not all in it.

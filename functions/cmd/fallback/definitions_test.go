@@ -22,8 +22,11 @@ import (
 func command(t *testing.T, env map[string]string, args ...string) (stdout, stderr string, code int) {
 	t.Helper()
 	var out, talk bytes.Buffer
-	lookup := func(name string) (string, bool) { v, ok := env[name]; return v, ok }
-	code = run(t.Context(), args, world{lookup, nil, &out, &talk})
+	var environ []string
+	for name, value := range env {
+		environ = append(environ, name+"="+value)
+	}
+	code = run(t.Context(), args, world{environ, nil, &out, &talk})
 	return out.String(), talk.String(), code
 }
 

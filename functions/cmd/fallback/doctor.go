@@ -36,7 +36,7 @@ broker refuses: that is up to four errors in the broker's log. No password is sh
 		Args: noArguments,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			findings := []doctor.Finding{}
-			failed := doctor.Examine(cmd.Context(), w.lookup, func(f doctor.Finding) {
+			failed := doctor.Examine(cmd.Context(), w.environ, func(f doctor.Finding) {
 				findings = append(findings, f)
 				if !asJSON {
 					_ = f.Print(w.stdout) // who reads no more wants no more

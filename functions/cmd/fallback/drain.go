@@ -9,7 +9,6 @@ import (
 	"github.com/spf13/cobra"
 
 	"fallback/functions/app"
-	"fallback/functions/config"
 	"fallback/functions/drain"
 	"fallback/functions/telemetry"
 )
@@ -36,11 +35,12 @@ attempt. It needs a user that may read the queues and publish, such as fallback-
 			if budget.Time < 0 || budget.Requests < 0 {
 				return usageError{errors.New("--for, --requests: want 0, which is no limit, or more")}
 			}
-			c, err := config.Load(w.lookup, "AMQP_SERVER_URL")
+			c, err := w.environ.Load("AMQP_SERVER_URL")
 			if err != nil {
 				return err
 			}
 			log := telemetry.Logger(w.stderr, c.LogFormat, c.LogLevel)
+			c.TellStrays(log)
 			calmGC()
 			switch {
 			case once && c.TargetURL == "":

@@ -22,17 +22,19 @@ import (
 // Exit codes: 0 is fine, 1 is a failure, 2 is a command line that is not understood.
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
-	code := run(ctx, os.Args[1:], world{os.LookupEnv, os.Stdin, os.Stdout, os.Stderr})
+	code := run(ctx, os.Args[1:], world{os.Environ(), os.Stdin, os.Stdout, os.Stderr})
 	stop()
 	os.Exit(code)
 }
 
 // world is what a command may touch.
 type world struct {
-	lookup         config.Lookup
+	environ        config.Environ
 	stdin          io.Reader
 	stdout, stderr io.Writer
 }
+
+func (w world) lookup(name string) (string, bool) { return w.environ.Lookup(name) }
 
 // run is the program, with its world as arguments.
 func run(ctx context.Context, args []string, w world) int {

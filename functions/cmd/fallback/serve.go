@@ -31,11 +31,13 @@ broker; within 10 seconds.`,
   FALLBACK_ADDR=127.0.0.1:9000 FALLBACK_PATH_PREFIX=/ fallback serve`,
 		Args: noArguments,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			c, err := config.Load(w.lookup, "AMQP_SERVER_URL")
+			c, err := w.environ.Load("AMQP_SERVER_URL")
 			if err != nil {
 				return err
 			}
-			server, err := app.NewServer(c, telemetry.Logger(w.stderr, c.LogFormat, c.LogLevel), metrics.NewServer(c))
+			log := telemetry.Logger(w.stderr, c.LogFormat, c.LogLevel)
+			c.TellStrays(log)
+			server, err := app.NewServer(c, log, metrics.NewServer(c))
 			if err != nil {
 				return err
 			}

@@ -17,8 +17,8 @@ import (
 
 // Both are made once and outlive an invocation: a warm function keeps its connections. Neither connects before it is called.
 var (
-	door              = app.Function(os.LookupEnv, os.Stderr)
-	drain, closeDrain = app.DrainFunction(os.LookupEnv, os.Stderr)
+	door              = app.Function(os.Environ(), os.Stderr)
+	drain, closeDrain = app.DrainFunction(os.Environ(), os.Stderr)
 )
 
 func main() {

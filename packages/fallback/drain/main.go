@@ -14,7 +14,7 @@ import (
 )
 
 // run is made once and outlives an invocation: a warm function keeps its connections to the broker and to the primary.
-var run, _ = app.DrainFunction(os.LookupEnv, os.Stderr)
+var run, _ = app.DrainFunction(os.Environ(), os.Stderr)
 
 // Main is what the platform calls. The run's report is its result. A request of the web is not let in: with `web: false`
 // none comes, and should that be lost, strangers start nothing.
