@@ -24,8 +24,6 @@ var (
 	triggerKeys  = []string{"name", "type", "enabled", "scheduledDetails"}
 	detailKeys   = []string{"cron", "body"}
 
-	// runtimes are the platform's for Go.
-	runtimes = []string{"go:1.17", "go:1.20", "go:1.24", "go:1.25", "go:default"}
 	// platformAnnotations are set by other keys.
 	platformAnnotations = map[string]string{"web-export": "web", "raw-http": "web: raw", "require-whisk-auth": "webSecure"}
 )
@@ -117,8 +115,8 @@ func empty(value any) bool {
 }
 
 func (s *schema) function(f table, packageWeb any) {
-	if runtime, _ := f.fields["runtime"].(string); !slices.Contains(runtimes, runtime) {
-		s.fault(f.where, "runtime %v is not one of %s", f.fields["runtime"], strings.Join(runtimes, ", "))
+	if f.fields["runtime"] != "go:default" {
+		s.fault(f.where, "runtime %v: want go:default, since a version may be retired, and nothing of it is used", f.fields["runtime"])
 	}
 	s.text(f, "main")
 	s.boolean(f, "binary")

@@ -157,7 +157,7 @@ packages:
     environment: {}
     functions:
       - name: enqueue
-        runtime: go:1.25
+        runtime: go:default
         main: ''
         binary: true
         localBuild: true
@@ -179,7 +179,7 @@ packages:
 #trigger#             enabled: true
 #trigger#             scheduledDetails: {cron: "*/5 0-6,12 * * 1", body: {ping: true}}
       - name: drain
-        runtime: go:1.25
+        runtime: go:default
         localBuild: true
         web: false
         limits: {timeout: 600000}
@@ -228,7 +228,7 @@ func TestAGoodProjectHasNoFault(t *testing.T) {
 func TestABadDocumentIsRefused(t *testing.T) {
 	t.Parallel()
 	for _, row := range []struct{ name, old, new, want string }{
-		{"tab", "runtime: go:1.25\n        main", "runtime:\tgo:1.25\n        main", "tabs"},
+		{"tab", "runtime: go:default\n        main", "runtime:\tgo:default\n        main", "tabs"},
 		{"not yaml", "packages:\n", "packages: {\n", "yaml: "},
 		{"key twice", "        web: raw\n", "        web: raw\n        web: raw\n", "already defined"},
 		{"unknown key at the top", "parameters: {}\npackages", "targetNamespace: x\npackages", "top level: unknown key targetNamespace"},
@@ -237,7 +237,7 @@ func TestABadDocumentIsRefused(t *testing.T) {
 		{"unknown limit", "          logs: 64\n", "          concurrency: 1\n", "function enqueue limits: unknown key concurrency"},
 		{"no packages", "packages:\n", "functions:\n", "packages: want a list"},
 		{"package twice", "  - name: fallback\n", "  - {name: fallback, functions: []}\n  - name: fallback\n", "package fallback: is there twice"},
-		{"function twice", "      - name: drain\n", "      - {name: drain, runtime: go:1.25, localBuild: true, web: false, limits: {timeout: 1}}\n      - name: drain\n", "function drain: is there twice"},
+		{"function twice", "      - name: drain\n", "      - {name: drain, runtime: go:default, localBuild: true, web: false, limits: {timeout: 1}}\n      - name: drain\n", "function drain: is there twice"},
 		{"function without a name", "      - name: drain\n        runtime", "      - runtime", "package fallback function 2: want a name"},
 		{"parameters for the package default", "  - name: fallback\n", "  - {name: default, parameters: {a: 1}, functions: []}\n  - name: fallback\n", "parameters cannot be set for the package default"},
 
@@ -255,9 +255,10 @@ func TestABadDocumentIsRefused(t *testing.T) {
 		{"file in place of a variable", `QUEUE: "${QUEUE}"`, `QUEUE: "${<file}"`, "only ${NAME} is used here"},
 		{"dictionary of variables", `QUEUE: "${QUEUE}"`, `QUEUE: "$(QUEUE OTHER)"`, "only ${NAME} is used here"},
 
-		{"another language", "runtime: go:1.25\n        main", "runtime: python:3.11\n        main", "runtime python:3.11 is not one of"},
-		{"a Go that is not there", "runtime: go:1.25\n        main", "runtime: go:1.26\n        main", "runtime go:1.26 is not one of"},
-		{"no runtime", "        runtime: go:1.25\n        main", "        main", "runtime <nil> is not one of"},
+		{"another language", "runtime: go:default\n        main", "runtime: python:3.11\n        main", "runtime python:3.11: want go:default"},
+		{"a Go that may be retired", "runtime: go:default\n        main", "runtime: go:1.25\n        main", "runtime go:1.25: want go:default"},
+		{"a Go that is not there", "runtime: go:default\n        main", "runtime: go:1.26\n        main", "runtime go:1.26: want go:default"},
+		{"no runtime", "        runtime: go:default\n        main", "        main", "runtime <nil>: want go:default"},
 		{"web true", "web: raw", "web: true", "want web: raw"},
 		{"web as a string", "web: raw", `web: "false"`, "want web: raw"},
 		{"web not said", "        web: raw\n", "", "want web: raw"},
