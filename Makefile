@@ -32,9 +32,7 @@ down: ## stop; VOLUMES=1 forgets what is queued, too
 
 .PHONY: deploy
 deploy: ## deploy the DigitalOcean Functions (doctl serverless deploy)
-	@command -v doctl >/dev/null || { echo "doctl is missing: https://docs.digitalocean.com/reference/doctl/how-to/install/, then doctl auth init, doctl serverless install, doctl serverless connect" >&2; exit 1; }
-	@test -f .env || { echo ".env is missing: cp .env.example .env, and set AMQP_SERVER_URL in it" >&2; exit 1; }
-	doctl serverless deploy .
+	@packages/deploy.sh
 
 ##### test
 
