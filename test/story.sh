@@ -43,6 +43,35 @@ wait_for() {
   done
 }
 
+# env_files prints those that Compose reads.
+env_files() {
+  local i named=''
+  for ((i = 0; i < ${#compose[@]}; i++)); do
+    if [[ ${compose[i]} == --env-file ]]; then named=yes; echo "${compose[i + 1]}"; fi
+  done
+  if [[ -z $named && -f .env ]]; then echo .env; fi
+}
+
+# names prints what the shell or an env file sets to something.
+names() {
+  local name file
+  for name in $(compgen -e); do
+    if [[ -n ${!name-} ]]; then echo "$name"; fi
+  done
+  env_files | while read -r file; do
+    sed -nE "s/^[[:space:]]*(export[[:space:]]+)?([A-Za-z_][A-Za-z0-9_]*)[[:space:]]*=[[:space:]]*([^[:space:]\"'#]|\"[^\"]|'[^']).*/\2/p" "$file"
+  done
+}
+
+# tell_unknown tells the names that are no settings: Compose hands on those that it lists, and says nothing of others. A slip
+# that would open the door ends all.
+tell_unknown() {
+  local told
+  # shellcheck disable=SC2046  # words on purpose
+  told=$(docker run --rm --network none fallback settings --unknown $(names | sort -u)) || die "$told"
+  if [[ -n $told ]]; then say "$told"; fi
+}
+
 # setting NAME: what the shell, .env and the env file make of it.
 setting() { sed -n "s/^ *$1: *//p" <<<"$config" | tr -d "\"'" | sed -n 1p; }
 
@@ -110,6 +139,7 @@ story() {
   show_queues
 }
 
+tell_unknown
 config=$("${compose[@]}" config)
 why=''
 if [[ -n $(setting FALLBACK_TARGET_URL) ]]; then
