@@ -5,8 +5,8 @@ SHELL := bash
 .DEFAULT_GOAL := help
 MAKEFLAGS += --no-print-directory
 
-# ENV_FILE=private/fallback.env takes the passwords that `fallback definitions --private private` made.
-# Compose takes .env by itself only without one.
+# The passwords that `fallback definitions --private private` made, if it has. Compose takes .env by itself only without one.
+ENV_FILE ?= $(wildcard private/fallback.env)
 DOTENV := $(wildcard .env)
 COMPOSE := docker compose $(if $(ENV_FILE),$(addprefix --env-file ,$(DOTENV) $(ENV_FILE)))
 # Of programs, tests and go vet alike, so that they share what is compiled.
@@ -24,7 +24,7 @@ help: ## list the targets
 
 .PHONY: up
 up: docker compose rabbitmq image curl ## the whole story: a request is accepted while the primary is down, delivered when it is up
-	@test/story.sh $(COMPOSE)
+	@ENV_FILE='$(ENV_FILE)' test/story.sh $(COMPOSE)
 
 .PHONY: down
 down: ## stop; VOLUMES=1 forgets what is queued, too

@@ -2,7 +2,9 @@
 # What `make up` does: it starts the bundle and tells its story. The primary is down, a request is accepted and waits on the
 # queue, the primary is up, the request is delivered. Ends with 1 when it is not so.
 #
-#   story.sh docker compose [--env-file FILE]
+#   [ENV_FILE=FILE] story.sh docker compose [--env-file FILE]...
+#
+# What it tells to type repeats ENV_FILE as it was given to make.
 #
 # The story has a small primary of its own, and what the drain delivers to that one is gone. So it is told only where no
 # request of a real API can be taken for the story's; else the bundle is started as it is configured, and nothing is sent.
@@ -10,6 +12,7 @@ set -euo pipefail
 
 readonly compose=("$@")
 readonly demo=("$@" --profile demo)
+readonly given=${ENV_FILE:+ ENV_FILE=$ENV_FILE}
 # The story's own request, told from all others by it, also when a story was broken off.
 readonly target='/orders?source=make-up'
 readonly start_wait=600 seen_wait=60 delivered_wait=60
@@ -24,7 +27,7 @@ die() {
 draining=''
 
 # By itself, bash goes on when an interrupt has ended a command that ends in order then, as docker does.
-trap 'die "broken off; it may have left a request on the queue, which the next \`make up\` delivers"' INT TERM
+trap 'die "broken off; it may have left a request on the queue, which the next \`make up$given\` delivers"' INT TERM
 
 # quiet COMMAND...: what it says is of interest only when it fails.
 quiet() {
@@ -72,6 +75,9 @@ tell_unknown() {
   if [[ -n $told ]]; then say "$told"; fi
 }
 
+# check_passwords ends all, before anything that runs is touched, when ENV_FILE was forgotten.
+check_passwords() { "${compose[@]}" run --rm -T --no-deps passwords </dev/null || die "nothing was started or stopped"; }
+
 # setting NAME: what the shell, .env and the env file make of it.
 setting() { sed -n "s/^ *$1: *//p" <<<"$config" | tr -d "\"'" | sed -n 1p; }
 
@@ -85,7 +91,7 @@ ask() {
 web() { curl --silent --show-error --noproxy '*' --max-time 10 "$@"; }
 
 queues() { "${compose[@]}" exec -T server /fallback queues </dev/null; }
-show_queues() { printf '$ docker compose exec server /fallback queues\n' && queues; }
+show_queues() { printf '$ %s exec server /fallback queues\n' "${compose[*]}" && queues; }
 main_waits() { queues | awk 'NR == 2 && $2 + 0 > 0 { yes = 1 } END { exit !yes }'; }
 main_is_empty() { queues | awk 'NR == 2 && $2 == "0" { yes = 1 } END { exit !yes }'; }
 
@@ -133,13 +139,14 @@ story() {
   say "4. The primary is up again, and the drain delivers what waits."
   ask "-X PUT -d up $primary/_primary/mode" -X PUT -d up "$primary/_primary/mode"
   wait_for "$delivered_wait" arrived "$id" ||
-    die "the request was not delivered (waited $delivered_wait s): \`docker compose logs drain\` may say why"
+    die "the request was not delivered (waited $delivered_wait s): \`${compose[*]} logs drain\` may say why"
   ask "$primary/_primary/requests" "$primary/_primary/requests"
   wait_for "$seen_wait" main_is_empty || die "the request was delivered, and the queue is not empty (waited $seen_wait s)"
   show_queues
 }
 
 tell_unknown
+check_passwords
 config=$("${compose[@]}" config)
 why=''
 if [[ -n $(setting FALLBACK_TARGET_URL) ]]; then
@@ -176,6 +183,6 @@ if [[ -n ${primary:-} ]]; then
 fi
 echo "Look at queues     $management  (user admin$(own_passwords || echo ', password demonstration-admin'))"
 if [[ -z $(setting FALLBACK_TARGET_URL) ]]; then
-  echo "Your own API       FALLBACK_TARGET_URL=https://api.example.com make up"
+  echo "Your own API       FALLBACK_TARGET_URL=https://api.example.com make up$given"
 fi
-echo "Stop               make down    (make down VOLUMES=1 forgets what is queued, too)"
+echo "Stop               make down$given    (make down$given VOLUMES=1 forgets what is queued, too)"

@@ -11,6 +11,7 @@ import (
 	"net/http"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -96,6 +97,7 @@ func (b *bundle) must(args ...string) string {
 type composeConfig struct {
 	Services map[string]struct {
 		User        string
+		Restart     string
 		Hostname    string
 		ReadOnly    bool     `json:"read_only"`
 		CapDrop     []string `json:"cap_drop"`
@@ -125,7 +127,7 @@ func TestBundleConfig(t *testing.T) {
 	config := b.config()
 	published := map[int]bool{}
 	for name, service := range config.Services {
-		if service.HealthCheck == nil {
+		if service.HealthCheck == nil && service.Restart != "" { // what is not started again ends by itself
 			t.Errorf("%s has no health check", name)
 		}
 		if service.MemLimit < 128<<20 || service.MemLimit > 1<<30 {
@@ -232,6 +234,21 @@ func TestEnvFiles(t *testing.T) {
 		out, err := harness.Run(harness.Patience, "make", "-n", "down", "ENV_FILE=private/fallback.env", "DOTENV="+dotenv)
 		if err != nil || !strings.HasPrefix(string(out), want) {
 			t.Errorf("with %q: got %q, %v; want %q", dotenv, out, err, want)
+		}
+	}
+	// The private ones are taken where the README has them made, without a word.
+	dir := t.TempDir()
+	for _, want := range []string{"docker compose --profile", "docker compose --env-file private/fallback.env --profile"} {
+		make := exec.Command("make", "-f", filepath.Join(harness.Root(), "Makefile"), "-n", "down")
+		make.Dir = dir
+		if out, err := make.CombinedOutput(); err != nil || !strings.HasPrefix(strings.Join(strings.Fields(string(out)), " "), want) {
+			t.Errorf("got %q, %v; want %q", out, err, want)
+		}
+		if err := os.MkdirAll(filepath.Join(dir, "private"), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(filepath.Join(dir, "private", "fallback.env"), nil, 0o600); err != nil {
+			t.Fatal(err)
 		}
 	}
 }
