@@ -22,7 +22,7 @@ var examples = map[string]string{
 	"FALLBACK_RATE_LIMIT":      "50",
 	"FALLBACK_TOKENS":          "what `openssl rand -hex 32` prints",
 	"FALLBACK_WEBHOOK_SECRETS": "whsec_ and what `openssl rand -base64 32` prints",
-	"FALLBACK_ACCEPT_REPLAYS":  "the FALLBACK_REPLAY_SECRET of the Fallback before this one: whsec_...",
+	"FALLBACK_ACCEPT_REPLAYS":  "whsec_ and what `openssl rand -base64 32` prints, as in the FALLBACK_REPLAY_SECRET of the first",
 	"FALLBACK_CORS_ORIGINS":    "https://shop.example.com",
 	"FALLBACK_TARGET_URL":      "https://api.example.com",
 	"FALLBACK_REPLAY_SECRET":   "whsec_ and what `openssl rand -base64 32` prints",
