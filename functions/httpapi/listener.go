@@ -8,13 +8,26 @@ import (
 	"time"
 )
 
-// bounded is a listener that hands on no more connections than there are places. What comes beyond them gets a 503 and
-// the end of its connection: left in the system's backlog, it would be answered late, or never. (netutil.LimitListener
-// does that, and it wraps connections, which takes from net/http the half-close that keeps a refusal from being lost.)
-type bounded struct {
+// listener hands on no more connections than there are places. What comes beyond them gets a 503 and the end of its
+// connection: left in the system's backlog, it would be answered late, or never.
+type listener struct {
 	net.Listener
-	places chan struct{} // holds one token for each connection that was handed on
-	away   chan struct{} // and for each that is being turned away
+	server *Server
+}
+
+func (l listener) Accept() (net.Conn, error) {
+	for {
+		inner, err := l.Listener.Accept()
+		if err != nil {
+			return nil, err
+		}
+		select {
+		case l.server.places <- struct{}{}:
+			return newConn(inner, l.server), nil
+		default:
+			l.server.turnAway(inner, noPlace)
+		}
+	}
 }
 
 const (
@@ -24,42 +37,52 @@ const (
 	turnAwayTime = time.Second
 )
 
-func newBounded(ln net.Listener, places chan struct{}) bounded {
-	return bounded{ln, places, make(chan struct{}, maxTurnedAway)}
-}
+// refusal is how a connection ends that net/http does not answer: with this answer, as it stands on the wire.
+type refusal []byte
 
-func (b bounded) Accept() (net.Conn, error) {
-	for {
-		conn, err := b.Listener.Accept()
-		if err != nil {
-			return nil, err
-		}
-		select {
-		case b.places <- struct{}{}:
-			return conn, nil
-		default:
-			b.turnAway(conn)
-		}
-	}
-}
+var noPlace, headsFull = onWire(overloaded), onWire(overloaded)
 
-func (b bounded) turnAway(conn net.Conn) {
+// turnAway ends a connection that net/http does not know, or does not know any more.
+func (s *Server) turnAway(conn net.Conn, r *refusal) {
 	select {
-	case b.away <- struct{}{}:
+	case s.away <- struct{}{}:
 		go func() {
-			defer func() { <-b.away }()
+			defer func() { <-s.away }()
 			defer conn.Close()
-			refuse(conn)
+			r.tell(conn)
 		}()
 	default:
 		_ = conn.Close()
 	}
 }
 
-// overloadedAnswer is the problem as it stands on the wire.
-var overloadedAnswer = func() []byte {
+// tell answers what the client has begun to send, and reads on until it leaves: a connection that is closed with something
+// unread is reset, and the answer may be lost.
+func (r *refusal) tell(conn net.Conn) {
+	var unread [512]byte
+	_ = conn.SetDeadline(time.Now().Add(turnAwayTime))
+	if r == noPlace { // nothing has been read yet
+		if _, err := conn.Read(unread[:]); err != nil {
+			return
+		}
+	}
+	if _, err := conn.Write(*r); err != nil {
+		return
+	}
+	if half, ok := conn.(interface{ CloseWrite() error }); ok {
+		_ = half.CloseWrite()
+	}
+	for {
+		if _, err := conn.Read(unread[:]); err != nil {
+			return
+		}
+	}
+}
+
+// onWire is a problem as an answer that ends its connection.
+func onWire(p problem) *refusal {
 	recorded := &wireAnswer{header: http.Header{}}
-	overloaded.write(recorded)
+	p.write(recorded)
 	answer := http.Response{
 		ProtoMajor: 1, ProtoMinor: 1, StatusCode: recorded.status, Header: recorded.header, Close: true,
 		ContentLength: int64(recorded.body.Len()), Body: io.NopCloser(&recorded.body),
@@ -68,8 +91,9 @@ var overloadedAnswer = func() []byte {
 	if err := answer.Write(&out); err != nil {
 		panic(err) // it is written to memory
 	}
-	return out.Bytes()
-}()
+	wire := refusal(out.Bytes())
+	return &wire
+}
 
 // wireAnswer is the http.ResponseWriter of an answer without a request.
 type wireAnswer struct {
@@ -81,19 +105,3 @@ type wireAnswer struct {
 func (a *wireAnswer) Header() http.Header         { return a.header }
 func (a *wireAnswer) WriteHeader(status int)      { a.status = status }
 func (a *wireAnswer) Write(p []byte) (int, error) { return a.body.Write(p) }
-
-// refuse answers what the client has begun to send, and reads on until it leaves: a connection that is closed with
-// something unread is reset, and the answer may be lost.
-func refuse(conn net.Conn) {
-	_ = conn.SetDeadline(time.Now().Add(turnAwayTime))
-	if _, err := conn.Read(make([]byte, 512)); err != nil {
-		return
-	}
-	if _, err := conn.Write(overloadedAnswer); err != nil {
-		return
-	}
-	if half, ok := conn.(interface{ CloseWrite() error }); ok {
-		_ = half.CloseWrite()
-	}
-	_, _ = io.Copy(io.Discard, conn)
-}

@@ -17,44 +17,77 @@ const (
 	shutdownTimeout = 7 * time.Second
 )
 
-// maxConnections bounds the open connections; what comes beyond them is turned away. An idle one costs about 20 KB, so that
-// all of them fit into the container of docker-compose.yml beside the bodies in hand.
-const maxConnections = 4096
+// bounds are what a server has for all who connect to it, whatever they send.
+type bounds struct {
+	// places is how many connections may be open.
+	places int
+	// heads is what all request lines and headers may take together, from their first byte to the answer.
+	heads int64
+}
 
-// Server is a door that listens.
+// serverBounds are the server's.
+var serverBounds = bounds{places: 4096, heads: 40 << 20}
+
+// Server is a handler that listens. What strangers may have of it is bounded: connections, heads, and every wait on a client.
 type Server struct {
 	http *http.Server
 
-	ending atomic.Bool   // answers ask for the end of their connection
-	places chan struct{} // holds one token for each open connection
+	places      chan struct{} // holds one token for each open connection
+	away        chan struct{} // and for each that is being turned away
+	heads       account
+	headBytes   int
+	headTooLong *refusal
+
+	ending atomic.Bool // answers ask for the end of their connection
 }
 
-// NewServer returns a server for the door. Connections are bounded, and so is every wait on a client: for the headers
-// and the body together by the door's timeout, less what the store needs of it, for taking the answer by twice as much,
-// and for the next request by two minutes.
+// NewServer returns a server for the door. Waits on a client are bounded: for the headers and the body together by the door's
+// timeout, less what the store needs of it, for taking the answer by twice as much, and for the next request by two minutes.
 func NewServer(d *Door) *Server {
 	o := d.options
+	// A head may have more bytes than it takes in the message, where a name stands once for all its values.
+	s := newServer(d, serverBounds, 4*o.Limits.Header, o.Log)
 	reading := o.Timeout - storeTime(o.Timeout)
-	s := &Server{places: make(chan struct{}, maxConnections)}
+	s.http.ReadHeaderTimeout = reading
+	s.http.ReadTimeout = reading
+	s.http.WriteTimeout = 2*o.Timeout + time.Second
+	s.http.IdleTimeout = 2 * time.Minute
+	return s
+}
+
+func newServer(h http.Handler, b bounds, headBytes int, log *slog.Logger) *Server {
+	s := &Server{
+		places: make(chan struct{}, b.places), away: make(chan struct{}, maxTurnedAway),
+		heads: account{most: b.heads}, headBytes: headBytes, headTooLong: onWire(headTooLong(headBytes)),
+	}
 	s.http = &http.Server{
-		Handler:           s.tellEnd(d),
-		ConnState:         s.count,
-		ReadHeaderTimeout: reading,
-		ReadTimeout:       reading,
-		WriteTimeout:      2*o.Timeout + time.Second,
-		IdleTimeout:       2 * time.Minute,
-		// Past this, net/http answers by itself and not with a problem: it leaves room for our own answer.
-		MaxHeaderBytes: 4 * o.Limits.Header,
-		ErrorLog:       slog.NewLogLogger(o.Log.Handler(), slog.LevelDebug),
+		Handler:     s.handle(h),
+		ConnContext: func(ctx context.Context, c net.Conn) context.Context { return context.WithValue(ctx, connKey{}, c) },
+		ConnState:   s.note,
+		// Past this, which is past our own bound, net/http answers by itself and not with a problem.
+		MaxHeaderBytes: headBytes,
+		// Else net/http answers OPTIONS * by itself, and reads its body behind our back.
+		DisableGeneralOptionsHandler: true,
+		ErrorLog:                     slog.NewLogLogger(log.Handler(), slog.LevelDebug),
 	}
 	return s
 }
 
-// tellEnd has each answer close its connection once the server is ending.
-func (s *Server) tellEnd(next http.Handler) http.Handler {
+// connKey is of the context's value that is the request's connection.
+type connKey struct{}
+
+// handle tells the connection of each request, and answers those for which there is no room. Once the server is ending, each
+// answer closes its connection.
+func (s *Server) handle(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		c := r.Context().Value(connKey{}).(*conn)
+		room := c.begin(r)
 		if s.ending.Load() {
 			w.Header().Set("Connection", "close")
+		}
+		if !room {
+			overloaded.refuse(w, r)
+			return
 		}
 		next.ServeHTTP(w, r)
 	})
@@ -64,9 +97,14 @@ func (s *Server) tellEnd(next http.Handler) http.Handler {
 // late, and what is late costs all others their connection to the broker.
 func storeTime(timeout time.Duration) time.Duration { return min(timeout/5, time.Second) }
 
-// count gives back the place that Accept took.
-func (s *Server) count(_ net.Conn, state http.ConnState) {
-	if state == http.StateClosed || state == http.StateHijacked {
+// note hears of what becomes of a connection.
+func (s *Server) note(nc net.Conn, state http.ConnState) {
+	c := nc.(*conn)
+	switch state {
+	case http.StateIdle:
+		c.idle()
+	case http.StateClosed, http.StateHijacked:
+		c.closed()
 		<-s.places
 	}
 }
@@ -75,7 +113,7 @@ func (s *Server) count(_ net.Conn, state http.ConnState) {
 // end of the open ones with their next answers, and returns when the last answer is written, within eight seconds.
 func (s *Server) Serve(ctx context.Context, ln net.Listener) error {
 	failed := make(chan error, 1)
-	go func() { failed <- s.http.Serve(newBounded(ln, s.places)) }()
+	go func() { failed <- s.http.Serve(listener{ln, s}) }()
 	select {
 	case err := <-failed:
 		return fmt.Errorf("serve HTTP: %w", err)

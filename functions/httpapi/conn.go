@@ -1,0 +1,170 @@
+package httpapi
+
+import (
+	"errors"
+	"net"
+	"net/http"
+	"sync"
+	"sync/atomic"
+)
+
+// conn is a connection as net/http sees it. It counts each head that comes over it before net/http parses it, and refuses
+// one that is over a bound.
+//
+// So that it knows where a head begins, net/http gets no byte behind the end of the head or body that it is reading: else up
+// to 4 KB of the next head would be in its buffer uncounted, which is room for 1,000 fields.
+//
+// What is not atomic belongs to net/http's reading, which is never done twice at the same time.
+type conn struct {
+	net.Conn
+	server *Server
+
+	head   head
+	body   body
+	inBody bool
+	rest   []byte            // what has been received behind the end of the last one
+	buffer *[bufferSize]byte // that it is in
+	held   int64             // of the server's account, since the connection was idle
+
+	busy bool // it has a request in hand, which begins with the end of the head
+
+	refusal atomic.Pointer[refusal]
+}
+
+// bufferSize is that of net/http's buffer, which it reads heads through.
+const bufferSize = 4 << 10
+
+var buffers = sync.Pool{New: func() any { return new([bufferSize]byte) }}
+
+// An error of errRefused's type has net/http end the connection without a word of its own.
+var (
+	errRefused error = &net.OpError{Op: "read", Net: "tcp", Err: errors.New("it is turned away")}
+	errTrailer       = errors.New("the trailer has too many lines, or no end")
+)
+
+func newConn(inner net.Conn, s *Server) *conn { return &conn{Conn: inner, server: s} }
+
+func (c *conn) Read(p []byte) (int, error) {
+	if c.rest != nil {
+		n, err := c.take(p[:copy(p, c.rest)])
+		c.rest = c.rest[n:]
+		if len(c.rest) == 0 {
+			buffers.Put(c.buffer)
+			c.rest, c.buffer = nil, nil
+		}
+		return n, err
+	}
+	n, err := c.Conn.Read(p[:min(int64(len(p)), max(bufferSize, c.body.left))])
+	if n == 0 {
+		return 0, err
+	}
+	taken, err := c.take(p[:n]) // what ended the connection, if anything did, is there for the next call
+	if err == nil && taken < n {
+		c.buffer = buffers.Get().(*[bufferSize]byte)
+		c.rest = c.buffer[:copy(c.buffer[:], p[taken:n])]
+	}
+	return taken, err
+}
+
+// take takes what net/http may have of p: at least a byte, or there is an error.
+func (c *conn) take(p []byte) (int, error) {
+	if c.inBody {
+		return c.takeBody(p)
+	}
+	return c.takeHead(p)
+}
+
+func (c *conn) takeBody(p []byte) (int, error) {
+	n, ended := c.body.take(p)
+	c.inBody = !ended
+	if c.body.trailer.fields() > maxTrailerFields {
+		return 0, errTrailer
+	}
+	return n, nil
+}
+
+func (c *conn) takeHead(p []byte) (int, error) {
+	before := c.head.cost()
+	n, ended := c.head.take(p)
+	cost := c.head.cost() - before
+	switch {
+	case c.busy:
+		// One byte, that net/http reads to see whether the client is there. It reads on only if it does not see the end of a
+		// trailer: where lines do not end as they should.
+		if c.head.bytes > 1 {
+			return 0, errTrailer
+		}
+		c.server.heads.add(cost)
+	case c.head.bytes > c.server.headBytes || c.head.fields() > maxFields:
+		return 0, c.refuse(c.server.headTooLong)
+	case !c.server.heads.hold(cost):
+		return 0, c.refuse(headsFull)
+	}
+	c.held += cost
+	if ended {
+		c.head, c.busy = head{}, true
+	}
+	return n, nil
+}
+
+// begin is called when net/http has read a head, and before anybody reads the body. It says whether there is room for what
+// may come with the body beside its bytes.
+func (c *conn) begin(r *http.Request) bool {
+	if r.Body == http.NoBody {
+		return true // and net/http is waiting for the next head already
+	}
+	c.body, c.inBody = newBody(r.ContentLength), true
+	if r.ContentLength >= 0 {
+		return true
+	}
+	if !c.server.heads.hold(trailerCost) {
+		return false
+	}
+	c.held += trailerCost
+	return true
+}
+
+// idle is called when a request has been answered. Of the next one there may be a byte.
+func (c *conn) idle() {
+	next := c.head.cost()
+	c.server.heads.add(next - c.held)
+	c.held, c.busy = next, false
+}
+
+// closed is called when net/http has let go of the connection.
+func (c *conn) closed() {
+	c.server.heads.add(-c.held)
+	c.held = 0
+}
+
+// refuse has the connection end with that answer.
+func (c *conn) refuse(r *refusal) error {
+	c.refusal.Store(r)
+	return errRefused
+}
+
+// Write keeps net/http from a word of its own to a head that is refused: where the end of a line is missing, it takes the line
+// for a bad one.
+func (c *conn) Write(p []byte) (int, error) {
+	if c.refusal.Load() != nil {
+		return 0, errRefused
+	}
+	return c.Conn.Write(p)
+}
+
+// Close ends the connection, or has its client told why first. By then net/http has let go of what it had parsed.
+func (c *conn) Close() error {
+	if r := c.refusal.Swap(nil); r != nil {
+		c.server.turnAway(c.Conn, r)
+		return nil
+	}
+	return c.Conn.Close()
+}
+
+// CloseWrite is the half-close that net/http looks for: without it a refusal may be lost.
+func (c *conn) CloseWrite() error {
+	if half, ok := c.Conn.(interface{ CloseWrite() error }); ok {
+		return half.CloseWrite()
+	}
+	return errors.ErrUnsupported
+}
