@@ -38,6 +38,8 @@ type ServerMetrics interface {
 	Answered(outcome string, took time.Duration)
 	// Admitted hears of each key that has let a request in, see [httpapi.Options].
 	Admitted(kind string, place int)
+	// Refused hears of each connection that is turned away, likewise.
+	Refused(reason string)
 	// Watch is called once, with what tells the state of the moment.
 	Watch(inHand func() (requests, bytes int64), broker func() (connected, blocked bool))
 }
@@ -59,7 +61,8 @@ func NewServer(c config.Config, log *slog.Logger, metrics ServerMetrics) (*Serve
 	publisher := rabbit.NewPublisher(options)
 	doorOptions := doorOptions(c, log)
 	if metrics != nil {
-		doorOptions.Metrics, doorOptions.Answered, doorOptions.Admitted = metrics, metrics.Answered, metrics.Admitted
+		doorOptions.Metrics, doorOptions.Answered = metrics, metrics.Answered
+		doorOptions.Admitted, doorOptions.Refused = metrics.Admitted, metrics.Refused
 	}
 	door, err := httpapi.New(doorOptions, publisher)
 	if err != nil {

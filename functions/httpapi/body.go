@@ -9,8 +9,8 @@ import (
 	"time"
 )
 
-// body is one request's, and what it takes of a room.
-type body struct {
+// intake is one request's body on its way in, and what it takes of a room.
+type intake struct {
 	room     *room
 	taken    int64 // of the room
 	writer   http.ResponseWriter
@@ -28,14 +28,14 @@ var (
 	errNoRoom       = errors.New("there is no room for the body")
 )
 
-func newBody(w http.ResponseWriter, room *room) *body {
-	return &body{room: room, writer: w, begin: time.Now()}
+func newIntake(w http.ResponseWriter, room *room) *intake {
+	return &intake{room: room, writer: w, begin: time.Now()}
 }
 
 // read reads the body to its end, of limit bytes at most: the length that a client states is not trusted to be the length that
 // it sends, and there may be none. What is taken of the room grows with what has come: it is up to twice as much, and half of
 // that more while it is copied. The error is errBodyTooLarge, errNoRoom, or that of the connection.
-func (b *body) read(r *http.Request, limit int64) ([]byte, error) {
+func (b *intake) read(r *http.Request, limit int64) ([]byte, error) {
 	longest := limit
 	if r.ContentLength >= 0 {
 		longest = r.ContentLength
@@ -76,7 +76,7 @@ func (b *body) read(r *http.Request, limit int64) ([]byte, error) {
 }
 
 // atEnd says what is wrong when longest bytes have come and no length was stated: one more would be too many.
-func (b *body) atEnd(r *http.Request) error {
+func (b *intake) atEnd(r *http.Request) error {
 	switch n, err := io.ReadFull(r.Body, make([]byte, 1)); {
 	case n > 0:
 		return errBodyTooLarge
@@ -88,7 +88,7 @@ func (b *body) atEnd(r *http.Request) error {
 
 // grow moves what has come to about twice the space. The last step is longest itself, so that no step is more than one and a
 // half of it while both are there.
-func (b *body) grow(got []byte, longest int64) ([]byte, error) {
+func (b *intake) grow(got []byte, longest int64) ([]byte, error) {
 	old, next := int64(cap(got)), longest
 	for half := (next + 1) / 2; half > old && next > firstStep; half = (next + 1) / 2 {
 		next = half
@@ -101,7 +101,7 @@ func (b *body) grow(got []byte, longest int64) ([]byte, error) {
 	return grown, nil
 }
 
-func (b *body) take(n int64) bool {
+func (b *intake) take(n int64) bool {
 	if !b.room.take(n) {
 		return false
 	}
@@ -109,13 +109,13 @@ func (b *body) take(n int64) bool {
 	return true
 }
 
-func (b *body) give(n int64) {
+func (b *intake) give(n int64) {
 	b.room.release(n)
 	b.taken -= n
 }
 
 // moveTo counts the body in another room.
-func (b *body) moveTo(room *room) bool {
+func (b *intake) moveTo(room *room) bool {
 	if !room.take(b.taken) {
 		return false
 	}
@@ -125,30 +125,30 @@ func (b *body) moveTo(room *room) bool {
 }
 
 // release gives back what is taken.
-func (b *body) release() { b.give(b.taken) }
+func (b *intake) release() { b.give(b.taken) }
 
-func (b *body) startArriving() {
+func (b *intake) startArriving() {
 	if !b.arriving {
 		b.arriving = true
 		b.room.arrives(b)
 	}
 }
 
-func (b *body) stopArriving() {
+func (b *intake) stopArriving() {
 	if b.arriving {
 		b.arriving = false
 		b.room.arrived(b)
 	}
 }
 
-func (b *body) trickles(now time.Time) bool {
+func (b *intake) trickles(now time.Time) bool {
 	age := now.Sub(b.begin)
 	return age >= trickleAfter && float64(b.came.Load()) < age.Seconds()*trickleRate
 }
 
 // giveUp ends the wait for the rest: the read of it fails at once. It is called while the room knows the body, so that it
 // reaches no later request of the connection.
-func (b *body) giveUp() { _ = http.NewResponseController(b.writer).SetReadDeadline(time.Unix(1, 0)) }
+func (b *intake) giveUp() { _ = http.NewResponseController(b.writer).SetReadDeadline(time.Unix(1, 0)) }
 
 // unreadable is the answer to a request whose body could not be read.
 func (d *Door) unreadable(err error) *problem {

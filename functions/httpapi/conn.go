@@ -4,8 +4,10 @@ import (
 	"errors"
 	"net"
 	"net/http"
+	"net/netip"
 	"sync"
 	"sync/atomic"
+	"time"
 )
 
 // conn is a connection as net/http sees it. It counts each head that comes over it before net/http parses it, and refuses
@@ -17,7 +19,9 @@ import (
 // What is not atomic belongs to net/http's reading, which is never done twice at the same time.
 type conn struct {
 	net.Conn
-	server *Server
+	server  *Server
+	address netip.Prefix
+	reserve bool // its place is one of those for who asks about the server itself
 
 	head   head
 	body   body
@@ -26,10 +30,19 @@ type conn struct {
 	buffer *[bufferSize]byte // that it is in
 	held   int64             // of the server's account, since the connection was idle
 
-	busy bool // it has a request in hand, which begins with the end of the head
+	stage atomic.Int32
+	since atomic.Int64 // when it began to wait, or the head to come: Unix nanoseconds
 
 	refusal atomic.Pointer[refusal]
 }
+
+// A connection's stages: it waits for a head, or for the rest of one; it has a request in hand, which begins with the end of
+// the head; or it has lost its place, which happens only to one that waits.
+const (
+	waiting = iota
+	busy
+	evicted
+)
 
 // bufferSize is that of net/http's buffer, which it reads heads through.
 const bufferSize = 4 << 10
@@ -42,7 +55,26 @@ var (
 	errTrailer       = errors.New("the trailer has too many lines, or no end")
 )
 
-func newConn(inner net.Conn, s *Server) *conn { return &conn{Conn: inner, server: s} }
+func newConn(inner net.Conn, s *Server) *conn {
+	c := &conn{Conn: inner, server: s, address: network(inner.RemoteAddr())}
+	c.since.Store(time.Now().UnixNano())
+	return c
+}
+
+// network is whose connection it is: an address, or the 64 bits of one that an IPv6 host has for itself.
+func network(a net.Addr) netip.Prefix {
+	tcp, ok := a.(*net.TCPAddr)
+	if !ok {
+		return netip.Prefix{}
+	}
+	ip := tcp.AddrPort().Addr().Unmap().WithZone("")
+	bits := ip.BitLen()
+	if ip.Is6() {
+		bits = 64
+	}
+	prefix, _ := ip.Prefix(bits)
+	return prefix
+}
 
 func (c *conn) Read(p []byte) (int, error) {
 	if c.rest != nil {
@@ -88,7 +120,7 @@ func (c *conn) takeHead(p []byte) (int, error) {
 	n, ended := c.head.take(p)
 	cost := c.head.cost() - before
 	switch {
-	case c.busy:
+	case c.stage.Load() == busy:
 		// One byte, that net/http reads to see whether the client is there. It reads on only if it does not see the end of a
 		// trailer: where lines do not end as they should.
 		if c.head.bytes > 1 {
@@ -101,8 +133,14 @@ func (c *conn) takeHead(p []byte) (int, error) {
 		return 0, c.refuse(headsFull)
 	}
 	c.held += cost
+	if before == 0 {
+		c.since.Store(time.Now().UnixNano())
+	}
 	if ended {
-		c.head, c.busy = head{}, true
+		c.head = head{}
+		if !c.stage.CompareAndSwap(waiting, busy) {
+			return 0, errRefused
+		}
 	}
 	return n, nil
 }
@@ -128,13 +166,20 @@ func (c *conn) begin(r *http.Request) bool {
 func (c *conn) idle() {
 	next := c.head.cost()
 	c.server.heads.add(next - c.held)
-	c.held, c.busy = next, false
+	c.held = next
+	c.since.Store(time.Now().UnixNano())
+	c.stage.Store(waiting)
 }
 
 // closed is called when net/http has let go of the connection.
 func (c *conn) closed() {
 	c.server.heads.add(-c.held)
 	c.held = 0
+}
+
+// evict takes its place from a connection that waits; one that has a request in hand keeps it.
+func (c *conn) evict() bool {
+	return c.stage.CompareAndSwap(waiting, evicted)
 }
 
 // refuse has the connection end with that answer.

@@ -39,6 +39,8 @@ type pieces struct {
 	size int
 }
 
+func (p *pieces) RemoteAddr() net.Addr { return &net.TCPAddr{IP: net.IPv4(192, 0, 2, 1), Port: 1} }
+
 func (p *pieces) Read(into []byte) (int, error) {
 	if len(p.left) == 0 {
 		return 0, io.EOF
@@ -83,7 +85,7 @@ func FuzzConn(f *testing.F) {
 			if n := in.Buffered(); n > 0 {
 				t.Fatalf("behind a head net/http has %d bytes, %s", n, what)
 			}
-			if c.head != (head{}) || !c.busy {
+			if c.head != (head{}) || c.stage.Load() != busy {
 				t.Fatalf("net/http has read a head, and we have not: %+v, %s", c.head, what)
 			}
 			c.begin(r)

@@ -75,6 +75,8 @@ type Options struct {
 	// Answered, if set, is called for each request that is not about the server itself, when it has been answered, with one
 	// of [Outcomes] or the code of an error of the store.
 	Answered func(outcome string, took time.Duration)
+	// Refused, if set, is called for each connection that is turned away, with one of [Refusals].
+	Refused func(reason string)
 	// Metrics, if set, answers GET and HEAD of /metrics.
 	Metrics http.Handler
 }
@@ -235,7 +237,7 @@ func (d *Door) store(w http.ResponseWriter, r *http.Request, target string) (req
 
 	d.requests.Add(1)
 	defer d.requests.Add(-1)
-	body := newBody(w, room)
+	body := newIntake(w, room)
 	defer body.release()
 	content, err := body.read(r, d.options.Limits.Body)
 	if err != nil {

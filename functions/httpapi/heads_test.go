@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/http"
 	"strings"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -109,7 +110,7 @@ func TestHeads(t *testing.T) {
 			if got := talk(t, listenTCP(t, s), row.raw); fmt.Sprint(got) != fmt.Sprint(row.want) {
 				t.Errorf("got %q, want %q", got, row.want)
 			}
-			for end := time.Now().Add(time.Minute); len(s.places) > 0 && time.Now().Before(end); {
+			for end := time.Now().Add(time.Minute); s.places.taken() > 0 && time.Now().Before(end); {
 				time.Sleep(time.Millisecond)
 			}
 			if held := s.heads.held.Load(); held != 0 {
@@ -138,7 +139,11 @@ func TestAllHeads(t *testing.T) {
 		t.Run(row.name, func(t *testing.T) {
 			t.Parallel()
 			synctest.Test(t, func(t *testing.T) {
-				s := NewServer(door(t, options(), store{}))
+				var mu sync.Mutex // guards refused
+				var refused []string
+				o := options()
+				o.Refused = func(reason string) { mu.Lock(); defer mu.Unlock(); refused = append(refused, reason) }
+				s := NewServer(door(t, o, store{}))
 				const whole = post + "Content-Length: 1\r\n\r\nx"
 				var one head
 				one.take([]byte(whole))
@@ -166,6 +171,11 @@ func TestAllHeads(t *testing.T) {
 				row.end(first)
 				synctest.Wait()
 				ask(http.StatusAccepted)
+				mu.Lock()
+				defer mu.Unlock()
+				if fmt.Sprint(refused) != fmt.Sprint([]string{HeadsFull}) {
+					t.Errorf("got %v turned away, want one", refused)
+				}
 			})
 		})
 	}

@@ -3,7 +3,14 @@ package httpapi
 import (
 	"context"
 	"net/http"
+	"strings"
 )
+
+// asksAboutServer says whether a request is about the server itself.
+func asksAboutServer(r *http.Request) bool {
+	path, _, _ := strings.Cut(originForm(r.RequestURI), "?")
+	return (r.Method == http.MethodGet || r.Method == http.MethodHead) && (path == "/livez" || path == "/readyz" || path == "/metrics")
+}
 
 // livez is about the process: it answers, so it lives.
 func (d *Door) livez(w http.ResponseWriter) { healthy(w, "live") }

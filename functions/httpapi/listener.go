@@ -21,12 +21,33 @@ func (l listener) Accept() (net.Conn, error) {
 		if err != nil {
 			return nil, err
 		}
-		select {
-		case l.server.places <- struct{}{}:
-			return newConn(inner, l.server), nil
-		default:
-			l.server.turnAway(inner, noPlace)
+		if c := newConn(inner, l.server); l.server.admit(c) {
+			return c, nil
 		}
+		l.server.turnAway(inner, noPlace)
+	}
+}
+
+// admit gives a connection a place: one of the reserve when all others have a request in hand.
+func (s *Server) admit(c *conn) bool {
+	loser, ok := s.places.take(c)
+	if !ok {
+		c.reserve = true
+		loser, ok = s.reserve.take(c)
+	}
+	if loser != nil {
+		s.refused(LostPlace)
+		_ = loser.Conn.Close()
+	}
+	return ok
+}
+
+// leave gives the place of a connection back.
+func (s *Server) leave(c *conn) {
+	if c.reserve {
+		s.reserve.leave(c)
+	} else {
+		s.places.leave(c)
 	}
 }
 
@@ -37,13 +58,31 @@ const (
 	turnAwayTime = time.Second
 )
 
-// refusal is how a connection ends that net/http does not answer: with this answer, as it stands on the wire.
-type refusal []byte
+// Why connections are turned away.
+const (
+	NoPlace     = "no-place"      // there was no place, but for who asks about the server itself
+	LostPlace   = "lost-place"    // it waited longest, and another one came
+	HeadTooLong = "head-too-long" // in bytes, or in fields
+	HeadsFull   = "heads-full"    // all heads together take what they may
+)
 
-var noPlace, headsFull = onWire(overloaded), onWire(overloaded)
+// Refusals are all of them.
+func Refusals() []string { return []string{NoPlace, LostPlace, HeadTooLong, HeadsFull} }
+
+// refusal is how a connection ends that net/http does not answer.
+type refusal struct {
+	reason string
+	answer []byte // as it stands on the wire
+}
+
+var (
+	noPlace   = &refusal{NoPlace, onWire(overloaded)}
+	headsFull = &refusal{HeadsFull, onWire(overloaded)}
+)
 
 // turnAway ends a connection that net/http does not know, or does not know any more.
 func (s *Server) turnAway(conn net.Conn, r *refusal) {
+	s.refused(r.reason)
 	select {
 	case s.away <- struct{}{}:
 		go func() {
@@ -66,7 +105,7 @@ func (r *refusal) tell(conn net.Conn) {
 			return
 		}
 	}
-	if _, err := conn.Write(*r); err != nil {
+	if _, err := conn.Write(r.answer); err != nil {
 		return
 	}
 	if half, ok := conn.(interface{ CloseWrite() error }); ok {
@@ -80,7 +119,7 @@ func (r *refusal) tell(conn net.Conn) {
 }
 
 // onWire is a problem as an answer that ends its connection.
-func onWire(p problem) *refusal {
+func onWire(p problem) []byte {
 	recorded := &wireAnswer{header: http.Header{}}
 	p.write(recorded)
 	answer := http.Response{
@@ -91,8 +130,7 @@ func onWire(p problem) *refusal {
 	if err := answer.Write(&out); err != nil {
 		panic(err) // it is written to memory
 	}
-	wire := refusal(out.Bytes())
-	return &wire
+	return out.Bytes()
 }
 
 // wireAnswer is the http.ResponseWriter of an answer without a request.

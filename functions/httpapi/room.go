@@ -13,10 +13,10 @@ type room struct {
 	used  atomic.Int64
 
 	mu       sync.Mutex
-	arriving map[*body]bool // guarded by mu: those that did not come at once
+	arriving map[*intake]bool // guarded by mu: those that did not come at once
 }
 
-func newRoom(limit int64) *room { return &room{limit: limit, arriving: map[*body]bool{}} }
+func newRoom(limit int64) *room { return &room{limit: limit, arriving: map[*intake]bool{}} }
 
 const (
 	// A body trickles when, a quarter of a second after its beginning, it comes at less than 16 KiB a second.
@@ -70,13 +70,13 @@ func (r *room) giveUpTrickling() bool {
 	return found
 }
 
-func (r *room) arrives(b *body) {
+func (r *room) arrives(b *intake) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.arriving[b] = true
 }
 
-func (r *room) arrived(b *body) {
+func (r *room) arrived(b *intake) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	delete(r.arriving, b)

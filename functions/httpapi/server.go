@@ -19,24 +19,28 @@ const (
 
 // bounds are what a server has for all who connect to it, whatever they send.
 type bounds struct {
-	// places is how many connections may be open.
+	// places is how many connections may be open, beside a few for who asks about the server itself.
 	places int
 	// heads is what all request lines and headers may take together, from their first byte to the answer.
 	heads int64
 }
 
 // serverBounds are the server's.
-var serverBounds = bounds{places: 4096, heads: 40 << 20}
+var serverBounds = bounds{places: 2048, heads: 40 << 20}
+
+// reservePlaces are for who asks about the server itself.
+const reservePlaces = 16
 
 // Server is a handler that listens. What strangers may have of it is bounded: connections, heads, and every wait on a client.
 type Server struct {
 	http *http.Server
 
-	places      chan struct{} // holds one token for each open connection
-	away        chan struct{} // and for each that is being turned away
-	heads       account
-	headBytes   int
-	headTooLong *refusal
+	places, reserve *places
+	away            chan struct{} // holds one token for each connection that is being turned away
+	heads           account
+	headBytes       int
+	headTooLong     *refusal
+	refused         func(reason string)
 
 	ending atomic.Bool // answers ask for the end of their connection
 }
@@ -52,13 +56,17 @@ func NewServer(d *Door) *Server {
 	s.http.ReadTimeout = reading
 	s.http.WriteTimeout = 2*o.Timeout + time.Second
 	s.http.IdleTimeout = 2 * time.Minute
+	if o.Refused != nil {
+		s.refused = o.Refused
+	}
 	return s
 }
 
 func newServer(h http.Handler, b bounds, headBytes int, log *slog.Logger) *Server {
 	s := &Server{
-		places: make(chan struct{}, b.places), away: make(chan struct{}, maxTurnedAway),
-		heads: account{most: b.heads}, headBytes: headBytes, headTooLong: onWire(headTooLong(headBytes)),
+		places: newPlaces(b.places), reserve: newPlaces(reservePlaces), away: make(chan struct{}, maxTurnedAway),
+		heads: account{most: b.heads}, headBytes: headBytes, headTooLong: &refusal{HeadTooLong, onWire(headTooLong(headBytes))},
+		refused: func(string) {},
 	}
 	s.http = &http.Server{
 		Handler:     s.handle(h),
@@ -82,14 +90,19 @@ func (s *Server) handle(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		c := r.Context().Value(connKey{}).(*conn)
 		room := c.begin(r)
-		if s.ending.Load() {
+		if c.reserve || s.ending.Load() {
 			w.Header().Set("Connection", "close")
 		}
-		if !room {
+		switch {
+		case c.reserve && !asksAboutServer(r):
+			s.refused(NoPlace)
 			overloaded.refuse(w, r)
-			return
+		case !room:
+			s.refused(HeadsFull)
+			overloaded.refuse(w, r)
+		default:
+			next.ServeHTTP(w, r)
 		}
-		next.ServeHTTP(w, r)
 	})
 }
 
@@ -105,7 +118,7 @@ func (s *Server) note(nc net.Conn, state http.ConnState) {
 		c.idle()
 	case http.StateClosed, http.StateHijacked:
 		c.closed()
-		<-s.places
+		s.leave(c)
 	}
 }
 
@@ -139,7 +152,7 @@ func (s *Server) Serve(ctx context.Context, ln net.Listener) error {
 // linger waits a moment for the connections to go: a busy client's next request may be on its way already, and Shutdown
 // would close its connection, which looks idle, under it.
 func (s *Server) linger() {
-	for end := time.Now().Add(lingerTimeout); len(s.places) > 0 && time.Now().Before(end); {
+	for end := time.Now().Add(lingerTimeout); s.places.taken()+s.reserve.taken() > 0 && time.Now().Before(end); {
 		time.Sleep(5 * time.Millisecond)
 	}
 }

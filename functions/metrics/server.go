@@ -21,6 +21,7 @@ type Server struct {
 	refused  map[string]prometheus.Counter // by outcome; not written to after NewServer
 	keys     map[key]prometheus.Counter    // likewise
 	took     prometheus.Histogram
+	away     *prometheus.CounterVec
 }
 
 // key is a token or a secret, by where it stands in its list, from 1.
@@ -42,6 +43,9 @@ func NewServer(c config.Config) *Server {
 		}),
 		refused: map[string]prometheus.Counter{},
 		keys:    map[key]prometheus.Counter{},
+		away: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "fallback_connections_refused_total", Help: "Connections turned away, by why.",
+		}, []string{"reason"}),
 	}
 	keys := prometheus.NewCounterVec(prometheus.CounterOpts{
 		Name: "fallback_key_uses_total", Help: "Requests let in by a token (FALLBACK_TOKENS), webhook (FALLBACK_WEBHOOK_SECRETS) or replay " +
@@ -57,8 +61,11 @@ func NewServer(c config.Config) *Server {
 	for _, outcome := range append(httpapi.Outcomes(), rabbit.Codes()...) {
 		s.refused[outcome] = s.requests.WithLabelValues(outcome)
 	}
+	for _, reason := range httpapi.Refusals() {
+		s.away.WithLabelValues(reason)
+	}
 	s.accepted = s.refused[httpapi.Accepted]
-	s.registry = newRegistry(s.requests, s.took, keys)
+	s.registry = newRegistry(s.requests, s.took, keys, s.away)
 	s.Handler = handler(s.registry)
 	return s
 }
@@ -81,6 +88,9 @@ func (s *Server) Admitted(kind string, place int) {
 		c.Inc()
 	}
 }
+
+// Refused counts a connection that was turned away.
+func (s *Server) Refused(reason string) { s.away.WithLabelValues(reason).Inc() }
 
 // Watch adds what is so at the moment of a scrape. It is called once.
 func (s *Server) Watch(inHand func() (requests, bytes int64), broker func() (connected, blocked bool)) {

@@ -441,3 +441,55 @@ func TestSlowBodyTimeout(t *testing.T) {
 		t.Errorf("%d messages on the queue, want none", n)
 	}
 }
+
+// TestOneClientHasAllPlaces holds that a client with more connections than there are places shuts out nobody: who comes from
+// elsewhere is served at once, the server's own health and metrics among them, and so is the client itself a second later; what
+// lost its place is counted.
+func TestOneClientHasAllPlaces(t *testing.T) {
+	t.Parallel()
+	vhost := broker.VHost(t)
+	server := vhost.Serve(t, nil)
+	server.WaitReady(t)
+	one := net.Dialer{LocalAddr: &net.TCPAddr{IP: net.IPv4(127, 0, 0, 2)}}
+	const many = 4300
+	for range many {
+		conn, err := one.Dial("tcp", server.Addr)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer conn.Close()
+	}
+	ask := func(from net.Dialer, method, path string) (reply, error) {
+		client := &http.Client{Timeout: harness.Patience, Transport: &http.Transport{DisableKeepAlives: true, DialContext: from.DialContext}}
+		request, err := http.NewRequest(method, server.URL+path, strings.NewReader(""))
+		if err != nil {
+			return reply{}, err
+		}
+		response, err := client.Do(request)
+		if err != nil {
+			return reply{}, err
+		}
+		defer response.Body.Close()
+		body, err := io.ReadAll(response.Body)
+		return reply{response.StatusCode, response.Header, body}, err
+	}
+	for _, path := range []string{"/livez", "/readyz", "/metrics"} {
+		if r, err := ask(net.Dialer{}, "GET", path); err != nil || r.status != http.StatusOK {
+			t.Errorf("%s: got %v, %s", path, err, r)
+		}
+	}
+	if r, err := ask(net.Dialer{}, "POST", "/fallback"); err != nil || r.status != http.StatusAccepted {
+		t.Errorf("a request: got %v, %s", err, r)
+	}
+	harness.Within(t, time.Second, "the client to be served", func() bool {
+		r, err := ask(one, "POST", "/fallback")
+		return err == nil && r.status == http.StatusAccepted
+	})
+	r, err := ask(net.Dialer{}, "GET", "/metrics")
+	for _, reason := range []string{"lost-place", "no-place"} {
+		series := `fallback_connections_refused_total{reason="` + reason + `"} `
+		if !strings.Contains(string(r.body), series) || strings.Contains(string(r.body), series+"0\n") {
+			t.Errorf("%v, and nothing of %s in\n%s", err, reason, r.body)
+		}
+	}
+}

@@ -140,10 +140,11 @@ func (l *load) overBudget() time.Duration {
 // sender is one connection after the other.
 type sender struct {
 	*load
-	door int
-	conn net.Conn
-	in   *bufio.Reader
-	out  []byte
+	door  int
+	conn  net.Conn
+	in    *bufio.Reader
+	out   []byte
+	heard time.Time // when it called for its connection, or had the last answer over it
 }
 
 func (s *sender) hangUp() {
@@ -173,8 +174,9 @@ func (s *sender) dial() error {
 // comes late is seen as late, and one that never comes as that. It is long, for what a sender takes is its own time, too.
 const patience = 30 * time.Second
 
-// longestLag is how long a sender may take from its call for a connection to its first byte. The server closes a connection
-// that says nothing: where it is one too many after a second. A sender that took longer is told nothing, and has no reason to complain.
+// longestLag is how long a sender may take from its call for a connection, or from the last answer over it, to its first byte.
+// The server closes a connection that says nothing for a second, when it is one too many or another one comes. A sender that
+// took longer is told nothing, and has no reason to complain.
 const longestLag = 500 * time.Millisecond
 
 // refusedPause is how long a sender waits after anything but a 202.
@@ -204,8 +206,8 @@ const (
 
 // ask sends one request, enters what comes of it into the ledger, and says what it was. A 202 without an id is none.
 func (s *sender) ask() (status int, took harness.Elapsed, answer string) {
-	begin := time.Now()
 	if s.conn == nil {
+		s.heard = time.Now()
 		if err := s.dial(); err != nil {
 			return notSent, took, err.Error()
 		}
@@ -213,10 +215,10 @@ func (s *sender) ask() (status int, took harness.Elapsed, answer string) {
 	r := s.request(s.next.Add(1))
 	s.out = r.append(s.out[:0], s.doors[s.door%len(s.doors)])
 	s.ledger.sending(r.id, r.sum())
-	w, lag := harness.StartWatch(), time.Since(begin)
+	w, lag := harness.StartWatch(), time.Since(s.heard)
 	_ = s.conn.SetDeadline(time.Now().Add(s.timeout + patience))
 	status, closing, body, err := s.exchange()
-	took = w.Elapsed()
+	took, s.heard = w.Elapsed(), time.Now()
 	if err != nil {
 		if lag > longestLag {
 			s.ledger.tooSlow(r.id)

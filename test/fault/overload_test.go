@@ -14,7 +14,7 @@ import (
 )
 
 // TestOverload sends from far more connections at once than the server takes in hand (1,024, and 64 MiB of bodies), and once
-// than it takes at all (4,096), before a broker that is slow and one that says nothing. What is not in hand is refused and does not wait
+// than it takes at all (2,048), before a broker that is slow and one that says nothing. What is not in hand is refused and does not wait
 // for what is, nothing is late, memory stays bounded, and it passes. The long run holds how quickly it is refused, too.
 func TestOverload(t *testing.T) {
 	const (

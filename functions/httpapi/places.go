@@ -1,0 +1,92 @@
+package httpapi
+
+import (
+	"net/netip"
+	"sync"
+	"time"
+)
+
+// places bound the open connections. When none is left, the address with the most connections loses the one that has waited
+// longest, so that no client shuts out the others, nor itself; who has a request in hand keeps its place.
+type places struct {
+	most int
+
+	mu  sync.Mutex           // guards what follows
+	of  map[*conn]struct{}   // who is in
+	per map[netip.Prefix]int // how many of them have the same address
+}
+
+func newPlaces(most int) *places {
+	return &places{most: most, of: map[*conn]struct{}{}, per: map[netip.Prefix]int{}}
+}
+
+// take gives the connection a place, and returns the one that has lost its own for it, if any did. There may be no place.
+func (p *places) take(c *conn) (loser *conn, ok bool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if len(p.of) >= p.most {
+		if loser = p.evict(c.address); loser == nil {
+			return nil, false
+		}
+	}
+	p.of[c] = struct{}{}
+	p.per[c.address]++
+	return loser, true
+}
+
+// leave gives a place back. A connection that has none any more may leave, too.
+func (p *places) leave(c *conn) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.remove(c)
+}
+
+func (p *places) taken() int {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return len(p.of)
+}
+
+// evict returns a connection that has lost its place now to one of that address; nil when none can. It needs mu.
+func (p *places) evict(newcomer netip.Prefix) *conn {
+	for {
+		switch loser := p.idlest(newcomer); {
+		case loser == nil:
+			return nil
+		case loser.evict(): // else its request has come just now
+			p.remove(loser)
+			return loser
+		}
+	}
+}
+
+// settleTime is how long one that has just come, or been answered, or begun its head, keeps its place before those of an
+// address that has as many: its request may be on its way, and it would get no answer.
+const settleTime = time.Second
+
+// idlest is, of those that wait, one of the address with the most connections, and of these the one that has waited longest.
+// It needs mu.
+func (p *places) idlest(newcomer netip.Prefix) (found *conn) {
+	settled := time.Now().Add(-settleTime).UnixNano()
+	for c := range p.of {
+		since, many := c.since.Load(), p.per[c.address]
+		switch {
+		case c.stage.Load() != waiting:
+		case since > settled && many <= p.per[newcomer]+1:
+		case found == nil, many > p.per[found.address], many == p.per[found.address] && since < found.since.Load():
+			found = c
+		}
+	}
+	return found
+}
+
+// remove needs mu.
+func (p *places) remove(c *conn) {
+	if _, ok := p.of[c]; !ok {
+		return
+	}
+	delete(p.of, c)
+	if p.per[c.address]--; p.per[c.address] == 0 {
+		delete(p.per, c.address)
+	}
+}
