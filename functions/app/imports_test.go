@@ -37,8 +37,8 @@ var graph = map[string][]string{
 	},
 	"functions/metrics": {"functions/config", "functions/drain", "functions/httpapi", "functions/rabbit"},
 	"functions/cmd/fallback": {
-		"functions/app", "functions/config", "functions/doctor", "functions/drain", "functions/metrics", "functions/rabbit",
-		"functions/telemetry", "functions/topology",
+		"functions/app", "functions/config", "functions/doctor", "functions/drain", "functions/httpapi", "functions/metrics",
+		"functions/rabbit", "functions/telemetry", "functions/topology",
 	},
 	"functions/cmd/lambda":      {"functions/app", "functions/awslambda", "functions/telemetry"},
 	"functions/cmd/lambda/pack": {},

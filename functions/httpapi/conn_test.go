@@ -72,7 +72,7 @@ func FuzzConn(f *testing.F) {
 			return
 		}
 		from := &pieces{left: bytes.Clone(stream), size: size}
-		c := newConn(from, newServer(nil, bounds{heads: 1 << 40}, 1<<30, slog.New(slog.DiscardHandler)))
+		c := newConn(from, newServer(nil, Bounds{Heads: 1 << 40}, 1<<30, slog.New(slog.DiscardHandler)))
 		in := bufio.NewReaderSize(c, bufferSize)
 		var r *http.Request
 		for {
@@ -114,7 +114,7 @@ func TestStreams(t *testing.T) {
 		requests int
 	}{{0, 1}, {1, 2}, {2, 2}, {3, 2}, {4, 2}, {5, 2}, {6, 2}, {9, 2}, {10, 3}} {
 		from := &pieces{left: []byte(streams[row.stream]), size: 3}
-		c := newConn(from, newServer(nil, serverBounds, 1<<20, slog.New(slog.DiscardHandler)))
+		c := newConn(from, newServer(nil, ServerBounds, 1<<20, slog.New(slog.DiscardHandler)))
 		in := bufio.NewReader(c)
 		got := 0
 		for r, err := readAsServer(in, nil); err == nil; r, err = readAsServer(in, r) {
@@ -135,7 +135,7 @@ func TestStreams(t *testing.T) {
 func TestCountingAllocatesNothing(t *testing.T) {
 	stream := []byte("POST /fallback HTTP/1.1\r\nHost: h\r\n" + strings.Repeat("X-Header: of some length\r\n", 20) + "Content-Length: 4\r\n\r\nbody")
 	from := &pieces{size: bufferSize}
-	c := newConn(from, newServer(nil, serverBounds, 1<<20, slog.New(slog.DiscardHandler)))
+	c := newConn(from, newServer(nil, ServerBounds, 1<<20, slog.New(slog.DiscardHandler)))
 	r := &http.Request{ContentLength: 4, Body: io.NopCloser(from)}
 	into := make([]byte, bufferSize)
 	if n := testing.AllocsPerRun(100, func() {
@@ -155,7 +155,7 @@ func TestCountingAllocatesNothing(t *testing.T) {
 func BenchmarkConn(b *testing.B) {
 	stream := []byte("POST /fallback HTTP/1.1\r\nHost: h\r\n" + strings.Repeat("X-Header: of some length\r\n", 20) + "Content-Length: 256\r\n\r\n" + strings.Repeat("b", 256))
 	from := &pieces{size: bufferSize}
-	c := newConn(from, newServer(nil, serverBounds, 1<<20, slog.New(slog.DiscardHandler)))
+	c := newConn(from, newServer(nil, ServerBounds, 1<<20, slog.New(slog.DiscardHandler)))
 	r := &http.Request{ContentLength: 256, Body: io.NopCloser(from)}
 	into := make([]byte, bufferSize)
 	for b.Loop() {

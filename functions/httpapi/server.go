@@ -17,16 +17,19 @@ const (
 	shutdownTimeout = 7 * time.Second
 )
 
-// bounds are what a server has for all who connect to it, whatever they send.
-type bounds struct {
-	// places is how many connections may be open, beside a few for who asks about the server itself.
-	places int
-	// heads is what all request lines and headers may take together, from their first byte to the answer.
-	heads int64
+// Bounds are what a server has for all who connect to it, whatever they send.
+type Bounds struct {
+	// Places is how many connections may be open, beside a few for who asks about the server itself.
+	Places int
+	// Heads is what all request lines and headers may take together, from their first byte to the answer.
+	Heads int64
 }
 
-// serverBounds are the server's.
-var serverBounds = bounds{places: 2048, heads: 40 << 20}
+// The bounds of the server, and of a worker's health.
+var (
+	ServerBounds = Bounds{Places: 2048, Heads: 40 << 20}
+	HealthBounds = Bounds{Places: 256, Heads: 4 << 20}
+)
 
 // reservePlaces are for who asks about the server itself.
 const reservePlaces = 16
@@ -50,7 +53,7 @@ type Server struct {
 func NewServer(d *Door) *Server {
 	o := d.options
 	// A head may have more bytes than it takes in the message, where a name stands once for all its values.
-	s := newServer(d, serverBounds, 4*o.Limits.Header, o.Log)
+	s := newServer(d, ServerBounds, 4*o.Limits.Header, o.Log)
 	reading := o.Timeout - storeTime(o.Timeout)
 	s.http.ReadHeaderTimeout = reading
 	s.http.ReadTimeout = reading
@@ -62,10 +65,18 @@ func NewServer(d *Door) *Server {
 	return s
 }
 
-func newServer(h http.Handler, b bounds, headBytes int, log *slog.Logger) *Server {
+// NewHealth returns a server for what a program says about itself.
+func NewHealth(h http.Handler, log *slog.Logger) *Server {
+	const wait = 5 * time.Second
+	s := newServer(h, HealthBounds, 64<<10, log)
+	s.http.ReadTimeout, s.http.WriteTimeout, s.http.IdleTimeout = wait, wait, wait
+	return s
+}
+
+func newServer(h http.Handler, b Bounds, headBytes int, log *slog.Logger) *Server {
 	s := &Server{
-		places: newPlaces(b.places), reserve: newPlaces(reservePlaces), away: make(chan struct{}, maxTurnedAway),
-		heads: account{most: b.heads}, headBytes: headBytes, headTooLong: &refusal{HeadTooLong, onWire(headTooLong(headBytes))},
+		places: newPlaces(b.Places), reserve: newPlaces(reservePlaces), away: make(chan struct{}, maxTurnedAway),
+		heads: account{most: b.Heads}, headBytes: headBytes, headTooLong: &refusal{HeadTooLong, onWire(headTooLong(headBytes))},
 		refused: func(string) {},
 	}
 	s.http = &http.Server{
@@ -148,6 +159,9 @@ func (s *Server) Serve(ctx context.Context, ln net.Listener) error {
 	}
 	return err
 }
+
+// Close ends the server at once, and whatever it has in hand.
+func (s *Server) Close() error { return s.http.Close() }
 
 // linger waits a moment for the connections to go: a busy client's next request may be on its way already, and Shutdown
 // would close its connection, which looks idle, under it.

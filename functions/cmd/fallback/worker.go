@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"sync"
 	"time"
 
 	"github.com/go-co-op/gocron/v2"
@@ -14,6 +15,7 @@ import (
 	"fallback/functions/app"
 	"fallback/functions/config"
 	"fallback/functions/drain"
+	"fallback/functions/httpapi"
 	"fallback/functions/metrics"
 )
 
@@ -25,7 +27,7 @@ func runWorker(ctx context.Context, c config.Config, log *slog.Logger) error {
 	}
 	if c.TargetURL == "" {
 		log.Info("the drain idles: FALLBACK_TARGET_URL is not set")
-		return withHealth(ctx, c.DrainAddr, m, func() error { return nil }, func(ctx context.Context) error {
+		return withHealth(ctx, c.DrainAddr, log, m, func() error { return nil }, func(ctx context.Context) error {
 			<-ctx.Done()
 			return nil
 		})
@@ -34,12 +36,12 @@ func runWorker(ctx context.Context, c config.Config, log *slog.Logger) error {
 	if err != nil {
 		return err
 	}
-	return withHealth(ctx, c.DrainAddr, m, d.Ready, func(ctx context.Context) error { return schedule(ctx, c, d, log) })
+	return withHealth(ctx, c.DrainAddr, log, m, d.Ready, func(ctx context.Context) error { return schedule(ctx, c, d, log) })
 }
 
 // withHealth runs work, and says meanwhile at the address that it lives, whether it is ready, and what it has done. When
 // the address cannot be had, nothing is run.
-func withHealth(ctx context.Context, address string, m http.Handler, ready func() error, work func(context.Context) error) error {
+func withHealth(ctx context.Context, address string, log *slog.Logger, m http.Handler, ready func() error, work func(context.Context) error) error {
 	listener, err := net.Listen("tcp", address)
 	if err != nil {
 		return fmt.Errorf("FALLBACK_DRAIN_ADDR: %w", err)
@@ -59,8 +61,10 @@ func withHealth(ctx context.Context, address string, m http.Handler, ready func(
 		fmt.Fprintln(w, "ready")
 	})
 	mux.Handle("GET /metrics", m)
-	server := &http.Server{Handler: mux, ReadTimeout: 5 * time.Second, WriteTimeout: 5 * time.Second}
-	go func() { _ = server.Serve(listener) }()
+	server := httpapi.NewHealth(mux, log)
+	var serving sync.WaitGroup
+	serving.Go(func() { _ = server.Serve(context.WithoutCancel(ctx), listener) })
+	defer serving.Wait()
 	defer server.Close()
 	return work(ctx)
 }

@@ -2,7 +2,10 @@ package main
 
 import (
 	"context"
+	"io"
 	"log/slog"
+	"net"
+	"net/http"
 	"strings"
 	"testing"
 	"time"
@@ -90,5 +93,44 @@ func TestScheduleIsRead(t *testing.T) {
 		if err := schedule(ctx, c, d, slog.New(slog.DiscardHandler)); err != nil {
 			t.Errorf("%s: the scheduler refuses it: %v", when, err)
 		}
+	}
+}
+
+// TestHealthIsBounded holds that a worker's own port takes no more of a head than the server's does.
+func TestHealthIsBounded(t *testing.T) {
+	t.Parallel()
+	free, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	address := free.Addr().String()
+	free.Close()
+	ask := func(fields string) string {
+		conn, err := net.Dial("tcp", address)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer conn.Close()
+		_ = conn.SetDeadline(time.Now().Add(time.Minute))
+		_, _ = io.WriteString(conn, "GET /livez HTTP/1.1\r\nHost: h\r\nConnection: close\r\n"+fields+"\r\n")
+		answer, _ := io.ReadAll(conn)
+		return string(answer)
+	}
+	err = withHealth(t.Context(), address, slog.New(slog.DiscardHandler), http.NotFoundHandler(), func() error { return nil }, func(context.Context) error {
+		for _, row := range []struct{ name, fields, want string }{
+			{"a probe", "", "HTTP/1.1 200 OK"},
+			{"as many lines as can be", strings.Repeat("a:\r\n", 510), "HTTP/1.1 200 OK"},
+			{"more", strings.Repeat("a:\r\n", 511), "urn:fallback:problem:headers-too-large"},
+			{"a megabyte", strings.Repeat("a:\r\n", 250_000), "urn:fallback:problem:headers-too-large"},
+			{"a long line", "X: " + strings.Repeat("x", 70_000) + "\r\n", "urn:fallback:problem:headers-too-large"},
+		} {
+			if got := ask(row.fields); !strings.Contains(got, row.want) {
+				t.Errorf("%s: got %.300q, want %s", row.name, got, row.want)
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		t.Error(err)
 	}
 }
