@@ -28,7 +28,9 @@ type conn struct {
 	inBody bool
 	rest   []byte            // what has been received behind the end of the last one
 	buffer *[bufferSize]byte // that it is in
-	held   int64             // of the server's account, since the connection was idle
+	cost   int64             // of what has come of heads and trailers since the connection was idle
+	held   int64             // of that, by the server's account
+	wrote  bool              // something has been answered since then
 
 	stage atomic.Int32
 	since atomic.Int64 // when it began to wait, or the head to come: Unix nanoseconds
@@ -52,7 +54,7 @@ var buffers = sync.Pool{New: func() any { return new([bufferSize]byte) }}
 // An error of errRefused's type has net/http end the connection without a word of its own.
 var (
 	errRefused error = &net.OpError{Op: "read", Net: "tcp", Err: errors.New("it is turned away")}
-	errTrailer       = errors.New("the trailer has too many lines, or no end")
+	errTrailer       = errors.New("the trailer does not end as it should")
 )
 
 func newConn(inner net.Conn, s *Server) *conn {
@@ -107,18 +109,25 @@ func (c *conn) take(p []byte) (int, error) {
 }
 
 func (c *conn) takeBody(p []byte) (int, error) {
+	before := c.body.trailer.cost()
 	n, ended := c.body.take(p)
 	c.inBody = !ended
-	if c.body.trailer.fields() > maxTrailerFields {
-		return 0, errTrailer
+	switch {
+	case c.body.trailer.fields() > maxFields:
+		return 0, c.refuse(c.server.headTooLong)
+	case !c.charge(c.body.trailer.cost() - before):
+		return 0, c.refuse(headsFull)
 	}
 	return n, nil
 }
 
 func (c *conn) takeHead(p []byte) (int, error) {
+	if c.head.bytes == 0 {
+		c.since.Store(time.Now().UnixNano())
+	}
 	before := c.head.cost()
 	n, ended := c.head.take(p)
-	cost := c.head.cost() - before
+	charged := c.charge(c.head.cost() - before)
 	switch {
 	case c.stage.Load() == busy:
 		// One byte, that net/http reads to see whether the client is there. It reads on only if it does not see the end of a
@@ -126,15 +135,10 @@ func (c *conn) takeHead(p []byte) (int, error) {
 		if c.head.bytes > 1 {
 			return 0, errTrailer
 		}
-		c.server.heads.add(cost)
 	case c.head.bytes > c.server.headBytes || c.head.fields() > maxFields:
 		return 0, c.refuse(c.server.headTooLong)
-	case !c.server.heads.hold(cost):
+	case !charged:
 		return 0, c.refuse(headsFull)
-	}
-	c.held += cost
-	if before == 0 {
-		c.since.Store(time.Now().UnixNano())
 	}
 	if ended {
 		c.head = head{}
@@ -145,28 +149,28 @@ func (c *conn) takeHead(p []byte) (int, error) {
 	return n, nil
 }
 
-// begin is called when net/http has read a head, and before anybody reads the body. It says whether there is room for what
-// may come with the body beside its bytes.
-func (c *conn) begin(r *http.Request) bool {
-	if r.Body == http.NoBody {
-		return true // and net/http is waiting for the next head already
-	}
-	c.body, c.inBody = newBody(r.ContentLength), true
-	if r.ContentLength >= 0 {
-		return true
-	}
-	if !c.server.heads.hold(trailerCost) {
+// charge says whether there is room for what has come.
+func (c *conn) charge(cost int64) bool {
+	c.cost += cost
+	more := max(0, c.cost-freeCost) - c.held
+	if more > 0 && !c.server.heads.hold(more) {
 		return false
 	}
-	c.held += trailerCost
+	c.held += more
 	return true
+}
+
+// begin is called when net/http has read a head, and before anybody reads the body.
+func (c *conn) begin(r *http.Request) {
+	if r.Body != http.NoBody { // else net/http may be reading the next head already
+		c.body, c.inBody = newBody(r.ContentLength), true
+	}
 }
 
 // idle is called when a request has been answered. Of the next one there may be a byte.
 func (c *conn) idle() {
-	next := c.head.cost()
-	c.server.heads.add(next - c.held)
-	c.held = next
+	c.server.heads.add(-c.held)
+	c.cost, c.held, c.wrote = c.head.cost(), 0, false
 	c.since.Store(time.Now().UnixNano())
 	c.stage.Store(waiting)
 }
@@ -182,18 +186,20 @@ func (c *conn) evict() bool {
 	return c.stage.CompareAndSwap(waiting, evicted)
 }
 
-// refuse has the connection end with that answer.
+// refuse has the connection end with that answer, unless the request that is being read has one.
 func (c *conn) refuse(r *refusal) error {
-	c.refusal.Store(r)
+	if !c.wrote {
+		c.refusal.Store(r)
+	}
 	return errRefused
 }
 
-// Write keeps net/http from a word of its own to a head that is refused: where the end of a line is missing, it takes the line
-// for a bad one.
+// Write keeps other answers from what is refused: net/http takes a line without an end for a bad one, and the door a body.
 func (c *conn) Write(p []byte) (int, error) {
 	if c.refusal.Load() != nil {
 		return 0, errRefused
 	}
+	c.wrote = true
 	return c.Conn.Write(p)
 }
 

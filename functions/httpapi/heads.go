@@ -11,9 +11,6 @@ import (
 // map: 60 heads of 255 KB, all of them tiny fields, took more than 200 MB.
 const maxFields = 512
 
-// maxTrailerFields bounds the lines behind a chunked body. net/http bounds their bytes to what its buffer holds, 4 KB.
-const maxTrailerFields = 32
-
 // What a head takes of the account. A byte of it may be as many in the message, in JSON; before that, net/http has copies of a
 // long line. The shortest field was measured with 72 bytes.
 const (
@@ -21,8 +18,9 @@ const (
 	fieldCost = 128
 )
 
-// trailerCost is what the largest trailer counts.
-const trailerCost = bufferSize*byteCost + maxTrailerFields*fieldCost
+// freeCost is what each head may take without the account, because its place has room for that: most requests, and whoever
+// asks for the server's health, are served when strangers' large heads have filled the account.
+const freeCost = 8 << 10
 
 // head follows the bytes of one request's head, from the empty lines that may stand before its request line to the empty
 // line at its end. It ends a head where net/http does, or net/http does not take it.
@@ -60,11 +58,11 @@ func (h *head) take(p []byte) (n int, ended bool) {
 // fields are the lines behind the request line.
 func (h *head) fields() int { return max(0, h.lines-1) }
 
-// cost is what the head takes of the account.
+// cost is what the head takes in memory at the most.
 func (h *head) cost() int64 { return byteCost*int64(h.bytes) + fieldCost*int64(h.lines) }
 
-// account bounds what the heads that are being read or answered may take together: a parsed head stays in memory until its
-// request is answered.
+// account bounds what the heads that are being read or answered may take together, beyond freeCost of each: a parsed head
+// stays in memory until its request is answered.
 type account struct {
 	most int64
 	held atomic.Int64

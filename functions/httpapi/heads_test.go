@@ -95,8 +95,8 @@ func TestHeads(t *testing.T) {
 		{"a second head at once", post + length + post + fields(512, "\r\n") + length, []string{"202", "431 headers-too-large"}},
 		{"a second head at once, behind chunks", chunked + "\r\n" + post + fields(512, "\r\n") + length, []string{"202", "431 headers-too-large"}},
 		{"four heads at once", strings.Repeat(post+fields(500, "\r\n")+length, 4), []string{"202", "202", "202", "202"}},
-		{"a trailer", chunked + fields(32, "\r\n") + "\r\n", []string{"202"}},
-		{"a trailer that is too long", chunked + fields(33, "\r\n") + "\r\n", []string{"400 unreadable"}},
+		{"a trailer", chunked + fields(512, "\r\n") + "\r\n", []string{"202"}},
+		{"a trailer that is too long", chunked + fields(513, "\r\n") + "\r\n", []string{"431 headers-too-large"}},
 		{"a head in place of a trailer's end", chunked + "\n" + post + fields(400, "\n") + "\r\n\r\n", []string{"400 unreadable"}},
 		{"a body that waits to be asked for", post + "Expect: 100-continue\r\n" + length + post + length, []string{"100", "202", "202"}},
 		{"HTTP/1.0", "POST /fallback HTTP/1.0\r\n" + fields(511, "\r\n") + length, []string{"202"}},
@@ -120,21 +120,28 @@ func TestHeads(t *testing.T) {
 	}
 }
 
-// TestAllHeads holds that heads which are fine by themselves get a 503 when all of them together take too much: until others
-// have been answered, or are gone.
+// TestAllHeads holds that heads which are fine by themselves get a 503 when all of them together take too much, until others
+// have been answered, or are gone; and that small ones are served all the same.
 func TestAllHeads(t *testing.T) {
 	t.Parallel()
 	const post = "POST /fallback HTTP/1.1\r\nHost: h\r\n"
+	var (
+		fields = strings.Repeat("a:\r\n", 100)
+		small  = post + "Content-Length: 1\r\n\r\nx"
+		large  = post + fields + "Content-Length: 1\r\n\r\nx"
+		cost   head
+	)
+	cost.take([]byte(large))
 	for _, row := range []struct {
 		name, first string
 		end         func(first net.Conn)
 	}{
-		{"one that has not come whole", post + "X: y\r\n", func(first net.Conn) { first.Close() }},
-		{"one that is in hand", post + "Content-Length: 2\r\n\r\nx", func(first net.Conn) {
+		{"one that has not come whole", post + fields, func(first net.Conn) { first.Close() }},
+		{"one that is in hand", post + fields + "Content-Length: 2\r\n\r\nx", func(first net.Conn) {
 			_, _ = io.WriteString(first, "y")
 			_, _ = http.ReadResponse(bufio.NewReader(first), nil)
 		}},
-		{"one that may have a trailer", post + "Transfer-Encoding: chunked\r\n\r\n", func(first net.Conn) { first.Close() }},
+		{"a trailer", post + "Transfer-Encoding: chunked\r\n\r\n0\r\n" + fields, func(first net.Conn) { first.Close() }},
 	} {
 		t.Run(row.name, func(t *testing.T) {
 			t.Parallel()
@@ -144,50 +151,36 @@ func TestAllHeads(t *testing.T) {
 				o := options()
 				o.Refused = func(reason string) { mu.Lock(); defer mu.Unlock(); refused = append(refused, reason) }
 				s := NewServer(door(t, o, store{}))
-				const whole = post + "Content-Length: 1\r\n\r\nx"
-				var one head
-				one.take([]byte(whole))
-				s.heads.most = one.cost()
-				if strings.Contains(row.first, "chunked") {
-					s.heads.most += trailerCost + 100 // its head is longer
-				}
+				s.heads.most = cost.cost() - freeCost + 500 // the others are a little longer
 				ln := listen(t, s)
-				ask := func(want int) {
+				ask := func(raw string, want int) {
 					t.Helper()
 					conn := ln.dial()
 					defer conn.Close()
-					go func() { _, _ = io.WriteString(conn, whole) }()
+					go func() { _, _ = io.WriteString(conn, raw) }()
 					if response, body := answer(t, bufio.NewReader(conn)); response.StatusCode != want {
 						t.Errorf("got %s %s, want %d", response.Status, body, want)
 					}
 				}
-				ask(http.StatusAccepted)
+				ask(large, http.StatusAccepted)
 				synctest.Wait()
 				first := ln.dial()
 				defer first.Close()
 				go func() { _, _ = io.WriteString(first, row.first) }()
 				synctest.Wait()
-				ask(http.StatusServiceUnavailable)
+				ask(large, http.StatusServiceUnavailable)
+				ask(post+"Transfer-Encoding: chunked\r\n\r\n0\r\n"+fields+"\r\n", http.StatusServiceUnavailable)
+				ask(small, http.StatusAccepted)
+				ask("GET /livez HTTP/1.1\r\nHost: h\r\n\r\n", http.StatusOK)
 				row.end(first)
 				synctest.Wait()
-				ask(http.StatusAccepted)
+				ask(large, http.StatusAccepted)
 				mu.Lock()
 				defer mu.Unlock()
-				if fmt.Sprint(refused) != fmt.Sprint([]string{HeadsFull}) {
-					t.Errorf("got %v turned away, want one", refused)
+				if fmt.Sprint(refused) != fmt.Sprint([]string{HeadsFull, HeadsFull}) {
+					t.Errorf("got %v turned away, want two", refused)
 				}
 			})
 		})
-	}
-}
-
-// TestNoRoomForTrailer holds that a chunked body for whose trailer there is no room gets a 503.
-func TestNoRoomForTrailer(t *testing.T) {
-	t.Parallel()
-	s := NewServer(door(t, options(), store{}))
-	s.heads.most = trailerCost
-	got := talk(t, listenTCP(t, s), "POST /fallback HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n")
-	if fmt.Sprint(got) != "[503 overloaded]" {
-		t.Errorf("got %q", got)
 	}
 }

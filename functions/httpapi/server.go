@@ -21,13 +21,14 @@ const (
 type Bounds struct {
 	// Places is how many connections may be open, beside a few for who asks about the server itself.
 	Places int
-	// Heads is what all request lines and headers may take together, from their first byte to the answer.
+	// Heads is what all request lines and headers may take together, from their first byte to the answer, beside the little
+	// that comes with each place.
 	Heads int64
 }
 
 // The bounds of the server, and of a worker's health.
 var (
-	ServerBounds = Bounds{Places: 2048, Heads: 40 << 20}
+	ServerBounds = Bounds{Places: 2048, Heads: 24 << 20}
 	HealthBounds = Bounds{Places: 256, Heads: 4 << 20}
 )
 
@@ -100,20 +101,16 @@ type connKey struct{}
 func (s *Server) handle(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		c := r.Context().Value(connKey{}).(*conn)
-		room := c.begin(r)
+		c.begin(r)
 		if c.reserve || s.ending.Load() {
 			w.Header().Set("Connection", "close")
 		}
-		switch {
-		case c.reserve && !asksAboutServer(r):
+		if c.reserve && !asksAboutServer(r) {
 			s.refused(NoPlace)
 			overloaded.refuse(w, r)
-		case !room:
-			s.refused(HeadsFull)
-			overloaded.refuse(w, r)
-		default:
-			next.ServeHTTP(w, r)
+			return
 		}
+		next.ServeHTTP(w, r)
 	})
 }
 
