@@ -26,7 +26,8 @@ type Bounds struct {
 	Heads int64
 }
 
-// The bounds of the server, and of a worker's health.
+// The bounds of the server, and of a worker's health. With the bodies in hand, they fit into the containers of
+// docker-compose.yml.
 var (
 	ServerBounds = Bounds{Places: 2048, Heads: 24 << 20}
 	HealthBounds = Bounds{Places: 256, Heads: 4 << 20}
@@ -34,6 +35,12 @@ var (
 
 // reservePlaces are for who asks about the server itself.
 const reservePlaces = 16
+
+// Memory is what all of that takes at the most, in bytes.
+func (b Bounds) Memory() int64 {
+	const idle, away = 20 << 10, 4 << 10 // a connection that waits, and one that is being turned away
+	return int64(b.Places+reservePlaces)*(idle+freeCost) + maxTurnedAway*away + b.Heads
+}
 
 // Server is a handler that listens. What strangers may have of it is bounded: connections, heads, and every wait on a client.
 type Server struct {
