@@ -14,6 +14,7 @@ import (
 	"io"
 	"net/http"
 	"net/url"
+	"slices"
 	"strings"
 	"time"
 )
@@ -55,8 +56,8 @@ func (r *Request) Bodyless() bool { return len(r.Body) == 0 }
 // HTTP returns the request as it is to be sent to base, for example "https://api.example.com/v2": base's path comes
 // before the target, and the target's bytes stay as they are, odd escapes, empty segments and all.
 //
-// Headers that belong to one connection only (RFC 9110, 7.6.1) are left out, and Content-Length is made anew from the
-// body. The Host is that of base.
+// Headers that belong to one connection only (RFC 9110, 7.6.1) are left out, and so are trailers that cannot be sent.
+// Content-Length is made anew from the body. The Host is that of base.
 //
 // A request of another program may be none that can be sent. The error says why, and shows nothing of it; names and
 // values of headers are for net/http to refuse, before it connects.
@@ -78,13 +79,13 @@ func (r *Request) HTTP(ctx context.Context, base *url.URL) (*http.Request, error
 	if _, ok := out.Header["User-Agent"]; !ok {
 		out.Header["User-Agent"] = nil // else net/http would add its own
 	}
-	if len(r.Body) > 0 || len(r.Trailer) > 0 {
+	out.Trailer = trailers(r.Trailer)
+	if len(r.Body) > 0 || len(out.Trailer) > 0 {
 		out.ContentLength = int64(len(r.Body))
 		out.GetBody = func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(r.Body)), nil }
 		out.Body, _ = out.GetBody()
 	}
-	if len(r.Trailer) > 0 {
-		out.Trailer = endToEnd(r.Trailer)
+	if len(out.Trailer) > 0 {
 		out.ContentLength = -1 // trailers travel in chunked bodies only
 	}
 	return out.WithContext(ctx), nil
@@ -139,4 +140,31 @@ func endToEnd(h http.Header) http.Header {
 		out.Del(name)
 	}
 	return out
+}
+
+// trailers are those that can be sent, nil if there are none. net/http's server takes some that its client refuses together
+// with the whole request: a name that is none, or that was announced and never came, and a value with a control character.
+// Anybody on the way may leave trailers out (RFC 9110, 6.5.1).
+func trailers(h http.Header) http.Header {
+	out := endToEnd(h)
+	for name, values := range out {
+		if !isToken(name) || len(values) == 0 || slices.ContainsFunc(values, hasControl) {
+			delete(out, name)
+		}
+	}
+	if len(out) == 0 {
+		return nil
+	}
+	return out
+}
+
+// isToken says that a field may have this name (RFC 9110, 5.6.2).
+func isToken(name string) bool {
+	return name != "" && !strings.ContainsFunc(name, func(c rune) bool {
+		return c <= ' ' || c >= 0x7f || strings.ContainsRune(`"(),/:;<=>?@[\]{}`, c)
+	})
+}
+
+func hasControl(value string) bool {
+	return strings.ContainsFunc(value, func(c rune) bool { return c < ' ' && c != '\t' || c == 0x7f })
 }
