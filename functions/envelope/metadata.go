@@ -94,7 +94,7 @@ func Decode(id, meta string, body []byte) (*Request, error) {
 	}
 	r := &Request{
 		ID: id, Method: m.Method, Target: m.Target, Host: m.Host, Scheme: m.Scheme, Proto: m.Proto, Remote: m.Remote,
-		ReceivedAt: m.ReceivedAt, Header: m.Header, Trailer: m.Trailer, Body: body,
+		ReceivedAt: Time(m.ReceivedAt), Header: m.Header, Trailer: m.Trailer, Body: body,
 	}
 	switch m.Charset {
 	case "":
@@ -107,6 +107,16 @@ func Decode(id, meta string, body []byte) (*Request, error) {
 	}
 	r.Header, r.Trailer = canonical(r.Header), canonical(r.Trailer)
 	return r, nil
+}
+
+// Time is t in UTC, or the zero time if its year has not four digits: another program may have written milliseconds for
+// seconds, and such a time can neither be written as RFC 3339 nor say how old a request is.
+func Time(t time.Time) time.Time {
+	t = t.UTC()
+	if year := t.Year(); year < 0 || year > 9999 {
+		return time.Time{}
+	}
+	return t
 }
 
 // canonical is h with its names as net/http looks them up. The values of names that differ in case only come together,

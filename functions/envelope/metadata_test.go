@@ -48,6 +48,8 @@ func FuzzDecode(f *testing.F) {
 	f.Add(`{"v":1,"method":"POST","target":"/","header":{"A":["b"]},"charset":"latin1","received_at":"2026-01-02T03:04:05.6Z"}`)
 	f.Add(`{"v":1,"charset":"latin1","method":"€"}`)
 	f.Add(`{"v":2}`)
+	f.Add(`{"v":1,"received_at":"9999-12-31T23:59:59-23:59"}`)
+	f.Add(`{"v":1,"received_at":"0000-01-01T00:00:00+23:59"}`)
 	f.Fuzz(func(t *testing.T, meta string) {
 		first, err := Decode("id", meta, nil)
 		if err != nil {

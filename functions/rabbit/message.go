@@ -68,7 +68,7 @@ func FromMessage(d amqp.Delivery) (*envelope.Request, error) {
 	case nil:
 		r := &envelope.Request{
 			ID: d.MessageId, Method: http.MethodPost, Target: "/", Scheme: "http", Proto: "HTTP/1.1",
-			ReceivedAt: d.Timestamp.UTC(), Header: http.Header{}, Body: d.Body,
+			ReceivedAt: envelope.Time(d.Timestamp), Header: http.Header{}, Body: d.Body,
 		}
 		if d.ContentType != "" {
 			r.Header.Set("Content-Type", d.ContentType)
