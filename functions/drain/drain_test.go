@@ -581,7 +581,7 @@ func TestOwnRetryAfter(t *testing.T) {
 		go func() { // one comes each minute, after the first hour
 			defer close(late)
 			for i := 5; time.Now().Before(end.Add(-time.Minute)); i++ {
-				if end.Sub(time.Now()) < 4*time.Hour {
+				if time.Until(end) < 4*time.Hour {
 					q.mu.Lock()
 					q.ready = append(q.ready, &message{queue: q, request: &envelope.Request{ID: fmt.Sprint(i), ReceivedAt: time.Now()}})
 					q.signal()

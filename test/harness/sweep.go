@@ -88,4 +88,6 @@ func startSweeper(mark, dir string) error {
 }
 
 // sweeper is held on to: were it collected, its end would be closed.
+//
+//lint:ignore U1000 that is all its use
 var sweeper interface{ Close() error }
