@@ -49,7 +49,7 @@ test-rest:
 	@for part in compose image function lambda curl; do $(MAKE) "$$part"; done
 	go test ./...
 test-e2e:
-	$(E2E) ./test/e2e ./test/fault ./test/harness
+	$(E2E) ./test/e2e ./test/fault ./test/harness ./test/ci
 
 .PHONY: test-busy
 test-busy: ## every test 3 times with all cores busy, and a table of what failed; ROUNDS=N LOOPS=N
@@ -117,6 +117,12 @@ verify: ## fail when a generated file or go.mod is stale, a file is not formatte
 	go vet -tags e2e ./...
 	go test ./functions/cmd/fallback ./functions/app
 	@unformatted=$$(gofmt -l functions packages test); test -z "$$unformatted" || { echo "gofmt: $$unformatted" >&2; exit 1; }
+
+# The tools' versions are in a module file of their own, so that they choose none of the product's.
+.PHONY: lint
+lint: ## staticcheck, and govulncheck where its database can be reached
+	go tool -modfile=.ci/tools.mod staticcheck -checks all -tags e2e ./...
+	@.ci/vulnerabilities.sh
 
 ##### set-up: each looks first and changes nothing that is there
 
