@@ -59,6 +59,10 @@ test-busy: ## every test 3 times with all cores busy, and a table of what failed
 test-quick: ## the tests that need no Docker
 	go vet ./... && go test ./...
 
+.PHONY: fuzz
+fuzz: ## each fuzz target for a minute; FUZZ_TIME=5s
+	@.ci/fuzz.sh $(or $(FUZZ_TIME),1m)
+
 .PHONY: test-matrix
 test-matrix: docker compose image function lambda curl ## the end-to-end tests on RabbitMQ 4.3, 4.0 and 3.10
 	@for version in 4.3 4.0 3.10; do \

@@ -6,6 +6,8 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
+	"strings"
 	"testing"
 
 	"fallback/test/harness"
@@ -53,4 +55,88 @@ func run(t *testing.T, dir string, command ...string) (said string, code int) {
 		t.Fatal(err)
 	}
 	return string(out), 0
+}
+
+// target is a file with a fuzz target that fails for what condition says of an input.
+func target(name, condition string) string {
+	return `package p
+
+import "testing"
+
+func Fuzz` + name + `(f *testing.F) {
+	f.Add("a")
+	f.Fuzz(func(t *testing.T, in string) {
+		if ` + condition + ` {
+			t.Error("it is one")
+		}
+	})
+}
+`
+}
+
+// TestFuzz holds that all targets of all packages run, those behind one that fails too, and that the failing input is kept.
+func TestFuzz(t *testing.T) {
+	t.Parallel()
+	dir := project(t, map[string]string{
+		"go.mod":         "module p\n\ngo 1.25\n",
+		"a/a_test.go":    target("One", "false"),
+		"b/b_test.go":    target("Bad", `in != "a"`),
+		"c/c.go":         "package p\n",
+		"c/d/d_test.go":  target("Two", "false"),
+		"c/d/d2_test.go": target("Three", "len(in) < 0"),
+	}, "fuzz.sh")
+	said, code := run(t, dir, ".ci/fuzz.sh", "100x")
+	if code != 1 || !strings.Contains(said, "it is one") || !strings.HasSuffix(said, "\nfuzz: failed: FuzzBad\n") {
+		t.Errorf("ended with %d:\n%s", code, said)
+	}
+	for _, name := range []string{"FuzzOne", "FuzzTwo", "FuzzThree"} {
+		if !regexp.MustCompile(`(?m)^` + name + ` +[1-9]\d* inputs  p/`).MatchString(said) {
+			t.Errorf("%s has not run:\n%s", name, said)
+		}
+	}
+	if kept, _ := filepath.Glob(dir + "/b/testdata/fuzz/FuzzBad/*"); len(kept) != 1 {
+		t.Errorf("kept: %q", kept)
+	}
+}
+
+// TestFuzzWithoutTargets holds that nothing to run is no success, nor is what does not compile.
+func TestFuzzWithoutTargets(t *testing.T) {
+	t.Parallel()
+	for name, text := range map[string]string{"none": "package p\n", "does not compile": "package p\n\nfunc FuzzX() int {}\n"} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			dir := project(t, map[string]string{"go.mod": "module p\n\ngo 1.25\n", "p_test.go": text}, "fuzz.sh")
+			if said, code := run(t, dir, ".ci/fuzz.sh", "1x"); code == 0 {
+				t.Error(said)
+			}
+		})
+	}
+}
+
+// TestFuzzOutOfTime holds that Go's own mistake at the end of the time is no failure, and that everything else is. It comes too
+// rarely to be waited for, so that a `go` that says so stands in.
+func TestFuzzOutOfTime(t *testing.T) {
+	t.Parallel()
+	const mistake = "--- FAIL: FuzzX (5.10s)\n    context deadline exceeded\nFAIL\nexit status 1\n"
+	for _, row := range []struct {
+		name, says string
+		code       int
+	}{
+		{"the mistake", "fuzz: elapsed: 5s, execs: 7 (0/sec)\n" + mistake, 0},
+		{"with an input", mistake + "    Failing input written to testdata/fuzz/FuzzX/0\n", 1},
+		{"a test's own", "--- FAIL: FuzzX (5.10s)\n    x_test.go:7: context deadline exceeded\nFAIL\n", 1},
+		{"a panic", mistake + "panic: boom\n", 1},
+		{"another failure", "--- FAIL: FuzzX (5.10s)\n    hung\nFAIL\n", 1},
+	} {
+		t.Run(row.name, func(t *testing.T) {
+			t.Parallel()
+			dir := project(t, map[string]string{
+				"says": row.says,
+				"go":   "#!/bin/sh\nif [ \"$2\" = -list ]; then printf 'FuzzX\\nok  \\tp\\t0.1s\\n'; else cat says; exit 1; fi\n",
+			}, "fuzz.sh")
+			if said, code := run(t, dir, ".ci/fuzz.sh", "5s"); code != row.code {
+				t.Errorf("ended with %d:\n%s", code, said)
+			}
+		})
+	}
 }
