@@ -59,13 +59,26 @@ test-busy: ## every test 3 times with all cores busy, and a table of what failed
 test-quick: ## the tests that need no Docker
 	go vet ./... && go test ./...
 
+# What `make test` need not wait for; .ci/run has both. All else runs on RabbitMQ 4.3.
+.PHONY: test-long
+test-long: ## what takes longer: race detector, fuzz targets for 5 seconds each, older brokers
+	@$(MAKE) test-race
+	@$(MAKE) fuzz FUZZ_TIME=$(or $(FUZZ_TIME),5s)
+	@$(MAKE) test-matrix VERSIONS='4.0 3.10'
+
+# Of the end-to-end tests those that have the server and the drain in their own process; others' it could not see into.
+.PHONY: test-race
+test-race: docker cc rabbitmq compose image function lambda curl ## every test that has goroutines of ours, with the race detector
+	CGO_ENABLED=1 go test -race ./...
+	CGO_ENABLED=1 $(E2E) -race ./test/e2e
+
 .PHONY: fuzz
 fuzz: ## each fuzz target for a minute; FUZZ_TIME=5s
 	@.ci/fuzz.sh $(or $(FUZZ_TIME),1m)
 
 .PHONY: test-matrix
-test-matrix: docker compose image function lambda curl ## the end-to-end tests on RabbitMQ 4.3, 4.0 and 3.10
-	@for version in 4.3 4.0 3.10; do \
+test-matrix: docker compose image function lambda curl ## the end-to-end tests on RabbitMQ 4.3, 4.0 and 3.10; VERSIONS=4.0
+	@for version in $(or $(VERSIONS),4.3 4.0 3.10); do \
 	  rabbitmq/image.sh "$$version"; \
 	  echo "RabbitMQ $$version"; FALLBACK_TEST_RABBITMQ=$$version $(E2E) ./test/e2e ./test/fault; \
 	done
@@ -130,7 +143,7 @@ lint: ## staticcheck, and govulncheck where its database can be reached
 
 ##### set-up: each looks first and changes nothing that is there
 
-.PHONY: docker compose rabbitmq curl
+.PHONY: docker compose rabbitmq curl cc
 docker:
 	@.ci/host.sh docker
 compose: docker
@@ -139,3 +152,6 @@ rabbitmq: docker
 	@rabbitmq/image.sh
 curl:
 	@command -v curl >/dev/null || .ci/host.sh install curl
+# For the race detector, which is the one thing here that needs C.
+cc:
+	@printf '#include <stdlib.h>\nint main(void) { return 0; }\n' | $$(go env CC) -x c -o /dev/null - 2>/dev/null || .ci/host.sh install gcc libc6-dev

@@ -9,6 +9,7 @@ import (
 	"regexp"
 	"strings"
 	"testing"
+	"time"
 
 	"fallback/test/harness"
 )
@@ -55,6 +56,61 @@ func run(t *testing.T, dir string, command ...string) (said string, code int) {
 		t.Fatal(err)
 	}
 	return string(out), 0
+}
+
+const steps = "verify lint test-long:\n\t@echo $@ is done\n"
+
+// TestRun holds that CI runs every step, and ends with how long each took.
+func TestRun(t *testing.T) {
+	t.Parallel()
+	dir := project(t, map[string]string{"Makefile": steps + "test:\n\t@sleep 1.1; echo test is done\n"}, "run")
+	said, code := run(t, dir, ".ci/run")
+	if code != 0 {
+		t.Errorf("ended with %d", code)
+	}
+	want := regexp.MustCompile(`(?s)verify is done.*lint is done.*test is done.*test-long is done.*` +
+		`ci:\n +\d+ s  make verify\n +\d+ s  make lint\n +[1-9]\d* s  make test\n +\d+ s  make test-long\n +[1-9]\d* s  all, of 3600\n$`)
+	if !want.MatchString(said) {
+		t.Errorf("got:\n%s", said)
+	}
+}
+
+// TestRunFails holds that a step which fails is the last, and is named.
+func TestRunFails(t *testing.T) {
+	t.Parallel()
+	dir := project(t, map[string]string{"Makefile": steps + "test:\n\t@echo a test fails; exit 1\n"}, "run")
+	said, code := run(t, dir, ".ci/run")
+	if code == 0 || !regexp.MustCompile(`a test fails(?s).*\d s  make test: failed\n`).MatchString(said) || strings.Contains(said, "test-long") {
+		t.Errorf("ended with %d:\n%s", code, said)
+	}
+}
+
+// TestRunEnds holds that a step which takes longer than it may is ended, with all that it has started.
+func TestRunEnds(t *testing.T) {
+	t.Parallel()
+	for _, row := range []struct{ name, all, test, want string }{
+		{"the tests' time", "3600", "1", `make test: ended, it had 1 s`},
+		{"everybody's time", "1", "1200", `make test: ended, it had 1 s`},
+	} {
+		t.Run(row.name, func(t *testing.T) {
+			t.Parallel()
+			dir := project(t, map[string]string{"Makefile": steps + "test:\n\t@sh -c 'sleep 60; echo never' & echo $$! >pid; wait\n"}, "run")
+			watch := harness.StartWatch()
+			said, code := run(t, dir, ".ci/run", row.all, row.test)
+			watch.Hold(t, 10*time.Second, "the end")
+			if code == 0 || !strings.Contains(said, row.want) || strings.Contains(said, "test-long") {
+				t.Errorf("ended with %d:\n%s", code, said)
+			}
+			pid, err := os.ReadFile(filepath.Join(dir, "pid"))
+			if err != nil {
+				t.Fatal(err)
+			}
+			harness.Eventually(t, "the step's own child to end", func() bool {
+				_, code := run(t, dir, "sh", "-c", "kill -0 "+strings.TrimSpace(string(pid)))
+				return code != 0
+			})
+		})
+	}
 }
 
 // target is a file with a fuzz target that fails for what condition says of an input.
