@@ -56,7 +56,7 @@ func FuzzDoor(f *testing.F) {
 
 	var stored []*envelope.Request
 	o := options()
-	o.Limits = envelope.Limits{Body: 8 << 10, Header: 64 << 10}
+	o.Limits = Limits{Body: 8 << 10, Header: 64 << 10}
 	d, err := New(o, store{publish: func(_ context.Context, r *envelope.Request) error {
 		stored = append(stored, r)
 		return nil
@@ -159,15 +159,15 @@ func checkProblem(t *testing.T, a answered) {
 func converse(h http.Handler, raw []byte) []byte {
 	conn := &conversation{in: bytes.NewReader(raw), closed: make(chan struct{})}
 	server := &http.Server{Handler: h, ErrorLog: slog.NewLogLogger(slog.DiscardHandler, slog.LevelDebug)}
-	_ = server.Serve(&listener{conn: conn})
+	_ = server.Serve(&oneConn{conn})
 	<-conn.closed
 	return conn.out.Bytes()
 }
 
-// listener has one connection.
-type listener struct{ conn net.Conn }
+// oneConn is a listener that has one connection.
+type oneConn struct{ conn net.Conn }
 
-func (l *listener) Accept() (conn net.Conn, err error) {
+func (l *oneConn) Accept() (conn net.Conn, err error) {
 	if l.conn == nil {
 		return nil, net.ErrClosed
 	}
@@ -175,8 +175,8 @@ func (l *listener) Accept() (conn net.Conn, err error) {
 	return conn, nil
 }
 
-func (l *listener) Close() error   { return nil }
-func (l *listener) Addr() net.Addr { return &net.TCPAddr{} }
+func (l *oneConn) Close() error   { return nil }
+func (l *oneConn) Addr() net.Addr { return &net.TCPAddr{} }
 
 // conversation is a connection whose client has sent all that it will, and reads when it is over. Nothing on it waits, so it
 // needs no deadlines.
@@ -215,7 +215,7 @@ func FuzzKeys(f *testing.F) {
 	f.Add("Bearer \x00s3cret", "id", "-9223372036854775808", "v1,", "x")
 
 	o := options()
-	o.Limits = envelope.Limits{Body: 1 << 20, Header: 1 << 20}
+	o.Limits = Limits{Body: 1 << 20, Header: 1 << 20}
 	o.Tokens, o.WebhookSecrets = []string{token}, []string{"whsec_" + base64.StdEncoding.EncodeToString([]byte(secret))}
 	d, err := New(o, store{})
 	if err != nil {
@@ -245,4 +245,53 @@ func FuzzKeys(f *testing.F) {
 			t.Errorf("answered %d", status)
 		}
 	})
+}
+
+// FuzzPathToken holds that no token is left where it would let somebody in, or in a header that repeats the path, and that what is
+// no token stays.
+func FuzzPathToken(f *testing.F) {
+	for _, seed := range []string{"/-/s3cret/orders", "/-/s3cret", "/-/s3cret?x", "/-/%733cret//a%2Fb", "/-/-/s3cret/s3cret", "/-/other/x", "/-/s3cret/x/-/s3cret/y", "/-/s3cret/-/s3cret", "/-/%zz", "/-/"} {
+		f.Add(seed)
+	}
+	o := options()
+	o.Limits = Limits{Body: 1 << 10, Header: 1 << 20}
+	o.Tokens = []string{"s3cret"}
+	var stored *envelope.Request
+	d, err := New(o, store{publish: func(_ context.Context, r *envelope.Request) error { stored = r; return nil }})
+	if err != nil {
+		f.Fatal(err)
+	}
+	f.Fuzz(func(t *testing.T, path string) {
+		if !strings.HasPrefix(path, "/") {
+			return
+		}
+		stored = nil
+		r := request("POST", "/fallback"+path, "x")
+		r.Header["X-Original-Url"] = []string{path, "https://h" + path}
+		status := serve(d, r).Code
+		if opens(path) != (status == http.StatusAccepted) {
+			t.Fatalf("%q: answered %d", path, status)
+		}
+		if status != http.StatusAccepted {
+			return
+		}
+		for _, kept := range append([]string{stored.Target}, stored.Header["X-Original-Url"]...) {
+			if strings.Contains(kept+"/", "/-/s3cret/") {
+				t.Errorf("%q: stored %q", path, kept)
+			}
+		}
+		if opens(stored.Target) {
+			t.Errorf("%q: stored as %s, which opens the door, too", path, stored.Target)
+		}
+	})
+}
+
+// opens says whether a path lets in.
+func opens(path string) bool {
+	rest, ok := strings.CutPrefix(path, "/-/")
+	if end := strings.IndexAny(rest, "/?#,; \""); end >= 0 {
+		rest = rest[:end]
+	}
+	token, err := url.PathUnescape(rest)
+	return ok && err == nil && token == "s3cret"
 }

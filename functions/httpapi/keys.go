@@ -92,6 +92,7 @@ func (k keys) take(h http.Header, target string) (rest string, place int) {
 		}
 	}
 	target, found := k.cut(target, 0)
+	target = k.scrubbed(target)
 	if target == "" || target[0] == '?' {
 		target = "/" + target
 	}
@@ -146,15 +147,21 @@ func (k keys) scrub(h http.Header) {
 	}
 	for _, values := range h {
 		for i, value := range values {
-			for at := strings.Index(value, pathMark); at >= 0; {
-				value, _ = k.cut(value, at)
-				next := strings.Index(value[min(at+1, len(value)):], pathMark)
-				if next < 0 {
-					break
-				}
-				at += 1 + next
-			}
-			values[i] = value
+			values[i] = k.scrubbed(value)
+		}
+	}
+}
+
+func (k keys) scrubbed(value string) string {
+	for from := 0; ; {
+		next := strings.Index(value[from:], pathMark)
+		if next < 0 {
+			return value
+		}
+		at := from + next
+		rest, place := k.cut(value, at)
+		if from = at + 1; place > 0 {
+			value, from = rest, max(0, at-len(pathMark)) // what was before and behind may be a mark now
 		}
 	}
 }

@@ -57,7 +57,8 @@ func TestTokens(t *testing.T) {
 		{"in the path, twice", "/fallback/-/one/-/two/x", nil, 1, "/x", nil, ""},
 		{"a path of the primary's", "/fallback/-/three/x", nil, 0, "", nil, ""},
 		{"a path of the primary's, with a token", "/fallback/-/three/x", []string{"Fallback-Authorization", "Bearer one"}, 1, "/-/three/x", nil, ""},
-		{"deeper in the path", "/fallback/x/-/one", nil, 0, "", nil, ""},
+		{"in the path, and deeper in it", "/fallback/-/one/x/-/two?y=/-/one/z", nil, 1, "/x?y=/z", nil, ""},
+		{"deeper in the path alone", "/fallback/x/-/one", nil, 0, "", nil, ""},
 
 		{"everywhere", "/fallback/-/two/x", []string{
 			"Fallback-Authorization", "Bearer one", "Authorization", "Bearer two", "X-Elsewhere", "https://h/fallback/-/one/-/two/x/-/three, /-/two",

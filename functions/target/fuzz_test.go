@@ -48,9 +48,9 @@ func FuzzSend(f *testing.F) {
 			return
 		}
 		got := <-arrived
-		ours := map[string][]string{HeaderAttempt: {"3"}, HeaderID: nil, HeaderSignature: nil}
+		ours := map[string][]string{envelope.HeaderAttempt: {"3"}, envelope.HeaderID: nil, envelope.HeaderSignature: nil}
 		if id != "" {
-			ours[HeaderID] = []string{strings.Trim(id, " \t")}
+			ours[envelope.HeaderID] = []string{strings.Trim(id, " \t")}
 		}
 		for name, want := range ours {
 			if !slices.Equal(got.Header[name], want) {
