@@ -34,7 +34,7 @@ type Config struct {
 	MaxHeaderBytes int           `env:"FALLBACK_MAX_HEADER_BYTES, default=65536" about:"Bytes that the request line and headers may take in the message, at most 122880 (they must fit into one AMQP frame)."`
 	Timeout        time.Duration `env:"FALLBACK_TIMEOUT, default=5s" about:"The longest that a request waits for its answer. A fifth of it, at most 1s, is kept for the broker: the body must have come before."`
 	MaxInFlight    int           `env:"FALLBACK_MAX_IN_FLIGHT, default=1024" about:"Requests that wait for the broker at the same time; more get a 503 at once."`
-	MaxBytesInHand int64         `env:"FALLBACK_MAX_BYTES_IN_HAND, default=67108864" about:"Bytes of bodies in hand at the same time, those on their way in as far as they have come; more get a 503. At least one and a half times FALLBACK_MAX_BODY_BYTES: a body is copied as it grows."`
+	MaxBytesInHand int64         `env:"FALLBACK_MAX_BYTES_IN_HAND, default=67108864" about:"Bytes of bodies in hand at the same time, those on their way in as far as they have come; more get a 503."`
 	RateLimit      float64       `env:"FALLBACK_RATE_LIMIT, default=0" about:"Requests a second that are taken, in bursts of as many; more get a 429. 0 is no limit."`
 
 	Tokens         []Secret `env:"FALLBACK_TOKENS" about:"Tokens, separated by commas. If set, a request needs one of them: Fallback-Authorization: Bearer TOKEN, or Authorization: Bearer TOKEN, or in the path, /fallback/-/TOKEN/... They are never stored. To change one, list both for a while."`
@@ -205,7 +205,7 @@ func (c *Config) check(unread map[string]bool) []error {
 	between("FALLBACK_MAX_BODY_BYTES", c.MaxBodyBytes, 1, 16<<20)
 	between("FALLBACK_MAX_HEADER_BYTES", int64(c.MaxHeaderBytes), 1<<10, 120<<10)
 	between("FALLBACK_MAX_IN_FLIGHT", int64(c.MaxInFlight), 1, 1<<16)
-	between("FALLBACK_MAX_BYTES_IN_HAND", c.MaxBytesInHand, c.MaxBodyBytes+c.MaxBodyBytes/2+2, 1<<40) // a body on its way in
+	between("FALLBACK_MAX_BYTES_IN_HAND", c.MaxBytesInHand, c.MaxBodyBytes, 1<<40)
 	if c.Timeout < 100*time.Millisecond || c.Timeout > 10*time.Minute {
 		fault("FALLBACK_TIMEOUT", "%s is not between 100ms and 10m", c.Timeout)
 	}

@@ -264,8 +264,8 @@ func TestFault(t *testing.T) {
 		{"FALLBACK_MAX_HEADER_BYTES", "122881", false},
 		{"FALLBACK_MAX_IN_FLIGHT", "65536", true},
 		{"FALLBACK_MAX_IN_FLIGHT", "65537", false},
-		{"FALLBACK_MAX_BYTES_IN_HAND", "1572866", true},
-		{"FALLBACK_MAX_BYTES_IN_HAND", "1572865", false}, // no body of the largest size would ever be taken
+		{"FALLBACK_MAX_BYTES_IN_HAND", "1048576", true},
+		{"FALLBACK_MAX_BYTES_IN_HAND", "1048575", false}, // no body of the largest size would ever be taken
 		{"FALLBACK_TIMEOUT", "99ms", false},
 		{"FALLBACK_TIMEOUT", "100ms", true},
 		{"FALLBACK_TIMEOUT", "10m", true},

@@ -33,8 +33,7 @@ func newIntake(w http.ResponseWriter, room *room) *intake {
 }
 
 // read reads the body to its end, of limit bytes at most: the length that a client states is not trusted to be the length that
-// it sends, and there may be none. What is taken of the room grows with what has come: it is up to twice as much, and half of
-// that more while it is copied. The error is errBodyTooLarge, errNoRoom, or that of the connection.
+// it sends, and there may be none. What is taken of the room grows with what has come, and is up to four times as much. The error is errBodyTooLarge, errNoRoom, or that of the connection.
 func (b *intake) read(r *http.Request, limit int64) ([]byte, error) {
 	longest := limit
 	if r.ContentLength >= 0 {
@@ -86,19 +85,17 @@ func (b *intake) atEnd(r *http.Request) error {
 	return nil
 }
 
-// grow moves what has come to about twice the space. The last step is longest itself, so that no step is more than one and a
-// half of it while both are there.
+// grow moves what has come to about four times the space, the last time to longest itself. What is left behind is at most a
+// quarter of that, and garbage at once: it is not counted.
 func (b *intake) grow(got []byte, longest int64) ([]byte, error) {
 	old, next := int64(cap(got)), longest
-	for half := (next + 1) / 2; half > old && next > firstStep; half = (next + 1) / 2 {
-		next = half
+	for quarter := (next + 3) / 4; quarter > old && next > firstStep; quarter = (next + 3) / 4 {
+		next = quarter
 	}
-	if !b.take(next) {
+	if !b.take(next - old) {
 		return nil, errNoRoom
 	}
-	grown := append(make([]byte, 0, next), got...)
-	b.give(old)
-	return grown, nil
+	return append(make([]byte, 0, next), got...), nil
 }
 
 func (b *intake) take(n int64) bool {
@@ -107,11 +104,6 @@ func (b *intake) take(n int64) bool {
 	}
 	b.taken += n
 	return true
-}
-
-func (b *intake) give(n int64) {
-	b.room.release(n)
-	b.taken -= n
 }
 
 // moveTo counts the body in another room.
@@ -125,7 +117,10 @@ func (b *intake) moveTo(room *room) bool {
 }
 
 // release gives back what is taken.
-func (b *intake) release() { b.give(b.taken) }
+func (b *intake) release() {
+	b.room.release(b.taken)
+	b.taken = 0
+}
 
 func (b *intake) startArriving() {
 	if !b.arriving {

@@ -112,8 +112,8 @@ func TestFastBodiesStay(t *testing.T) {
 	})
 }
 
-// TestBodySteps holds what a body takes of the room while it comes: no more than three times of what has come and a first
-// step, and never more than one and a half of its limit.
+// TestBodySteps holds what a body takes of the room while it comes: no more than four times of what has come and a first step,
+// and never more than its limit.
 func TestBodySteps(t *testing.T) {
 	t.Parallel()
 	for _, row := range []struct {
@@ -126,7 +126,7 @@ func TestBodySteps(t *testing.T) {
 	} {
 		t.Run(fmt.Sprint(row), func(t *testing.T) {
 			t.Parallel()
-			room := newRoom(row.limit*3/2 + 2)
+			room := newRoom(row.limit)
 			content := bytes.Repeat([]byte("0123456789abcdef!"), int(row.length)/17+1)[:row.length]
 			var came int64
 			peak := int64(0)
@@ -139,7 +139,7 @@ func TestBodySteps(t *testing.T) {
 			r.Body = io.NopCloser(readFunc(func(p []byte) (int, error) {
 				used := room.used.Load()
 				peak = max(peak, used)
-				if most := 2*came + firstStep + 2; used > most {
+				if most := 4*came + firstStep; used > most {
 					t.Fatalf("%d of %d bytes have come, and %d are taken, want at most %d", came, row.length, used, most)
 				}
 				n, err := source.Read(p[:min(len(p), 1000)])

@@ -53,7 +53,7 @@ type Options struct {
 	// Timeout bounds the time from a request's headers to its answer.
 	Timeout time.Duration
 	// InFlight bounds the requests that are being stored at the same time, BytesInHand the bytes of bodies, those on their way
-	// in among them. A body on its way takes up to one and a half times its length.
+	// in among them.
 	InFlight    int
 	BytesInHand int64
 	// Rate bounds the requests a second, 0 is no bound.
@@ -108,7 +108,7 @@ func New(o Options, queue Store) (*Door, error) {
 	}
 	d := &Door{
 		options: o, prefix: strings.TrimRight(o.Prefix, "/"), queue: queue, keys: keys, name: string(name),
-		bodies: newRoom(o.BytesInHand), strangers: newRoom(max(o.BytesInHand/8, o.Limits.Body*3/2)),
+		bodies: newRoom(o.BytesInHand), strangers: newRoom(max(o.BytesInHand/8, o.Limits.Body)),
 	}
 	if d.options.Answered == nil {
 		d.options.Answered = func(string, time.Duration) {}
