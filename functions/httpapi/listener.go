@@ -53,7 +53,7 @@ func (s *Server) leave(c *conn) {
 
 const (
 	// maxTurnedAway bounds those that are told; more are closed without a word. One costs about 4 KB.
-	maxTurnedAway = 1024
+	maxTurnedAway = 2048
 	// turnAwayTime bounds how long one of them is listened to.
 	turnAwayTime = time.Second
 )

@@ -29,7 +29,7 @@ type Bounds struct {
 // The bounds of the server, and of a worker's health. With the bodies in hand, they fit into the containers of
 // docker-compose.yml.
 var (
-	ServerBounds = Bounds{Places: 2048, Heads: 24 << 20}
+	ServerBounds = Bounds{Places: 2048, Heads: 20 << 20}
 	HealthBounds = Bounds{Places: 256, Heads: 4 << 20}
 )
 

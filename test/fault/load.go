@@ -10,6 +10,7 @@ import (
 	"math/rand/v2"
 	"net"
 	"net/http"
+	"os"
 	"strconv"
 	"strings"
 	"sync"
@@ -154,6 +155,13 @@ func (s *sender) hangUp() {
 	}
 }
 
+// isClosed looks, as any client does after a pause, whether the server has closed the connection in the meantime.
+func (s *sender) isClosed() bool {
+	_ = s.conn.SetReadDeadline(time.Now().Add(time.Millisecond))
+	_, err := s.in.Peek(1)
+	return !errors.Is(err, os.ErrDeadlineExceeded)
+}
+
 // dial connects to this sender's door, or the next one.
 func (s *sender) dial() error {
 	conn, err := net.DialTimeout("tcp", s.doors[s.door%len(s.doors)].addr, patience)
@@ -206,6 +214,9 @@ const (
 
 // ask sends one request, enters what comes of it into the ledger, and says what it was. A 202 without an id is none.
 func (s *sender) ask() (status int, took harness.Elapsed, answer string) {
+	if s.conn != nil && time.Since(s.heard) > longestLag && s.isClosed() {
+		s.hangUp()
+	}
 	if s.conn == nil {
 		s.heard = time.Now()
 		if err := s.dial(); err != nil {

@@ -121,7 +121,7 @@ func TestHealthIsBounded(t *testing.T) {
 			{"a probe", "", "HTTP/1.1 200 OK"},
 			{"as many lines as can be", strings.Repeat("a:\r\n", 510), "HTTP/1.1 200 OK"},
 			{"more", strings.Repeat("a:\r\n", 511), "urn:fallback:problem:headers-too-large"},
-			{"a megabyte", strings.Repeat("a:\r\n", 250_000), "urn:fallback:problem:headers-too-large"},
+			{"far more", strings.Repeat("a:\r\n", 10_000), "urn:fallback:problem:headers-too-large"},
 			{"a long line", "X: " + strings.Repeat("x", 70_000) + "\r\n", "urn:fallback:problem:headers-too-large"},
 		} {
 			if got := ask(row.fields); !strings.Contains(got, row.want) {
