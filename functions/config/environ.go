@@ -78,12 +78,12 @@ func Strays(names []string) []Stray {
 	known := knownNames()
 	var strays []Stray
 	for _, name := range names {
-		if slices.Contains(known, name) || strings.HasPrefix(name, tests) {
+		if slices.Contains(known, name) || strings.HasPrefix(name, tests) || isCluster(name) {
 			continue
 		}
 		nearest, far := nearest(name, known)
 		guard := far <= slip && slices.Contains(guards, nearest)
-		if meant := guardIn(name); meant != "" {
+		if meant := guardIn(name); meant != "" && far > slip {
 			nearest, guard = meant, true
 		}
 		if guard || far <= slip || strings.HasPrefix(strings.ToUpper(name), ours) {
@@ -106,16 +106,24 @@ func knownNames() []string {
 	return names
 }
 
-// guardIn is the guard whose words are in a name of ours: FALLBACK_API_TOKEN, FALLBACK_TOKENS_FILE.
+// guardIn is the guard that is meant by a word in a name of ours: FALLBACK_API_TOKEN, FALLBACK_WEBHOOKS, FALLBACK_AUTH_KEY.
 func guardIn(name string) string {
 	name = strings.ToUpper(name)
-	for _, guard := range guards {
-		word := strings.TrimSuffix(strings.TrimPrefix(guard, ours), "S")
-		if strings.HasPrefix(name, ours) && strings.Contains(name, word) {
-			return guard
+	for _, meant := range [...]struct{ word, guard string }{
+		{"WEBHOOK", "FALLBACK_WEBHOOK_SECRETS"}, {"SECRET", "FALLBACK_WEBHOOK_SECRETS"},
+		{"TOKEN", "FALLBACK_TOKENS"}, {"AUTH", "FALLBACK_TOKENS"}, {"KEY", "FALLBACK_TOKENS"},
+	} {
+		if strings.HasPrefix(name, ours) && strings.Contains(name, meant.word) {
+			return meant.guard
 		}
 	}
 	return ""
+}
+
+// isCluster says whether Kubernetes sets a name by itself, where a Service is called fallback.
+func isCluster(name string) bool {
+	rest, ok := strings.CutPrefix(name, ours)
+	return ok && (strings.HasPrefix(rest, "SERVICE_") || rest == "PORT" || strings.HasPrefix(rest, "PORT_"))
 }
 
 // nearest is the one of the known names that takes the fewest changes, whatever the case; of several, the one that begins

@@ -348,6 +348,7 @@ func TestTarget(t *testing.T) {
 		{"fallback", ours, "/", Fail, "fallback itself"},
 		{"fallback's health", ours, "/livez", Fail, "fallback itself"},
 		{"a like health", theirs, "/livez", OK, "is alive"},
+		{"a door that lets replays in", answer(200, "{\"status\":\"ready\"}\n"), "/", Warn, "second Fallback"},
 		{"leads within", http.RedirectHandler("/login", http.StatusFound), "/", OK, "is alive (302"},
 		{"leads elsewhere", http.RedirectHandler("https://api.example/", http.StatusMovedPermanently), "/", Warn, "elsewhere"},
 	} {

@@ -29,9 +29,10 @@ func (v *visit) target(ctx context.Context) {
 		return
 	}
 	first, err := glance(ctx, base, v.config.ProbePath)
+	var second bool
 	if err == nil && first.healthy {
 		root, err := glance(ctx, base, "/")
-		first.ours = err == nil && root.ours
+		first.ours, second = err == nil && root.ours, err == nil && root.healthy
 	}
 	switch {
 	case err != nil && lasting(err):
@@ -39,6 +40,10 @@ func (v *visit) target(ctx context.Context) {
 		return
 	case err == nil && first.ours:
 		v.fail("set FALLBACK_TARGET_URL to the primary itself, around whatever fails over", "%s is answered by fallback itself: replays would be queued again", base.Host)
+		return
+	}
+	if second {
+		v.warn("right only for a second Fallback behind this one, with FALLBACK_ACCEPT_REPLAYS", "%s is answered by a door of Fallback, which lets replays in", base.Host)
 		return
 	}
 	client, err := target.New(target.Options{URL: v.config.TargetURL.Reveal(), ProbePath: v.config.ProbePath, Timeout: v.config.TargetTimeout})

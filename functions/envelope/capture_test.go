@@ -113,7 +113,7 @@ func TestUnsendable(t *testing.T) {
 // to one connection.
 func TestRoundTrip(t *testing.T) {
 	t.Parallel()
-	in := read(t, "PATCH /orders/42?x=1 HTTP/1.1\r\nHost: api.example.com\r\nConnection: close, X-Hop\r\nX-Hop: gone\r\nExpect: 100-continue\r\n"+
+	in := read(t, "PATCH /orders/42?x=1 HTTP/1.1\r\nHost: api.example.com\r\nConnection: close, X-Hop, X-Forwarded-For\r\nX-Forwarded-For: 192.0.2.1\r\nX-Hop: gone\r\nExpect: 100-continue\r\n"+
 		"Transfer-Encoding: chunked\r\nTrailer: X-Sum\r\nX-Tag: a\r\nX-Tag: \r\nX-Tag: caf\xe9\r\n\r\n3\r\nabc\r\n0\r\nX-Sum: 9\r\n\r\n")
 	content, err := io.ReadAll(in.Body)
 	if err != nil {
@@ -146,6 +146,9 @@ func TestRoundTrip(t *testing.T) {
 	}
 	if want := []string{"a", "", "caf\xe9"}; strings.Join(got.Header["X-Tag"], "|") != strings.Join(want, "|") {
 		t.Errorf("X-Tag: got %q, want %q", got.Header["X-Tag"], want)
+	}
+	if got.Header.Get("X-Forwarded-For") != "192.0.2.1" {
+		t.Error("a client has taken off what the door says")
 	}
 	if got.Trailer.Get("X-Sum") != "9" {
 		t.Errorf("trailer: got %v", got.Trailer)

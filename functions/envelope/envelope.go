@@ -133,7 +133,9 @@ func endToEnd(h http.Header) http.Header {
 	}
 	for _, line := range h["Connection"] {
 		for name := range strings.SplitSeq(line, ",") {
-			out.Del(strings.TrimSpace(name))
+			if name = strings.TrimSpace(name); !IsForwarded(name) && !IsOurs(name) { // those are the door's, and no client's to take off
+				out.Del(name)
+			}
 		}
 	}
 	for _, name := range hopByHop {

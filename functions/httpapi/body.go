@@ -11,12 +11,12 @@ import (
 
 // intake is one request's body on its way in, and what it takes of a room.
 type intake struct {
-	room     *room
-	taken    int64 // of the room
-	writer   http.ResponseWriter
-	begin    time.Time
-	came     atomic.Int64
-	arriving bool // the room knows it
+	room    *room
+	taken   int64 // of the room
+	writer  http.ResponseWriter
+	begin   time.Time
+	came    atomic.Int64
+	givenUp atomic.Bool
 }
 
 // firstStep is the most that a body takes before anything of it has come. Most are smaller, and take what they have.
@@ -33,7 +33,8 @@ func newIntake(w http.ResponseWriter, room *room) *intake {
 }
 
 // read reads the body to its end, of limit bytes at most: the length that a client states is not trusted to be the length that
-// it sends, and there may be none. What is taken of the room grows with what has come, and is up to four times as much. The error is errBodyTooLarge, errNoRoom, or that of the connection.
+// it sends, and there may be none. What is taken of the room grows with what has come, and is up to four times as much. The
+// error is errBodyTooLarge, errNoRoom, or that of the connection.
 func (b *intake) read(r *http.Request, limit int64) ([]byte, error) {
 	longest := limit
 	if r.ContentLength >= 0 {
@@ -45,7 +46,9 @@ func (b *intake) read(r *http.Request, limit int64) ([]byte, error) {
 	if longest == 0 || r.Body == nil {
 		return nil, nil
 	}
-	defer b.stopArriving()
+	c := connOf(r)
+	b.arrives(c)
+	defer b.arrived(c)
 	var got []byte
 	for {
 		if len(got) == cap(got) {
@@ -70,7 +73,6 @@ func (b *intake) read(r *http.Request, limit int64) ([]byte, error) {
 		case err != nil:
 			return nil, err
 		}
-		b.startArriving()
 	}
 }
 
@@ -106,14 +108,10 @@ func (b *intake) take(n int64) bool {
 	return true
 }
 
-// moveTo counts the body in another room.
-func (b *intake) moveTo(room *room) bool {
-	if !room.take(b.taken) {
-		return false
-	}
-	b.room.release(b.taken)
-	b.room = room
-	return true
+// moveOut has the body counted no longer in its room, but only in the one around that.
+func (b *intake) moveOut() {
+	b.room.used.Add(-b.taken)
+	b.room = b.room.within
 }
 
 // release gives back what is taken.
@@ -122,18 +120,24 @@ func (b *intake) release() {
 	b.taken = 0
 }
 
-func (b *intake) startArriving() {
-	if !b.arriving {
-		b.arriving = true
-		b.room.arrives(b)
+func (b *intake) arrives(c *conn) {
+	if c != nil {
+		c.arriving.Store(b)
 	}
+	all := b.room.outermost()
+	all.mu.Lock()
+	defer all.mu.Unlock()
+	all.arriving[b] = true
 }
 
-func (b *intake) stopArriving() {
-	if b.arriving {
-		b.arriving = false
-		b.room.arrived(b)
+func (b *intake) arrived(c *conn) {
+	if c != nil {
+		c.arriving.Store(nil)
 	}
+	all := b.room.outermost()
+	all.mu.Lock()
+	defer all.mu.Unlock()
+	delete(all.arriving, b)
 }
 
 func (b *intake) trickles(now time.Time) bool {
@@ -143,15 +147,22 @@ func (b *intake) trickles(now time.Time) bool {
 
 // giveUp ends the wait for the rest: the read of it fails at once. It is called while the room knows the body, so that it
 // reaches no later request of the connection.
-func (b *intake) giveUp() { _ = http.NewResponseController(b.writer).SetReadDeadline(time.Unix(1, 0)) }
+func (b *intake) giveUp() {
+	b.givenUp.Store(true)
+	_ = http.NewResponseController(b.writer).SetReadDeadline(time.Unix(1, 0))
+}
 
 // unreadable is the answer to a request whose body could not be read.
-func (d *Door) unreadable(err error) *problem {
+func (d *Door) unreadable(b *intake, err error) *problem {
 	switch {
+	case b.givenUp.Load(): // for others: it had more time
+		return &overloaded
 	case errors.Is(err, errBodyTooLarge):
 		return bodyTooLarge(d.options.Limits.Body)
-	case errors.Is(err, errNoRoom):
+	case errors.Is(err, errNoRoom), errors.Is(err, headsFull):
 		return &overloaded
+	case errors.As(err, new(*refusal)): // of the trailer
+		return headerTooLarge(d.options.Limits.Header)
 	case errors.Is(err, os.ErrDeadlineExceeded):
 		return &bodyTooSlow
 	default:

@@ -23,26 +23,28 @@ type conn struct {
 	address netip.Prefix
 	reserve bool // its place is one of those for who asks about the server itself
 
-	head   head
-	body   body
-	inBody bool
-	rest   []byte            // what has been received behind the end of the last one
-	buffer *[bufferSize]byte // that it is in
-	cost   int64             // of what has come of heads and trailers since the connection was idle
-	held   int64             // of that, by the server's account
-	wrote  bool              // something has been answered since then
+	head    head
+	framing framing
+	inBody  bool
+	rest    []byte            // what has been received behind the end of the last one
+	buffer  *[bufferSize]byte // that it is in
+	cost    int64             // of what has come of heads and trailers since the connection was idle
+	held    int64             // of that, by the server's account
+	wrote   bool              // something has been answered since then
 
-	stage atomic.Int32
-	since atomic.Int64 // when it began to wait, or the head to come: Unix nanoseconds
+	stage    atomic.Int32
+	since    atomic.Int64           // when it began to wait, or the head to come: Unix nanoseconds
+	arriving atomic.Pointer[intake] // the body that is on its way in
 
 	refusal atomic.Pointer[refusal]
 }
 
 // A connection's stages: it waits for a head, or for the rest of one; it has a request in hand, which begins with the end of
-// the head; or it has lost its place, which happens only to one that waits.
+// the head; that was refused, and what is left of its body is read so that the answer arrives; or it has lost its place.
 const (
 	waiting = iota
 	busy
+	lingering
 	evicted
 )
 
@@ -88,7 +90,7 @@ func (c *conn) Read(p []byte) (int, error) {
 		}
 		return n, err
 	}
-	n, err := c.Conn.Read(p[:min(int64(len(p)), max(bufferSize, c.body.left))])
+	n, err := c.Conn.Read(p[:min(int64(len(p)), max(bufferSize, c.framing.left))])
 	if n == 0 {
 		return 0, err
 	}
@@ -109,13 +111,13 @@ func (c *conn) take(p []byte) (int, error) {
 }
 
 func (c *conn) takeBody(p []byte) (int, error) {
-	before := c.body.trailer.cost()
-	n, ended := c.body.take(p)
+	before := c.framing.trailer.cost()
+	n, ended := c.framing.take(p)
 	c.inBody = !ended
 	switch {
-	case c.body.trailer.fields() > maxFields:
+	case c.framing.trailer.fields() > maxFields:
 		return 0, c.refuse(c.server.headTooLong)
-	case !c.charge(c.body.trailer.cost() - before):
+	case !c.charge(c.framing.trailer.cost() - before):
 		return 0, c.refuse(headsFull)
 	}
 	return n, nil
@@ -163,7 +165,7 @@ func (c *conn) charge(cost int64) bool {
 // begin is called when net/http has read a head, and before anybody reads the body.
 func (c *conn) begin(r *http.Request) {
 	if r.Body != http.NoBody { // else net/http may be reading the next head already
-		c.body, c.inBody = newBody(r.ContentLength), true
+		c.framing, c.inBody = newFraming(r.ContentLength), true
 	}
 }
 
@@ -181,16 +183,34 @@ func (c *conn) closed() {
 	c.held = 0
 }
 
-// evict takes its place from a connection that waits; one that has a request in hand keeps it.
-func (c *conn) evict() bool {
-	return c.stage.CompareAndSwap(waiting, evicted)
+// mayLose says whether it may lose its place. One that has a request in hand keeps it, unless that one's body trickles.
+func (c *conn) mayLose(now time.Time) bool {
+	switch c.stage.Load() {
+	case waiting, lingering:
+		return true
+	case busy:
+		b := c.arriving.Load()
+		return b != nil && b.trickles(now)
+	}
+	return false
 }
 
-// refuse has the connection end with that answer, unless the request that is being read has one.
+// evict takes its place from a connection that may lose it.
+func (c *conn) evict() bool {
+	stage := c.stage.Load()
+	return c.mayLose(time.Now()) && c.stage.CompareAndSwap(stage, evicted)
+}
+
+// lingers is called when a request has been refused before its body was read.
+func (c *conn) lingers() { c.stage.CompareAndSwap(busy, lingering) }
+
+// refuse has the connection end with that answer. Where something has been written, as a 100 Continue, the error is for who
+// reads the body and answers.
 func (c *conn) refuse(r *refusal) error {
-	if !c.wrote {
-		c.refusal.Store(r)
+	if c.wrote {
+		return r
 	}
+	c.refusal.Store(r)
 	return errRefused
 }
 

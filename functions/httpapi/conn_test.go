@@ -96,7 +96,7 @@ func FuzzConn(f *testing.F) {
 				t.Fatalf("behind a body net/http has %d bytes, %s", n, what)
 			}
 			if c.inBody {
-				t.Fatalf("net/http has read a body, and we have not: %+v, %s", c.body, what)
+				t.Fatalf("net/http has read a body, and we have not: %+v, %s", c.framing, what)
 			}
 			c.idle()
 			if held := c.server.heads.held.Load(); held != 0 || c.held != 0 || c.cost != c.head.cost() {

@@ -64,7 +64,8 @@ type Options struct {
 	// AcceptReplays are the secrets with which another Fallback signs its replays, which are let in by that alone. A replay
 	// that is not signed so is refused: it is our own, come back.
 	AcceptReplays []string
-	// TrustedProxies are the peers whose X-Forwarded-* and Forwarded are kept. Platform says that the platform has set them.
+	// TrustedProxies are the peers whose X-Forwarded-* and Forwarded are kept. Platform says that a platform is before the door,
+	// which sets X-Forwarded-For, -Proto and -Port, and nobody is trusted beside it.
 	TrustedProxies []netip.Prefix
 	Platform       bool
 	// CORSOrigins are the origins whose pages may send: "https://shop.example.com", or "*" for all.
@@ -107,9 +108,9 @@ func New(o Options, queue Store) (*Door, error) {
 		return nil, err
 	}
 	d := &Door{
-		options: o, prefix: strings.TrimRight(o.Prefix, "/"), queue: queue, keys: keys, name: string(name),
-		bodies: newRoom(o.BytesInHand), strangers: newRoom(max(o.BytesInHand/8, o.Limits.Body)),
+		options: o, prefix: strings.TrimRight(o.Prefix, "/"), queue: queue, keys: keys, name: string(name), bodies: newRoom(o.BytesInHand, nil),
 	}
+	d.strangers = newRoom(max(o.BytesInHand/8, o.Limits.Body), d.bodies)
 	if d.options.Answered == nil {
 		d.options.Answered = func(string, time.Duration) {}
 	}
@@ -143,30 +144,41 @@ func (d *Door) answer(w http.ResponseWriter, r *http.Request) (outcome string) {
 		return loop.refuse(w, r)
 	}
 	uri := originForm(r.RequestURI)
-	if r.Method == http.MethodGet || r.Method == http.MethodHead {
-		switch path, _, _ := strings.Cut(uri, "?"); {
-		case path == "/livez":
-			d.livez(w)
-			return ""
-		case path == "/readyz":
-			d.readyz(w, r)
-			return ""
-		case path == "/metrics" && d.options.Metrics != nil:
-			d.options.Metrics.ServeHTTP(w, r)
-			return ""
-		}
-	}
 	target, ok := d.target(uri)
 	switch {
+	case marked && !ok:
+		return loop.refuse(w, r)
+	case marked: // whatever its method: its client has its answer
+		return d.enqueue(w, r, target)
+	case d.isAboutServer(w, r, uri):
+		return ""
 	case d.isPreflight(w.Header(), r):
 		return preflight(w, r, d.options.Methods)
 	case !ok:
 		return notFound(d.prefix).refuse(w, r)
-	case !marked && !slices.Contains(d.options.Methods, r.Method): // a replay's client has its answer
+	case !slices.Contains(d.options.Methods, r.Method):
 		return methodNotQueued.refuse(w, r)
 	default:
 		return d.enqueue(w, r, target)
 	}
+}
+
+// isAboutServer answers who asks about the server itself, and says whether it was such a one.
+func (d *Door) isAboutServer(w http.ResponseWriter, r *http.Request, uri string) bool {
+	if r.Method != http.MethodGet && r.Method != http.MethodHead {
+		return false
+	}
+	switch path, _, _ := strings.Cut(uri, "?"); {
+	case path == "/livez":
+		d.livez(w)
+	case path == "/readyz":
+		d.readyz(w, r)
+	case path == "/metrics" && d.options.Metrics != nil:
+		d.options.Metrics.ServeHTTP(w, r)
+	default:
+		return false
+	}
+	return true
 }
 
 // originForm is the path and query of a request line, which may hold a whole URL when the client takes us for a proxy.
@@ -241,18 +253,16 @@ func (d *Door) store(w http.ResponseWriter, r *http.Request, target string) (req
 	defer body.release()
 	content, err := body.read(r, d.options.Limits.Body)
 	if err != nil {
-		return nil, false, d.unreadable(err)
+		return nil, false, d.unreadable(body, err)
 	}
 	request = envelope.Capture(r, target, content, received)
 	if visitor.is == unproved {
 		if refused := d.prove(&visitor, content); refused != nil {
 			return nil, true, refused
 		}
-		switch {
-		case d.tooMany():
+		body.moveOut()
+		if d.tooMany() {
 			return nil, true, &rateLimited
-		case !body.moveTo(d.bodies):
-			return nil, true, &overloaded
 		}
 	}
 	d.clean(request, visitor)
@@ -262,6 +272,9 @@ func (d *Door) store(w http.ResponseWriter, r *http.Request, target string) (req
 	defer d.storing.Add(-1)
 	if d.storing.Add(1) > int64(d.options.InFlight) {
 		return nil, true, &overloaded
+	}
+	if visitor.place > 0 {
+		d.options.Admitted(visitor.key, visitor.place)
 	}
 	if err := d.queue.Publish(ctx, request); err != nil {
 		d.options.Log.Debug("not stored", "id", request.ID, "error", err)
@@ -289,7 +302,7 @@ func (d *Door) tooMany() bool { return d.limiter != nil && !d.limiter.Allow() }
 // InHand is how many requests are in hand now, those whose bodies are on their way in among them, and how many bytes their
 // bodies take.
 func (d *Door) InHand() (requests, bytes int64) {
-	return d.requests.Load(), d.bodies.used.Load() + d.strangers.used.Load()
+	return d.requests.Load(), d.bodies.used.Load()
 }
 
 // accepted writes the 202.

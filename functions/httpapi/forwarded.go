@@ -9,13 +9,16 @@ import (
 	"fallback/functions/envelope"
 )
 
+// platforms set these of the family; the others are a client's there.
+var platforms = []string{envelope.ForwardedFor, envelope.ForwardedProto, "X-Forwarded-Port"}
+
 // forward takes off what the primary could take for our word, whatever its spelling, and tells it what the door knew of the
 // request: X-Forwarded-For, -Proto, -Host and -Prefix. A proxy that is trusted, and the platform, may have told it before: what
 // they say stays, and of the addresses ours is the last. Trailers are never theirs.
 func (d *Door) forward(r *envelope.Request, trusted bool) {
-	keep := trusted || d.options.Platform
 	for name := range r.Header {
-		if envelope.IsOurs(name) || envelope.IsForwarded(name) && !(keep && isPlain(name)) {
+		kept := trusted && isPlain(name) || d.options.Platform && slices.Contains(platforms, name)
+		if envelope.IsOurs(name) || envelope.IsForwarded(name) && !kept {
 			delete(r.Header, name)
 		}
 	}

@@ -55,6 +55,9 @@ func TestWhatThePrimaryIsToTrust(t *testing.T) {
 		{"a proxy's, by IPv6", "[::ffff:10.1.2.3]:5000", false, http.Header{"X-Forwarded-For": {"2001:db8::1"}}, with(seen, "X-Forwarded-For", "2001:db8::1, 10.1.2.3")},
 		{"of nobody known", "@", false, http.Header{"X-Forwarded-For": {"1.1.1.1"}}, with(seen, "X-Forwarded-For", "")},
 		{"on a platform", stranger, true, http.Header{"X-Forwarded-For": {"1.1.1.1, 203.0.113.7"}, "X-Forwarded-Proto": {"https"}}, with(seen, "X-Forwarded-For", "1.1.1.1, 203.0.113.7", "X-Forwarded-Proto", "https")},
+		{"a client's word on a platform", proxy, true, http.Header{
+			"X-Forwarded-For": {"10.1.2.3"}, "X-Forwarded-Port": {"443"}, "X-Forwarded-Host": {"admin"}, "X-Forwarded-User": {"root"}, "Forwarded": {"for=10.0.0.1"}, "X-Real-Ip": {"10.0.0.1"},
+		}, with(seen, "X-Forwarded-For", "10.1.2.3", "X-Forwarded-Port", "443")},
 		{"on a platform that says nothing", stranger, true, http.Header{}, seen},
 	} {
 		t.Run(row.name, func(t *testing.T) {

@@ -289,9 +289,14 @@ func FuzzPathToken(f *testing.F) {
 // opens says whether a path lets in.
 func opens(path string) bool {
 	rest, ok := strings.CutPrefix(path, "/-/")
-	if end := strings.IndexAny(rest, "/?#,; \""); end >= 0 {
-		rest = rest[:end]
+	for _, ends := range []string{"/?#", "/?#,;&|()<>'\" "} {
+		segment := rest
+		if end := strings.IndexAny(rest, ends); end >= 0 {
+			segment = rest[:end]
+		}
+		if token, err := url.PathUnescape(segment); ok && err == nil && token == "s3cret" {
+			return true
+		}
 	}
-	token, err := url.PathUnescape(rest)
-	return ok && err == nil && token == "s3cret"
+	return false
 }

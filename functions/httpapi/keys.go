@@ -69,7 +69,7 @@ func (k keys) place(token string) (place int) {
 // A token is the bearer of Fallback-Authorization, which is always taken off; that of Authorization, for senders that can set
 // nothing else; or in the path, /-/TOKEN/..., for those that can set a URL alone. What is no token of ours there is the primary's.
 func (k keys) take(h http.Header, target string) (rest string, place int) {
-	own, theirs := h[envelope.HeaderAuthorization], h["Authorization"]
+	own := h[envelope.HeaderAuthorization]
 	delete(h, envelope.HeaderAuthorization)
 	if len(k.tokens) == 0 {
 		return target, 0
@@ -77,26 +77,43 @@ func (k keys) take(h http.Header, target string) (rest string, place int) {
 	for _, value := range own {
 		place = first(place, k.bearer(value))
 	}
-	var kept []string
-	for _, value := range theirs {
-		if found := k.bearer(value); found > 0 {
-			place = first(place, found)
-		} else {
-			kept = append(kept, value)
-		}
-	}
-	if len(kept) < len(theirs) {
-		delete(h, "Authorization")
-		if kept != nil {
-			h["Authorization"] = kept
-		}
-	}
+	place = first(place, k.takeBearers(h))
 	target, found := k.cut(target, 0)
 	target = k.scrubbed(target)
 	if target == "" || target[0] == '?' {
 		target = "/" + target
 	}
 	return target, first(place, found)
+}
+
+// takeBearers takes the tokens of ours out of Authorization, and returns the place of the first. A platform may have joined
+// several values by commas.
+func (k keys) takeBearers(h http.Header) (place int) {
+	var kept []string
+	for _, value := range h["Authorization"] {
+		var others []string
+		parts := strings.Split(value, ",")
+		for _, part := range parts {
+			if found := k.bearer(strings.TrimSpace(part)); found > 0 {
+				place = first(place, found)
+			} else {
+				others = append(others, part)
+			}
+		}
+		switch {
+		case len(others) == len(parts):
+			kept = append(kept, value)
+		case len(others) > 0:
+			kept = append(kept, strings.TrimSpace(strings.Join(others, ",")))
+		}
+	}
+	if place > 0 {
+		delete(h, "Authorization")
+		if kept != nil {
+			h["Authorization"] = kept
+		}
+	}
+	return place
 }
 
 func first(place, next int) int {
@@ -117,19 +134,16 @@ func (k keys) bearer(value string) int {
 
 const pathMark = "/-/"
 
-// cut takes the tokens off a path at position at, and returns the place of the first.
+// cut takes the tokens off a path at position at, and returns the place of the first. They end with their segment, or, where the
+// path stands in something else, with what ends it there.
 func (k keys) cut(path string, at int) (rest string, place int) {
 	for strings.HasPrefix(path[at:], pathMark) {
-		begin := at + len(pathMark)
-		end := len(path)
-		if i := strings.IndexAny(path[begin:], "/?#,; \""); i >= 0 {
-			end = begin + i
+		found, end := 0, 0
+		for _, ends := range []string{"/?#", "/?#,;&|()<>'\" "} {
+			if found == 0 {
+				found, end = k.placeIn(path, at+len(pathMark), ends)
+			}
 		}
-		token, err := url.PathUnescape(path[begin:end])
-		if err != nil {
-			return path, place
-		}
-		found := k.place(token)
 		if found == 0 {
 			return path, place
 		}
@@ -137,6 +151,19 @@ func (k keys) cut(path string, at int) (rest string, place int) {
 		path = path[:at] + path[end:]
 	}
 	return path, place
+}
+
+// placeIn is the place of the token that begins there and goes on until one of ends, and where that is.
+func (k keys) placeIn(s string, begin int, ends string) (place, end int) {
+	end = len(s)
+	if i := strings.IndexAny(s[begin:], ends); i >= 0 {
+		end = begin + i
+	}
+	token, err := url.PathUnescape(s[begin:end])
+	if err != nil {
+		return 0, end
+	}
+	return k.place(token), end
 }
 
 // scrub takes path tokens out of all values: proxies and clients repeat a request's path in many a field, X-Forwarded-Prefix,
@@ -152,16 +179,31 @@ func (k keys) scrub(h http.Header) {
 	}
 }
 
+// scrubbed takes path tokens out of a value, those in an escaped URL too.
 func (k keys) scrubbed(value string) string {
+	value = k.scrubbedAt(value, pathMark, k.cut)
+	for _, mark := range []string{"%2F-%2F", "%2f-%2f"} {
+		value = k.scrubbedAt(value, mark, func(s string, at int) (string, int) {
+			place, end := k.placeIn(s, at+len(mark), "%/?#,;&|()<>'\" ")
+			if place == 0 {
+				return s, 0
+			}
+			return s[:at] + s[end:], place
+		})
+	}
+	return value
+}
+
+func (k keys) scrubbedAt(value, mark string, cut func(string, int) (string, int)) string {
 	for from := 0; ; {
-		next := strings.Index(value[from:], pathMark)
+		next := strings.Index(value[from:], mark)
 		if next < 0 {
 			return value
 		}
 		at := from + next
-		rest, place := k.cut(value, at)
+		rest, place := cut(value, at)
 		if from = at + 1; place > 0 {
-			value, from = rest, max(0, at-len(pathMark)) // what was before and behind may be a mark now
+			value, from = rest, max(0, at-len(mark)) // what was before and behind may be a mark now
 		}
 	}
 }

@@ -58,6 +58,12 @@ func TestTokens(t *testing.T) {
 		{"a path of the primary's", "/fallback/-/three/x", nil, 0, "", nil, ""},
 		{"a path of the primary's, with a token", "/fallback/-/three/x", []string{"Fallback-Authorization", "Bearer one"}, 1, "/-/three/x", nil, ""},
 		{"in the path, and deeper in it", "/fallback/-/one/x/-/two?y=/-/one/z", nil, 1, "/x?y=/z", nil, ""},
+		{"in the path, as base64 has them", "/fallback/-/Zm9v=/x", nil, 4, "/x", nil, ""},
+		{"in the path, and wherever it is repeated", "/fallback/-/one/x?cb=https://h/fallback/-/one&y=1", []string{
+			"X-Elsewhere", "</fallback/-/one> (/-/two) https%3A%2F%2Fh%2F-%2Ftwo%2Fx /-/three",
+		}, 1, "/x?cb=https://h/fallback&y=1", nil, "</fallback> () https%3A%2F%2Fh%2Fx /-/three"},
+		{"as Authorization, joined to the primary's", "/fallback", []string{"Authorization", "Basic dTpw, Bearer two"}, 2, "/", []string{"Basic dTpw"}, ""},
+		{"an Authorization of the primary's with commas", "/fallback", []string{"Authorization", `Digest a="b",  c="d"`, "Fallback-Authorization", "Bearer one"}, 1, "/", []string{`Digest a="b",  c="d"`}, ""},
 		{"deeper in the path alone", "/fallback/x/-/one", nil, 0, "", nil, ""},
 
 		{"everywhere", "/fallback/-/two/x", []string{
@@ -67,7 +73,7 @@ func TestTokens(t *testing.T) {
 		t.Run(row.name, func(t *testing.T) {
 			t.Parallel()
 			o := options()
-			o.Tokens = []string{"one", "two", "a/b?"}
+			o.Tokens = []string{"one", "two", "a/b?", "Zm9v="}
 			var log bytes.Buffer
 			o.Log = slog.New(slog.NewTextHandler(&log, &slog.HandlerOptions{Level: slog.LevelDebug}))
 			var stored *envelope.Request
@@ -123,9 +129,10 @@ func TestTokenForSigned(t *testing.T) {
 	r := request("POST", "/fallback/-/one/x", "x")
 	sign(t, r, "whsec_b3Vycw==", "7", "2026-11-22T08:32:51Z", "x")
 	r.Header.Set("Authorization", "Bearer one")
+	r.Trailer = http.Header{"Authorization": {"Bearer one"}, "X-Url": {"/-/one/x"}}
 	checkAnswer(t, serve(d, r), http.StatusAccepted, "")
-	if stored.Target != "/x" || stored.Header.Get("Authorization") != "" {
-		t.Errorf("stored: %s with %v", stored.Target, stored.Header)
+	if stored.Target != "/x" || stored.Header.Get("Authorization") != "" || stored.Trailer.Get("Authorization") != "" || stored.Trailer.Get("X-Url") != "/x" {
+		t.Errorf("stored: %s with %v and %v", stored.Target, stored.Header, stored.Trailer)
 	}
 }
 

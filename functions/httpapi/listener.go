@@ -69,11 +69,13 @@ const (
 // Refusals are all of them.
 func Refusals() []string { return []string{NoPlace, LostPlace, HeadTooLong, HeadsFull} }
 
-// refusal is how a connection ends that net/http does not answer.
+// refusal is how a connection ends that net/http does not answer. It is an error for who reads from it.
 type refusal struct {
 	reason string
 	answer []byte // as it stands on the wire
 }
+
+func (r *refusal) Error() string { return r.reason }
 
 var (
 	noPlace   = &refusal{NoPlace, onWire(overloaded)}

@@ -7,7 +7,7 @@ import (
 )
 
 // places bound the open connections. When none is left, the address with the most connections loses the one that has waited
-// longest, so that no client shuts out the others, nor itself; who has a request in hand keeps its place.
+// longest, so that no client shuts out the others, nor itself; who has a request in hand keeps its place, unless its body trickles.
 type places struct {
 	most int
 
@@ -64,15 +64,16 @@ func (p *places) evict(newcomer netip.Prefix) *conn {
 // address that has as many: its request may be on its way, and it would get no answer.
 const settleTime = time.Second
 
-// idlest is, of those that wait, one of the address with the most connections, and of these the one that has waited longest.
+// idlest is, of those that may lose their places, one of the address with the most, and of these the one that has waited longest.
 // It needs mu.
 func (p *places) idlest(newcomer netip.Prefix) (found *conn) {
-	settled := time.Now().Add(-settleTime).UnixNano()
+	now := time.Now()
+	settled := now.Add(-settleTime).UnixNano()
 	for c := range p.of {
 		since, many := c.since.Load(), p.per[c.address]
 		switch {
-		case c.stage.Load() != waiting:
-		case since > settled && many <= p.per[newcomer]+1:
+		case !c.mayLose(now):
+		case c.stage.Load() == waiting && since > settled && many <= p.per[newcomer]+1:
 		case found == nil, many > p.per[found.address], many == p.per[found.address] && since < found.since.Load():
 			found = c
 		}

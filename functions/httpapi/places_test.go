@@ -30,7 +30,7 @@ func TestWhoLosesItsPlace(t *testing.T) {
 	t.Parallel()
 	for _, row := range []struct {
 		name  string
-		in    []string // addresses, by when they began to wait; with a star they have a request in hand, with a plus it was just now
+		in    []string // addresses, by when they began to wait; with a plus it was just now; with a star they have a request in hand, with a percent sign its body trickles, with a tilde it was refused
 		loser int      // -1 for nobody
 	}{
 		{"all of one address", []string{"192.0.2.1", "192.0.2.1", "192.0.2.1"}, 0},
@@ -44,6 +44,9 @@ func TestWhoLosesItsPlace(t *testing.T) {
 		{"all have come just now, each from somewhere else", []string{"192.0.2.2+", "192.0.2.3+", "192.0.2.4+"}, -1},
 		{"another address has more, and just now", []string{"192.0.2.1", "192.0.2.2+", "192.0.2.2+", "192.0.2.2+"}, 1},
 		{"the longest there has begun a head just now", []string{"192.0.2.1+", "192.0.2.1", "192.0.2.1"}, 1},
+		{"the longest there has been refused, and lingers", []string{"192.0.2.1*", "192.0.2.1~", "192.0.2.1"}, 1},
+		{"a body trickles", []string{"192.0.2.2*", "192.0.2.1%", "192.0.2.1*"}, 1},
+		{"a body trickles, and another address has more that wait", []string{"192.0.2.1%", "192.0.2.2", "192.0.2.2"}, 1},
 		{"all have requests in hand", []string{"192.0.2.1*", "192.0.2.1*", "192.0.2.2*"}, -1},
 	} {
 		t.Run(row.name, func(t *testing.T) {
@@ -53,12 +56,21 @@ func TestWhoLosesItsPlace(t *testing.T) {
 			for i, ip := range row.in {
 				ip, justNow := strings.CutSuffix(ip, "+")
 				ip, inHand := strings.CutSuffix(ip, "*")
+				ip, lingers := strings.CutSuffix(ip, "~")
+				ip, trickles := strings.CutSuffix(ip, "%")
 				c := newConn(from{ip: ip}, nil)
 				if !justNow {
 					c.since.Add(-time.Hour.Nanoseconds() + int64(i))
 				}
 				if inHand {
 					c.stage.Store(busy)
+				}
+				if lingers {
+					c.stage.Store(lingering)
+				}
+				if trickles {
+					c.stage.Store(busy)
+					c.arriving.Store(&intake{begin: time.Now().Add(-time.Minute)})
 				}
 				if loser, ok := p.take(c); loser != nil || !ok {
 					t.Fatalf("there is no place for number %d", i)
@@ -192,4 +204,40 @@ func TestPlaces(t *testing.T) {
 			t.Errorf("got %v turned away, want %v", refused, want)
 		}
 	})
+}
+
+// TestStalledBodiesHoldNoPlaces holds that requests whose bodies do not come, or that were refused and not ended by their client,
+// keep no place from others.
+func TestStalledBodiesHoldNoPlaces(t *testing.T) {
+	t.Parallel()
+	for name, stalled := range map[string]string{
+		"stalled": "POST /fallback HTTP/1.1\r\nHost: h\r\nFallback-Authorization: Bearer one\r\nContent-Length: 10\r\n\r\nx",
+		"refused": "POST /fallback HTTP/1.1\r\nHost: h\r\nContent-Length: 10\r\n\r\nx",
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			synctest.Test(t, func(t *testing.T) {
+				o := options()
+				o.Tokens = []string{"one"}
+				s := NewServer(door(t, o, store{}))
+				s.places, s.reserve = newPlaces(4), newPlaces(1)
+				ln := listen(t, s)
+				for range 4 {
+					conn := ln.dial()
+					defer conn.Close()
+					go func() { _, _ = io.WriteString(conn, stalled) }()
+					go func() { _, _ = io.Copy(io.Discard, conn) }()
+				}
+				time.Sleep(trickleAfter + 50*time.Millisecond)
+				client := ln.dial()
+				defer client.Close()
+				go func() {
+					_, _ = io.WriteString(client, "POST /fallback HTTP/1.1\r\nHost: h\r\nFallback-Authorization: Bearer one\r\nContent-Length: 1\r\n\r\ny")
+				}()
+				if response, body := answer(t, bufio.NewReader(client)); response.StatusCode != http.StatusAccepted {
+					t.Errorf("got %s %s, want 202", response.Status, body)
+				}
+			})
+		})
+	}
 }

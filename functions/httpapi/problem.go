@@ -161,6 +161,9 @@ func (p problem) refuse(w http.ResponseWriter, r *http.Request) (outcome string)
 	w.Header().Set("Content-Length", strconv.Itoa(len(p.body()))) // else what is flushed is chunked
 	outcome = p.write(w)
 	_ = control.Flush()
+	if c := connOf(r); c != nil {
+		c.lingers()
+	}
 	_ = control.SetReadDeadline(time.Now().Add(lingerPatience))
 	return outcome
 }

@@ -74,6 +74,8 @@ func TestAcceptReplays(t *testing.T) {
 		{"of another body", theirs, "y", nil, ""},
 		{"of another id", theirs, "x", func(h http.Header) { h.Set("Fallback-Id", "01a20262-fead-745d-a0dd-93831abf4e22") }, ""},
 		{"of another time", theirs, "x", func(h http.Header) { h.Set("Fallback-Received-At", "2026-11-22T08:32:52Z") }, ""},
+		{"that seems to ask about the server", theirs, "x", nil, "1"},
+		{"elsewhere", theirs, "x", nil, ""},
 		{"without a time", theirs, "x", func(h http.Header) { h.Del("Fallback-Received-At") }, ""},
 		{"with two ids", theirs, "x", func(h http.Header) { h.Add("Fallback-Id", "other") }, ""},
 	} {
@@ -82,8 +84,14 @@ func TestAcceptReplays(t *testing.T) {
 			var stored *envelope.Request
 			o := options()
 			o.Tokens, o.Methods, o.AcceptReplays = []string{"one"}, []string{"PUT"}, []string{theirs, next}
-			d := door(t, o, store{publish: func(_ context.Context, r *envelope.Request) error { stored = r; return nil }})
 			r := request("POST", "/fallback/orders", "x")
+			switch row.name {
+			case "that seems to ask about the server":
+				r.Method, r.RequestURI, o.Prefix = "GET", "/readyz", "/"
+			case "elsewhere":
+				r.RequestURI = "/orders"
+			}
+			d := door(t, o, store{publish: func(_ context.Context, r *envelope.Request) error { stored = r; return nil }})
 			sign(t, r, row.secret, id, at, row.body)
 			r.Header.Set("X-Forwarded-For", "198.51.100.9")
 			r.Header.Set("Idempotency-Key", id)
@@ -104,7 +112,7 @@ func TestAcceptReplays(t *testing.T) {
 			}
 			want := map[string]string{
 				"Fallback-Hops": row.hops, "Idempotency-Key": id, "Fallback-Id": "", "Fallback-Attempt": "", "Fallback-Received-At": "", "Fallback-Signature": "",
-				"X-Forwarded-For": "198.51.100.9, 203.0.113.7", // the first door's word is believed
+				"X-Forwarded-For": "203.0.113.7", // the signature says nothing of it
 			}
 			for name, want := range want {
 				if got := stored.Header.Get(name); got != want {

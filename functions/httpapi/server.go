@@ -103,11 +103,17 @@ func newServer(h http.Handler, b Bounds, headBytes int, log *slog.Logger) *Serve
 // connKey is of the context's value that is the request's connection.
 type connKey struct{}
 
+// connOf is the connection of a request, nil on a platform.
+func connOf(r *http.Request) *conn {
+	c, _ := r.Context().Value(connKey{}).(*conn)
+	return c
+}
+
 // handle tells the connection of each request, and answers those for which there is no room. Once the server is ending, each
 // answer closes its connection.
 func (s *Server) handle(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		c := r.Context().Value(connKey{}).(*conn)
+		c := connOf(r)
 		c.begin(r)
 		if c.reserve || s.ending.Load() {
 			w.Header().Set("Connection", "close")

@@ -11,6 +11,8 @@ type visitor struct {
 	is         standing
 	signatures []http.Header // of a webhook that is unproved
 	replay     *replay       // of one that is a replay
+	key        string        // that has let it in: Token, Webhook or Replay
+	place      int           // where that stands in its list; 0 at an open door
 }
 
 type standing int
@@ -40,8 +42,7 @@ func (d *Door) examine(h http.Header, target string) (rest string, v visitor) {
 	}
 	switch signatures := d.keys.signatures(h); {
 	case place > 0:
-		d.options.Admitted(Token, place)
-		return rest, visitor{is: admitted}
+		return rest, visitor{is: admitted, key: Token, place: place}
 	case d.keys.open():
 		return rest, visitor{is: admitted}
 	case len(signatures) > 0:
@@ -56,14 +57,13 @@ func (d *Door) prove(v *visitor, body []byte) (refused *problem) {
 	if v.replay != nil {
 		kind, secrets, signatures, refused = Replay, d.keys.replays, []http.Header{v.replay.signed}, &loop
 	}
-	place := signer(secrets, signatures, body)
+	v.key, v.place = kind, signer(secrets, signatures, body)
 	switch {
-	case place == 0:
+	case v.place == 0:
 		return refused
 	case v.replay != nil && v.replay.hops+1 >= maxHops:
 		return &tooManyHops
 	}
-	d.options.Admitted(kind, place)
 	v.is = admitted
 	return nil
 }
@@ -71,9 +71,10 @@ func (d *Door) prove(v *visitor, body []byte) (refused *problem) {
 // clean makes of what was captured what is to be stored: without what is not for the primary, and with what the door knows.
 func (d *Door) clean(request *envelope.Request, v visitor) {
 	d.keys.scrub(request.Header)
+	d.keys.takeBearers(request.Trailer)
 	d.keys.scrub(request.Trailer)
 	delete(request.Header, "Expect") // the door has met it
-	d.forward(request, v.replay != nil || d.trusts(request.Remote))
+	d.forward(request, !d.options.Platform && d.trusts(request.Remote))
 	if v.replay != nil {
 		v.replay.adopt(request)
 	}

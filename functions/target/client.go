@@ -122,7 +122,8 @@ func (c *Client) Send(ctx context.Context, r *envelope.Request, attempt int) Ver
 	})))
 	switch {
 	case err == nil:
-		return judgeAnswer(answer, cancel)
+		discard(answer.Body, cancel)
+		return judge(answer.StatusCode, answer.Header, time.Now())
 	case !tried.Load() && timed.Err() == nil: // net/http has refused it, whatever the primary is up to
 		return Verdict{Action: Park, Reason: "it cannot be sent: its method, or a header's name or value, is none that HTTP allows"}
 	}
@@ -219,28 +220,13 @@ func takeOurs(h http.Header) {
 	}
 }
 
-// judgeAnswer is the verdict on an answer, whose body it reads.
-func judgeAnswer(answer *http.Response, cancel context.CancelFunc) Verdict {
-	begin := discard(answer.Body, cancel)
-	v := judge(answer.StatusCode, answer.Header, time.Now())
-	if answer.StatusCode == http.StatusLoopDetected && strings.Contains(begin, `"`+loopType+`"`) {
-		v.Action, v.Reason = Pause, loopReason
-	}
-	return v
-}
-
-// discard reads an answer's body and returns its first KiB. It reads the rest so that its connection can be used again, and not
-// more than is cheaper to read than to connect anew. The answer counts whether its body comes or not; cancel ends a slow one.
-func discard(body io.ReadCloser, cancel context.CancelFunc) (begin string) {
+// discard reads what is left of an answer, so that its connection can be used again, and not more than is cheaper to
+// read than to connect anew. The answer counts whether its body comes or not; cancel ends a slow one.
+func discard(body io.ReadCloser, cancel context.CancelFunc) {
 	timer := time.AfterFunc(discardTimeout, cancel)
 	defer timer.Stop()
-	first := make([]byte, 1<<10)
-	n, err := io.ReadFull(body, first)
-	if err == nil {
-		_, _ = io.CopyN(io.Discard, body, 64<<10)
-	}
+	_, _ = io.CopyN(io.Discard, body, 64<<10)
 	_ = body.Close()
-	return string(first[:n])
 }
 
 // Probe asks whether the primary is alive: any answer under 500 says so. Otherwise the verdict's Reason says what is
@@ -261,10 +247,11 @@ func (c *Client) Probe(ctx context.Context) (alive bool, v Verdict) {
 		v.Action = Pause
 		return false, v
 	}
-	v = judgeAnswer(answer, cancel)
+	discard(answer.Body, cancel)
 	if answer.StatusCode < http.StatusInternalServerError {
 		return true, Verdict{Action: Done, Status: answer.StatusCode}
 	}
+	v = judge(answer.StatusCode, answer.Header, time.Now())
 	v.Action, v.After = Pause, retryAfter(answer.Header, time.Now())
 	return false, v
 }

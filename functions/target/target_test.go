@@ -213,37 +213,21 @@ func TestDottedID(t *testing.T) {
 	}
 }
 
-// TestLoop holds that a door's 508 is a pause whose reason names the loop, for a replay and for a probe, and that another's is
-// the primary's failure.
+// TestLoop holds that a 508 is a pause whose reason names the loop, for a replay and for a probe, both of which bear the mark.
 func TestLoop(t *testing.T) {
 	t.Parallel()
-	for _, row := range []struct {
-		name, body string
-		action     Action
-		reason     string
-	}{
-		{"a door's", `{"type":"urn:fallback:problem:loop","title":"Loop Detected","status":508}`, Pause, "a loop: "},
-		{"another's", `{"type":"about:blank"}`, Retry, "508 Loop Detected"},
-		{"another's, without a body", "", Retry, "508 Loop Detected"},
-		{"another's, which is long", strings.Repeat("x", 100_000), Retry, "508 Loop Detected"},
-	} {
-		t.Run(row.name, func(t *testing.T) {
-			t.Parallel()
-			p := newPrimary(t, func(w http.ResponseWriter, r *http.Request) {
-				if r.Header.Get(envelope.HeaderAttempt) == "" {
-					t.Errorf("%s bears no mark", r.Method)
-				}
-				w.WriteHeader(http.StatusLoopDetected)
-				_, _ = io.WriteString(w, row.body)
-			})
-			c := newClient(t, Options{URL: p.URL})
-			if v := c.Send(context.Background(), captured(), 1); v.Action != row.action || v.Status != 508 || !strings.HasPrefix(v.Reason, row.reason) {
-				t.Errorf("a replay: got %+v", v)
-			}
-			if alive, v := c.Probe(context.Background()); alive || v.Action != Pause || !strings.HasPrefix(v.Reason, row.reason) {
-				t.Errorf("a probe: got %v and %+v", alive, v)
-			}
-		})
+	p := newPrimary(t, func(w http.ResponseWriter, r *http.Request) {
+		if r.Header.Get(envelope.HeaderAttempt) == "" {
+			t.Errorf("%s bears no mark", r.Method)
+		}
+		w.WriteHeader(http.StatusLoopDetected)
+	})
+	c := newClient(t, Options{URL: p.URL})
+	if v := c.Send(context.Background(), captured(), 1); v.Action != Pause || v.Status != 508 || !strings.Contains(v.Reason, "a loop: ") {
+		t.Errorf("a replay: got %+v", v)
+	}
+	if alive, v := c.Probe(context.Background()); alive || v.Action != Pause || !strings.Contains(v.Reason, "a loop: ") {
+		t.Errorf("a probe: got %v and %+v", alive, v)
 	}
 }
 

@@ -48,15 +48,15 @@ var rules = []rule{
 	{425, 425, Pause, "too early"},
 	{429, 429, Pause, "too many requests"},
 	{502, 504, Pause, "the primary, or what it depends on, is away or overloaded"},
+	{508, 508, Pause, "a loop: a door of Fallback refuses the replay"},
 	{500, 599, Retry, "the primary failed at it"},
 	{300, 399, Park, "redirects are not followed: set FALLBACK_TARGET_URL to where they lead"},
 	{400, 499, Park, "the primary will not take it"},
 }
 
-// loopType is the type of the problem with which a door of Fallback refuses a replay.
-const loopType = "urn:fallback:problem:loop"
-
-const loopReason = "a loop: the target leads back to a door of Fallback, which takes no replays: set FALLBACK_TARGET_URL to the API itself, around whatever fails over"
+// loopReason is what a 508 most likely means. It is no matter of the request: whoever answers it, the way leads in a circle.
+const loopReason = "508, a loop: the target leads back to a door of Fallback; set FALLBACK_TARGET_URL to the API itself, around whatever fails over " +
+	"(for a second Fallback, its FALLBACK_ACCEPT_REPLAYS must be FALLBACK_REPLAY_SECRET)"
 
 // judge is the verdict on an answer.
 func judge(status int, h http.Header, now time.Time) Verdict {
@@ -70,6 +70,9 @@ func judge(status int, h http.Header, now time.Time) Verdict {
 	v.Reason = strings.TrimSpace(fmt.Sprint(status, " ", http.StatusText(status)))
 	if v.Action == Pause {
 		v.After = retryAfter(h, now)
+	}
+	if status == http.StatusLoopDetected {
+		v.Reason = loopReason
 	}
 	return v
 }
@@ -103,7 +106,6 @@ func Markdown() string {
 		}
 		fmt.Fprintf(&b, "| %s | %s | %s |\n", status, r.action, r.about)
 	}
-	fmt.Fprintf(&b, "| 508 of a door of Fallback | %s | a loop: the target must go around whatever fails over |\n", Pause)
 	fmt.Fprintf(&b, "| cannot be reached, or breaks the connection | %s | it is away |\n", Pause)
 	fmt.Fprintf(&b, "| does not answer within FALLBACK_TARGET_TIMEOUT | %s | it may hang on this one |\n", Retry)
 	fmt.Fprintf(&b, "| is not asked | %s | the message cannot be read, or is no request that HTTP allows |\n", Park)

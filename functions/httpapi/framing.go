@@ -2,8 +2,8 @@ package httpapi
 
 import "math"
 
-// body follows the bytes of one request's body, as far as is needed to see where the next head begins.
-type body struct {
+// framing follows the bytes of one request's body, as far as is needed to see where the next head begins.
+type framing struct {
 	left    int64 // bytes to come: of the body, or of a chunk and the line end behind it
 	chunked bool
 	size    int64 // of the chunk whose first line has begun
@@ -12,50 +12,50 @@ type body struct {
 	trailer head
 }
 
-// newBody is for a body of that length, or a chunked one when it is negative.
-func newBody(length int64) body {
+// newFraming is for a body of that length, or a chunked one when it is negative.
+func newFraming(length int64) framing {
 	if length >= 0 {
-		return body{left: length}
+		return framing{left: length}
 	}
-	return body{chunked: true, trailer: head{lines: 1}} // as if a request line had been: the first empty line is its end
+	return framing{chunked: true, trailer: head{lines: 1}} // as if a request line had been: the first empty line is its end
 }
 
 // take takes what is the body's of p, which is all of it unless the body ends there. What is no chunked body is taken to the
 // last byte: net/http does not read on behind it.
-func (b *body) take(p []byte) (n int, ended bool) {
+func (f *framing) take(p []byte) (n int, ended bool) {
 	for n < len(p) && !ended {
 		switch {
-		case b.left > 0:
-			k := min(b.left, int64(len(p)-n))
-			b.left -= k
+		case f.left > 0:
+			k := min(f.left, int64(len(p)-n))
+			f.left -= k
 			n += int(k)
-		case b.last:
+		case f.last:
 			var k int
-			k, ended = b.trailer.take(p[n:])
+			k, ended = f.trailer.take(p[n:])
 			n += k
 		default:
-			b.takeSize(p[n])
+			f.takeSize(p[n])
 			n++
 		}
-		ended = ended || !b.chunked && b.left == 0
+		ended = ended || !f.chunked && f.left == 0
 	}
 	return n, ended
 }
 
 // takeSize takes a byte of the line that a chunk begins with.
-func (b *body) takeSize(c byte) {
+func (f *framing) takeSize(c byte) {
 	digit, isDigit := hex(c)
 	switch {
-	case c == '\n' && b.size == 0:
-		b.last = true
+	case c == '\n' && f.size == 0:
+		f.last = true
 	case c == '\n':
-		b.left, b.size, b.sized = b.size+int64(len("\r\n")), 0, false
-	case b.size > math.MaxInt64>>5:
-		b.left = math.MaxInt64 // there is no such chunk
-	case isDigit && !b.sized:
-		b.size = b.size<<4 | digit
+		f.left, f.size, f.sized = f.size+int64(len("\r\n")), 0, false
+	case f.size > math.MaxInt64>>5:
+		f.left = math.MaxInt64 // there is no such chunk
+	case isDigit && !f.sized:
+		f.size = f.size<<4 | digit
 	default:
-		b.sized = true
+		f.sized = true
 	}
 }
 
