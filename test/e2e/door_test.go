@@ -200,7 +200,7 @@ func TestDoorTokens(t *testing.T) {
 	for _, row := range []struct{ name, header, value string }{
 		{"none", "X-Nothing", "x"},
 		{"a wrong one", "Fallback-Authorization", "Bearer third-token"},
-		{"a right one in the wrong place", "Authorization", "Bearer first-token"},
+		{"a right one in the wrong place", "X-Authorization", "Bearer first-token"},
 		{"another scheme", "Fallback-Authorization", "Basic first-token"},
 	} {
 		t.Run(row.name, func(t *testing.T) {
@@ -224,6 +224,26 @@ func TestDoorTokens(t *testing.T) {
 			}
 		})
 	}
+	for _, row := range []struct {
+		name, path string
+		header     []string
+	}{
+		{"as Authorization", "/orders", []string{"Authorization", "Bearer first-token"}},
+		{"in the path", "/-/second-token/orders", nil},
+		{"everywhere", "/-/first-token/orders", []string{"Authorization", "Bearer first-token", "Referer", server.URL + "/fallback/-/first-token/orders"}},
+	} {
+		t.Run(row.name, func(t *testing.T) {
+			message := stored(t, reader, send(t, "POST", server.URL+"/fallback"+row.path, row.name, row.header...))
+			if target := replay(t, message).Target; target != "/orders" {
+				t.Errorf("target: got %q", target)
+			}
+			if whole := fmt.Sprint(message.Headers); strings.Contains(whole, "-token") {
+				t.Errorf("the token was stored: %s", whole)
+			}
+		})
+	}
+	refused := send(t, "POST", server.URL+"/fallback/-/third-token/orders", "x")
+	checkProblem(t, refused, http.StatusUnauthorized, "unauthorized")
 	if log := server.Log.String(); strings.Contains(log, "-token") {
 		t.Error("a token is in the log")
 	}

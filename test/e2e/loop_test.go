@@ -122,4 +122,7 @@ func TestSecondFallback(t *testing.T) {
 	if got[0].Target != "/orders" {
 		t.Errorf("got %s", got[0].Target)
 	}
+	if uses := scrape(t, second.URL)[`fallback_key_uses_total{kind="replay",place="1"}`]; uses != 1 {
+		t.Errorf("the secret is counted %v times, want once", uses)
+	}
 }

@@ -84,7 +84,7 @@ func TestMetrics(t *testing.T) {
 	const expired, delivered, parked, retried, left, discarded = 4, 12, 3, 2, 5, 2
 	fallback := build(t)
 	vhost := broker.VHost(t)
-	server := vhost.Serve(t, harness.Settings{"FALLBACK_MAX_BODY_BYTES": "100"})
+	server := vhost.Serve(t, harness.Settings{"FALLBACK_MAX_BODY_BYTES": "100", "FALLBACK_ACCEPT_REPLAYS": "whsec_YQ=="})
 	server.WaitReady(t)
 	primary := harness.NewPrimary(t, func(r harness.Received) harness.Answer {
 		switch r.Target {
