@@ -62,9 +62,9 @@ func (k keys) place(token string) (place int) {
 	return place
 }
 
-// take finds the tokens of ours in a request and takes them off, wherever they stand and whatever lets the request in: they
-// open the door, and are not for the primary. It returns what is left of the target, and the place of the first; 0 if there is
-// none.
+// take finds the tokens of ours that open the door and takes them off: they are not for the primary, whatever lets the request
+// in. It returns what is left of the target, and the place of the first; 0 if there is none. (What repeats a token without opening
+// the door, scrub takes off when the request is let in.)
 //
 // A token is the bearer of Fallback-Authorization, which is always taken off; that of Authorization, for senders that can set
 // nothing else; or in the path, /-/TOKEN/..., for those that can set a URL alone. What is no token of ours there is the primary's.
@@ -79,7 +79,6 @@ func (k keys) take(h http.Header, target string) (rest string, place int) {
 	}
 	place = first(place, k.takeBearers(h))
 	target, found := k.cut(target, 0)
-	target = k.scrubbed(target)
 	if target == "" || target[0] == '?' {
 		target = "/" + target
 	}
@@ -166,15 +165,19 @@ func (k keys) placeIn(s string, begin int, ends string) (place, end int) {
 	return k.place(token), end
 }
 
-// scrub takes path tokens out of all values: proxies and clients repeat a request's path in many a field, X-Forwarded-Prefix,
-// X-Original-Url and Referer among them.
-func (k keys) scrub(h http.Header) {
+// scrub takes path tokens out of all that may repeat a path: the target itself, and proxies' and clients' fields, such as
+// X-Forwarded-Prefix, X-Original-Url and Referer; and bearers out of the trailer.
+func (k keys) scrub(r *envelope.Request) {
 	if len(k.tokens) == 0 {
 		return
 	}
-	for _, values := range h {
-		for i, value := range values {
-			values[i] = k.scrubbed(value)
+	r.Target = k.scrubbed(r.Target)
+	k.takeBearers(r.Trailer)
+	for _, fields := range []http.Header{r.Header, r.Trailer} {
+		for _, values := range fields {
+			for i, value := range values {
+				values[i] = k.scrubbed(value)
+			}
 		}
 	}
 }

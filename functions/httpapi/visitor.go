@@ -70,9 +70,7 @@ func (d *Door) prove(v *visitor, body []byte) (refused *problem) {
 
 // clean makes of what was captured what is to be stored: without what is not for the primary, and with what the door knows.
 func (d *Door) clean(request *envelope.Request, v visitor) {
-	d.keys.scrub(request.Header)
-	d.keys.takeBearers(request.Trailer)
-	d.keys.scrub(request.Trailer)
+	d.keys.scrub(request)
 	delete(request.Header, "Expect") // the door has met it
 	d.forward(request, !d.options.Platform && d.trusts(request.Remote))
 	if v.replay != nil {
