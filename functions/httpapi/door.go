@@ -134,22 +134,11 @@ func (d *Door) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 func (d *Door) answer(w http.ResponseWriter, r *http.Request) (outcome string) {
 	defer d.recover(w, r, &outcome)
 	d.cors(w.Header(), r.Header)
-	marked := envelope.IsMarked(r.Header)
-	switch {
-	case !marked:
-	case d.isProbe(r):
-		d.readyz(w, r)
-		return ""
-	case !d.mayAccept(r.Header):
-		return loop.refuse(w, r)
-	}
 	uri := originForm(r.RequestURI)
 	target, ok := d.target(uri)
 	switch {
-	case marked && !ok:
-		return loop.refuse(w, r)
-	case marked: // whatever its method: its client has its answer
-		return d.enqueue(w, r, target)
+	case envelope.IsMarked(r.Header):
+		return d.answerMarked(w, r, target, ok)
 	case d.isAboutServer(w, r, uri):
 		return ""
 	case d.isPreflight(w.Header(), r):
@@ -159,16 +148,27 @@ func (d *Door) answer(w http.ResponseWriter, r *http.Request) (outcome string) {
 	case !slices.Contains(d.options.Methods, r.Method):
 		return methodNotQueued.refuse(w, r)
 	default:
-		return d.enqueue(w, r, target)
+		return d.enqueue(w, r, target, nil)
 	}
 }
 
-// isAboutServer answers who asks about the server itself, and says whether it was such a one.
-func (d *Door) isAboutServer(w http.ResponseWriter, r *http.Request, uri string) bool {
-	if r.Method != http.MethodGet && r.Method != http.MethodHead {
-		return false
+// answerMarked answers what a drain has sent. A replay is let in, if it may be, whatever its method: its client has its answer.
+func (d *Door) answerMarked(w http.ResponseWriter, r *http.Request, target string, ok bool) (outcome string) {
+	if d.isProbe(r) {
+		d.readyz(w, r)
+		return ""
 	}
-	switch path, _, _ := strings.Cut(uri, "?"); {
+	replay := d.readReplay(r.Header)
+	if replay == nil || !ok {
+		return loop.refuse(w, r)
+	}
+	return d.enqueue(w, r, target, replay)
+}
+
+// isAboutServer answers who asks about the server itself, and says whether it was such a one. Without metrics, their path is like
+// any other.
+func (d *Door) isAboutServer(w http.ResponseWriter, r *http.Request, uri string) bool {
+	switch path := serverPath(r, uri); {
 	case path == "/livez":
 		d.livez(w)
 	case path == "/readyz":
@@ -208,8 +208,8 @@ func (d *Door) target(uri string) (string, bool) {
 
 // enqueue stores the request, answers, and returns the outcome. What it had in hand is let go before the answer is written: a
 // client that does not read it keeps nothing from others.
-func (d *Door) enqueue(w http.ResponseWriter, r *http.Request, target string) string {
-	request, read, problem := d.store(w, r, target)
+func (d *Door) enqueue(w http.ResponseWriter, r *http.Request, target string, replay *replay) string {
+	request, read, problem := d.store(w, r, target, replay)
 	switch {
 	case problem == nil:
 		d.accepted(w, request)
@@ -221,8 +221,9 @@ func (d *Door) enqueue(w http.ResponseWriter, r *http.Request, target string) st
 	}
 }
 
-// store captures the request and stores it, or says why not, and whether its body was read to the end.
-func (d *Door) store(w http.ResponseWriter, r *http.Request, target string) (request *envelope.Request, read bool, refused *problem) {
+// store captures the request and stores it, or says why not, and whether its body was read to the end. replay is what it says
+// of itself if it is one.
+func (d *Door) store(w http.ResponseWriter, r *http.Request, target string, replay *replay) (request *envelope.Request, read bool, refused *problem) {
 	received := time.Now()
 	// The client's going away does not end the wait: what has been sent to the broker cannot be called back, and what
 	// is in hand stays counted until it is done.
@@ -230,7 +231,7 @@ func (d *Door) store(w http.ResponseWriter, r *http.Request, target string) (req
 	defer cancel()
 
 	// Before anything is counted: what strangers send must not use up what others may.
-	target, visitor := d.examine(r.Header, target)
+	target, visitor := d.examine(r.Header, target, replay)
 	if visitor.is == stranger {
 		return nil, false, &unauthorized
 	}

@@ -8,8 +8,19 @@ import (
 
 // asksAboutServer says whether a request is about the server itself.
 func asksAboutServer(r *http.Request) bool {
-	path, _, _ := strings.Cut(originForm(r.RequestURI), "?")
-	return (r.Method == http.MethodGet || r.Method == http.MethodHead) && (path == "/livez" || path == "/readyz" || path == "/metrics")
+	return serverPath(r, originForm(r.RequestURI)) != ""
+}
+
+// serverPath is the path of a request that is about the server itself; "" for any other.
+func serverPath(r *http.Request, uri string) string {
+	if r.Method != http.MethodGet && r.Method != http.MethodHead {
+		return ""
+	}
+	switch path, _, _ := strings.Cut(uri, "?"); path {
+	case "/livez", "/readyz", "/metrics":
+		return path
+	}
+	return ""
 }
 
 // livez is about the process: it answers, so it lives.

@@ -28,24 +28,24 @@ func (d *Door) isProbe(r *http.Request) bool {
 	return len(d.keys.replays) > 0 && r.Method == http.MethodGet && r.Header.Get(envelope.HeaderAttempt) == "0"
 }
 
-// readReplay fails for what no drain that signs has sent, so that no body is read for its sake.
-func readReplay(h http.Header) (r replay, ok bool) {
+// readReplay returns nil where no replays are let in, and for what no drain that signs has sent: no body is read for its sake.
+func (d *Door) readReplay(h http.Header) *replay {
 	id, signature := h[envelope.HeaderID], h[envelope.HeaderSignature]
-	if len(id) != 1 || len(signature) != 1 || !isSignature(id[0], signature[0]) {
-		return r, false
+	if len(d.keys.replays) == 0 || len(id) != 1 || len(signature) != 1 || !isSignature(id[0], signature[0]) {
+		return nil
 	}
 	received, err := time.Parse(time.RFC3339Nano, h.Get(envelope.HeaderReceivedAt))
 	if err != nil {
-		return r, false
+		return nil
 	}
-	if hops := h.Get(envelope.HeaderHops); hops != "" {
-		if r.hops, err = strconv.Atoi(hops); err != nil || r.hops < 0 {
-			return r, false
+	hops := 0
+	if passed := h.Get(envelope.HeaderHops); passed != "" {
+		if hops, err = strconv.Atoi(passed); err != nil || hops < 0 {
+			return nil
 		}
 	}
-	r.id, r.received = id[0], received
-	r.signed = signedHeader(r.id, strconv.FormatInt(received.Unix(), 10), signature[0])
-	return r, true
+	signed := signedHeader(id[0], strconv.FormatInt(received.Unix(), 10), signature[0])
+	return &replay{id: id[0], received: received, hops: hops, signed: signed}
 }
 
 // adopt makes a captured request what the replay says that it is: the request that another door has taken. An id that is no

@@ -23,29 +23,18 @@ const (
 	admitted
 )
 
-// mayAccept says whether a request that is marked as a replay may be one that is let in.
-func (d *Door) mayAccept(h http.Header) bool {
-	if len(d.keys.replays) == 0 {
-		return false
-	}
-	_, ok := readReplay(h)
-	return ok
-}
-
-// examine takes our tokens off a request and says who sends it. A marked one has been seen to be a replay that may be accepted.
-func (d *Door) examine(h http.Header, target string) (rest string, v visitor) {
+// examine takes our tokens off a request and says who sends it.
+func (d *Door) examine(h http.Header, target string, replay *replay) (rest string, v visitor) {
 	rest, place := d.keys.take(h, target)
-	if envelope.IsMarked(h) {
-		if replay, ok := readReplay(h); ok {
-			return rest, visitor{is: unproved, replay: &replay}
-		}
-	}
-	switch signatures := d.keys.signatures(h); {
+	switch {
+	case replay != nil:
+		return rest, visitor{is: unproved, replay: replay}
 	case place > 0:
 		return rest, visitor{is: admitted, key: Token, place: place}
 	case d.keys.open():
 		return rest, visitor{is: admitted}
-	case len(signatures) > 0:
+	}
+	if signatures := d.keys.signatures(h); len(signatures) > 0 {
 		return rest, visitor{is: unproved, signatures: signatures}
 	}
 	return rest, visitor{}
