@@ -30,6 +30,7 @@ type conn struct {
 	buffer  *[bufferSize]byte // that it is in
 	cost    int64             // of what has come of heads and trailers since the connection was idle
 	held    int64             // of that, by the server's account
+	line    int64             // bytes of the request line that net/http keeps while the connection waits for the next one
 	wrote   bool              // something has been answered since then
 
 	stage    atomic.Int32
@@ -162,17 +163,25 @@ func (c *conn) charge(cost int64) bool {
 	return true
 }
 
-// begin is called when net/http has read a head, and before anybody reads the body.
-func (c *conn) begin(r *http.Request) {
+// maxKeptLine bounds the request line that an idle connection may have behind it. net/http keeps the method of the last
+// request until the next one comes, and with it the whole line, which it is a part of: 800 idle connections with lines of
+// 240 KB took 190 MB.
+const maxKeptLine = 2 << 10
+
+// begin is called when net/http has read a head, and before anybody reads the body. It says whether there may be another
+// request behind this one.
+func (c *conn) begin(r *http.Request) (mayStay bool) {
+	c.line = int64(len(r.Method) + len(r.RequestURI) + len(r.Proto))
 	if r.Body != http.NoBody { // else net/http may be reading the next head already
 		c.framing, c.inBody = newFraming(r.ContentLength), true
 	}
+	return c.line <= maxKeptLine
 }
 
 // idle is called when a request has been answered. Of the next one there may be a byte.
 func (c *conn) idle() {
 	c.server.heads.add(-c.held)
-	c.cost, c.held, c.wrote = c.head.cost(), 0, false
+	c.cost, c.held, c.wrote = c.line+c.head.cost(), 0, false
 	c.since.Store(time.Now().UnixNano())
 	c.stage.Store(waiting)
 }

@@ -99,7 +99,7 @@ func FuzzConn(f *testing.F) {
 				t.Fatalf("net/http has read a body, and we have not: %+v, %s", c.framing, what)
 			}
 			c.idle()
-			if held := c.server.heads.held.Load(); held != 0 || c.held != 0 || c.cost != c.head.cost() {
+			if held := c.server.heads.held.Load(); held != 0 || c.held != 0 || c.cost != c.line+c.head.cost() {
 				t.Fatalf("when all is answered, %d is held, and %d of the account, %s", c.held, held, what)
 			}
 		}

@@ -62,8 +62,8 @@ func talk(t *testing.T, addr, raw string) (answers []string) {
 	}
 }
 
-// TestHeads holds how many bytes and fields a head may have, that a body's are not taken for a head's, and that every answer
-// is one of ours and arrives.
+// TestHeads holds how many bytes and fields a head may have, that a body's are not taken for a head's, that every answer is
+// one of ours and arrives, and that no connection stays behind what it would keep too much of.
 func TestHeads(t *testing.T) {
 	t.Parallel()
 	const post = "POST /fallback HTTP/1.1\r\nHost: h\r\n"
@@ -88,6 +88,8 @@ func TestHeads(t *testing.T) {
 		{"far more, all folded", post + "X: y" + strings.Repeat("\r\n z", 5_000) + "\r\n" + length, []string{"431 headers-too-large"}},
 		{"a field that is too long", post + "X: " + strings.Repeat("x", 40_000) + "\r\n" + length, []string{"431 headers-too-large"}},
 		{"a request line that is too long", "POST /fallback/" + strings.Repeat("x", 40_000) + " HTTP/1.1\r\nHost: h\r\n" + length, []string{"431 headers-too-large"}},
+		{"behind a line that is kept", "POST /fallback/" + strings.Repeat("x", 1_900) + " HTTP/1.1\r\nHost: h\r\n" + length + post + length, []string{"202", "202"}},
+		{"behind one that is not", "POST /fallback/" + strings.Repeat("x", 2_100) + " HTTP/1.1\r\nHost: h\r\n" + length + post + length, []string{"202"}},
 		{"line ends and nothing else", strings.Repeat("\r\n", 100), []string{"400"}},
 		{"a field that is too long for a message", post + "X: " + strings.Repeat("x", 10_000) + "\r\n" + length, []string{"431 headers-too-large"}},
 		{"a body of line ends", post + "Content-Length: 2000\r\n\r\n" + lines, []string{"202"}},

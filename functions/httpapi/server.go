@@ -109,13 +109,12 @@ func connOf(r *http.Request) *conn {
 	return c
 }
 
-// handle tells the connection of each request, and answers those for which there is no room. Once the server is ending, each
-// answer closes its connection.
+// handle tells the connection of each request, and answers those for which there is no room. An answer closes its connection
+// that may not wait for another request: the server is ending, or it would keep too much.
 func (s *Server) handle(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		c := connOf(r)
-		c.begin(r)
-		if c.reserve || s.ending.Load() {
+		if mayStay := c.begin(r); !mayStay || c.reserve || s.ending.Load() {
 			w.Header().Set("Connection", "close")
 		}
 		if c.reserve && !asksAboutServer(r) {

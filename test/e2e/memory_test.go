@@ -95,9 +95,16 @@ type strangers struct {
 	all  []net.Conn
 }
 
-// send has n connections send each what it gives, all at the same time. What becomes of it is not asked: they may be turned
-// away at any byte.
-func (s *strangers) send(t *testing.T, n int, text string) {
+// pace is how the connections follow one another.
+type pace bool
+
+const (
+	together pace = false // what becomes of it is not asked: they may be turned away at any byte
+	inTurn   pace = true  // each sends when the one before has its answer
+)
+
+// send has n connections send the text, and stay.
+func (s *strangers) send(t *testing.T, n int, text string, pace pace) {
 	t.Helper()
 	for range n {
 		conn, err := net.DialTimeout("tcp", s.to.addr, harness.Patience)
@@ -109,8 +116,17 @@ func (s *strangers) send(t *testing.T, n int, text string) {
 		s.all = append(s.all, conn)
 		s.mu.Unlock()
 		_ = conn.SetDeadline(time.Now().Add(harness.Patience))
+		if pace == inTurn {
+			_, _ = io.WriteString(conn, text)
+			if _, err := conn.Read(make([]byte, 1)); err != nil {
+				t.Errorf("one of the connections had no answer: %v", err)
+				return
+			}
+		}
 		s.open.Go(func() { _, _ = io.Copy(io.Discard, conn) })
-		s.open.Go(func() { _, _ = io.WriteString(conn, text) })
+		if pace == together {
+			s.open.Go(func() { _, _ = io.WriteString(conn, text) })
+		}
 	}
 }
 
@@ -147,9 +163,14 @@ func TestMemory(t *testing.T) {
 	escapes := tinyHead + "X: " + strings.Repeat("\t\"", 5000) + "x\r\nContent-Length: 1\r\n\r\nb" // six times as long in JSON
 	line := "POST /fallback/" + strings.Repeat("%41", 80_000) + " HTTP/1.1\r\nHost: h\r\n"
 
+	asked := func(bytes int) string {
+		return "GET /livez?" + strings.Repeat("a", bytes) + " HTTP/1.1\r\nHost: h\r\n\r\n"
+	}
+
 	type load struct {
 		connections int
 		text        string
+		pace        pace
 	}
 	for _, row := range []struct {
 		name   string
@@ -158,23 +179,25 @@ func TestMemory(t *testing.T) {
 		waves  int
 		loads  []load
 	}{
-		{"idle ones", server, false, 1, []load{{6000, live}}},
-		{"60 heads of 255 KB without an end", server, false, 1, []load{{60, tinyHead + tinyFields(255_000)}}},
-		{"2,000 heads of 8 KB without an end", server, false, 1, []load{{2000, tinyHead + tinyFields(8000)}}},
-		{"1,000 heads of 500 fields that wait for their body", server, false, 1, []load{{1000, waiting(mostFields)}}},
-		{"1,000 pipelined heads", server, false, 1, []load{{1000, waiting("") + "b" + waiting(tinyFields(3900)) + "b" + waiting(tinyFields(3900))}}},
-		{"1,000 trailers, and the broker says nothing", server, true, 1, []load{{1000, tinyHead + "Transfer-Encoding: chunked\r\n\r\n1\r\nb\r\n0\r\n" + tinyFields(4000) + "\r\n"}}},
-		{"1,000 request lines of 240 KB", server, false, 1, []load{{1000, line}, {1000, line + "\r\n"}}},
-		{"1,000 heads of 200 KB of values", server, false, 1, []load{{1000, tinyHead + strings.Repeat("X: "+strings.Repeat("v", 1000)+"\r\n", 200)}}},
-		{"heads that grow in JSON, and the broker says nothing", server, true, 1, []load{{1000, escapes}}},
-		{"10 heads of 1 MB at the worker", worker, false, 1, []load{{10, strings.Replace(tinyHead, "POST /fallback", "GET /livez", 1) + tinyFields(1_000_000)}}},
-		{"2,000 heads at the worker", worker, false, 1, []load{{2000, strings.Replace(tinyHead, "POST /fallback", "GET /livez", 1) + tinyFields(8000)}}},
-		{"3,900 idle ones and four bodies of 16 MiB", server, true, 1, []load{{3900, live}, {4, full}}},
-		{"3,900 idle ones and four chunked bodies of 16 MiB", server, true, 1, []load{{3900, live}, {4, chunked}}},
+		{"idle ones", server, false, 1, []load{{6000, live, together}}},
+		{"60 heads of 255 KB without an end", server, false, 1, []load{{60, tinyHead + tinyFields(255_000), together}}},
+		{"2,000 heads of 8 KB without an end", server, false, 1, []load{{2000, tinyHead + tinyFields(8000), together}}},
+		{"1,000 heads of 500 fields that wait for their body", server, false, 1, []load{{1000, waiting(mostFields), together}}},
+		{"1,000 pipelined heads", server, false, 1, []load{{1000, waiting("") + "b" + waiting(tinyFields(3900)) + "b" + waiting(tinyFields(3900)), together}}},
+		{"1,000 trailers, and the broker says nothing", server, true, 1, []load{{1000, tinyHead + "Transfer-Encoding: chunked\r\n\r\n1\r\nb\r\n0\r\n" + tinyFields(4000) + "\r\n", together}}},
+		{"1,000 request lines of 240 KB", server, false, 1, []load{{1000, line, together}, {1000, line + "\r\n", together}}},
+		{"1,500 that idle behind request lines of 240 KB", server, false, 1, []load{{1500, asked(240_000), inTurn}}},
+		{"250 at the worker that idle behind request lines of 60 KB", worker, false, 1, []load{{250, asked(60_000), inTurn}}},
+		{"1,000 heads of 200 KB of values", server, false, 1, []load{{1000, tinyHead + strings.Repeat("X: "+strings.Repeat("v", 1000)+"\r\n", 200), together}}},
+		{"heads that grow in JSON, and the broker says nothing", server, true, 1, []load{{1000, escapes, together}}},
+		{"10 heads of 1 MB at the worker", worker, false, 1, []load{{10, strings.Replace(tinyHead, "POST /fallback", "GET /livez", 1) + tinyFields(1_000_000), together}}},
+		{"2,000 heads at the worker", worker, false, 1, []load{{2000, strings.Replace(tinyHead, "POST /fallback", "GET /livez", 1) + tinyFields(8000), together}}},
+		{"3,900 idle ones and four bodies of 16 MiB", server, true, 1, []load{{3900, live, together}, {4, full, together}}},
+		{"3,900 idle ones and four chunked bodies of 16 MiB", server, true, 1, []load{{3900, live, together}, {4, chunked, together}}},
 		{
 			"all at once", server, true, 4, []load{
-				{3000, live}, {4, full}, {4, chunked}, {300, waiting(mostFields)}, {300, tinyHead + tinyFields(8000)}, {100, line},
-				{60, tinyHead + tinyFields(255_000)}, {300, escapes},
+				{3000, live, together}, {4, full, together}, {4, chunked, together}, {300, waiting(mostFields), together}, {300, tinyHead + tinyFields(8000), together}, {100, line, together},
+				{60, tinyHead + tinyFields(255_000), together}, {300, escapes, together},
 			},
 		},
 	} {
@@ -191,7 +214,7 @@ func TestMemory(t *testing.T) {
 					if i == 1 {
 						time.Sleep(1100 * time.Millisecond) // who is idle for a second makes room for others
 					}
-					s.send(t, l.connections, l.text)
+					s.send(t, l.connections, l.text, l.pace)
 				}
 				for range 6 { // three seconds, in which nothing that is in hand has to be given up
 					time.Sleep(500 * time.Millisecond)
