@@ -12,7 +12,9 @@ import (
 	"context"
 	"errors"
 	"io"
+	"net"
 	"net/http"
+	"net/netip"
 	"net/url"
 	"slices"
 	"strings"
@@ -36,6 +38,8 @@ type Request struct {
 	Proto string
 	// Remote is the address that the request came from, as the platform knows it.
 	Remote string
+	// Prefix is what was taken off the path, without a slash at its end; it is empty for nothing.
+	Prefix string
 	// ReceivedAt is when the headers had been read, in UTC.
 	ReceivedAt time.Time
 	// Header has every value of every header; the order of the values of one name is kept, the order of names is not
@@ -52,6 +56,16 @@ type Request struct {
 
 // Bodyless says that there is nothing in the body.
 func (r *Request) Bodyless() bool { return len(r.Body) == 0 }
+
+// Peer is the address of [Request.Remote], without its port. It is not valid where there is none.
+func (r *Request) Peer() netip.Addr {
+	remote := r.Remote
+	if host, _, err := net.SplitHostPort(remote); err == nil {
+		remote = host
+	}
+	addr, _ := netip.ParseAddr(remote)
+	return addr.Unmap().WithZone("")
+}
 
 // HTTP returns the request as it is to be sent to base, for example "https://api.example.com/v2": base's path comes
 // before the target, and the target's bytes stay as they are, odd escapes, empty segments and all.

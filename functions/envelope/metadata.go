@@ -31,6 +31,7 @@ type metadata struct {
 	Scheme     string              `json:"scheme"`
 	Proto      string              `json:"proto"`
 	Remote     string              `json:"remote"`
+	Prefix     string              `json:"prefix,omitempty"`
 	ReceivedAt time.Time           `json:"received_at"`
 	Header     map[string][]string `json:"header"`
 	Trailer    map[string][]string `json:"trailer,omitempty"`
@@ -40,7 +41,7 @@ type metadata struct {
 }
 
 // Metadata returns everything but the body as JSON: v, method, target, host, scheme, proto, remote, received_at
-// (RFC 3339, nanoseconds), header, bodyless, and where needed trailer and charset ("latin1": every string is bytes, one
+// (RFC 3339, nanoseconds), header, bodyless, and where needed prefix, trailer and charset ("latin1": every string is bytes, one
 // code point a byte).
 func (r *Request) Metadata() string {
 	if r.metadata != "" {
@@ -60,6 +61,9 @@ func (r *Request) encode() string {
 	w.raw(`,"scheme":`).str(r.Scheme)
 	w.raw(`,"proto":`).str(r.Proto)
 	w.raw(`,"remote":`).str(r.Remote)
+	if r.Prefix != "" {
+		w.raw(`,"prefix":`).str(r.Prefix)
+	}
 	w.raw(`,"received_at":"`)
 	var received [len(time.RFC3339Nano)]byte
 	_, _ = w.Write(r.ReceivedAt.UTC().AppendFormat(received[:0], time.RFC3339Nano))
@@ -93,7 +97,7 @@ func Decode(id, meta string, body []byte) (*Request, error) {
 		body = nil
 	}
 	r := &Request{
-		ID: id, Method: m.Method, Target: m.Target, Host: m.Host, Scheme: m.Scheme, Proto: m.Proto, Remote: m.Remote,
+		ID: id, Method: m.Method, Target: m.Target, Host: m.Host, Scheme: m.Scheme, Proto: m.Proto, Remote: m.Remote, Prefix: m.Prefix,
 		ReceivedAt: Time(m.ReceivedAt), Header: m.Header, Trailer: m.Trailer, Body: body,
 	}
 	switch m.Charset {
@@ -135,7 +139,7 @@ func canonical(h http.Header) http.Header {
 }
 
 func (r *Request) isUTF8() bool {
-	for _, s := range []string{r.Method, r.Target, r.Host, r.Scheme, r.Proto, r.Remote} {
+	for _, s := range []string{r.Method, r.Target, r.Host, r.Scheme, r.Proto, r.Remote, r.Prefix} {
 		if !utf8.ValidString(s) {
 			return false
 		}
@@ -184,7 +188,7 @@ func (r *Request) fromLatin1() error {
 		}
 		return string(b)
 	}
-	for _, s := range []*string{&r.Method, &r.Target, &r.Host, &r.Scheme, &r.Proto, &r.Remote} {
+	for _, s := range []*string{&r.Method, &r.Target, &r.Host, &r.Scheme, &r.Proto, &r.Remote, &r.Prefix} {
 		*s = back(*s)
 	}
 	fields := func(h http.Header) http.Header {

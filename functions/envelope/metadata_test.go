@@ -113,11 +113,11 @@ func TestDecodeForeignNames(t *testing.T) {
 func TestMetadataForm(t *testing.T) {
 	t.Parallel()
 	r := &Request{
-		ID: "id", Method: "POST", Target: "/a?b=<c>", Host: "h", Scheme: "http", Proto: "HTTP/1.1", Remote: "r",
+		ID: "id", Method: "POST", Target: "/a?b=<c>", Host: "h", Scheme: "http", Proto: "HTTP/1.1", Remote: "r", Prefix: "/p",
 		ReceivedAt: time.Date(2026, 1, 2, 3, 4, 5, 678_900_000, time.FixedZone("", 3600)),
 		Header:     http.Header{"X-Tag": {"1", "2"}},
 	}
-	want := `{"v":1,"method":"POST","target":"/a?b=<c>","host":"h","scheme":"http","proto":"HTTP/1.1","remote":"r",` +
+	want := `{"v":1,"method":"POST","target":"/a?b=<c>","host":"h","scheme":"http","proto":"HTTP/1.1","remote":"r","prefix":"/p",` +
 		`"received_at":"2026-01-02T02:04:05.6789Z","header":{"X-Tag":["1","2"]},"bodyless":true}`
 	if got := r.Metadata(); got != want {
 		t.Errorf("got  %s\nwant %s", got, want)

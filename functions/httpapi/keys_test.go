@@ -109,8 +109,8 @@ func TestTokens(t *testing.T) {
 			if stored.Target != row.target || !slices.Equal(stored.Header["Authorization"], row.authorized) || stored.Header.Get("X-Elsewhere") != row.elsewhere {
 				t.Errorf("stored: got %s with %v, want %s, %q and %q", stored.Target, stored.Header, row.target, row.authorized, row.elsewhere)
 			}
-			if got := stored.Header.Get("X-Forwarded-Prefix"); got != "/fallback" {
-				t.Errorf("X-Forwarded-Prefix: got %q", got)
+			if stored.Prefix != "/fallback" {
+				t.Errorf("the prefix: got %q", stored.Prefix)
 			}
 			if _, ok := stored.Header["Fallback-Authorization"]; ok {
 				t.Error("the token was stored")

@@ -57,11 +57,12 @@ func (d *Door) prove(v *visitor, body []byte) (refused *problem) {
 	return nil
 }
 
-// clean makes of what was captured what is to be stored: without what is not for the primary, and with what the door knows.
+// clean makes of what was captured what is to be stored: without what is not for the primary, and with what the door knows of it.
 func (d *Door) clean(request *envelope.Request, v visitor) {
 	d.keys.scrub(request)
 	delete(request.Header, "Expect") // the door has met it
-	d.forward(request, !d.options.Platform && d.trusts(request.Remote))
+	request.Prefix = d.prefix
+	d.forward(request, !d.options.Platform && d.trusts(request.Peer()))
 	if v.replay != nil {
 		v.replay.adopt(request)
 	}

@@ -202,12 +202,25 @@ func (c *Client) addHeaders(h http.Header, r *envelope.Request, attempt int) {
 	if !received.IsZero() {
 		h.Set(envelope.HeaderReceivedAt, received.UTC().Format(time.RFC3339Nano))
 	}
-	if r.Host != "" && h.Get("X-Forwarded-Host") == "" {
-		h.Set("X-Forwarded-Host", r.Host)
-	}
+	addForwarded(h, r)
 	if signed {
 		if signature, err := c.signer.Sign(r.ID, received, r.Body); err == nil {
 			h.Set(envelope.HeaderSignature, signature)
+		}
+	}
+}
+
+// addForwarded says what the door knew of the request, where no proxy before it has: X-Forwarded-For, -Proto, -Host and
+// -Prefix.
+func addForwarded(h http.Header, r *envelope.Request) {
+	from := ""
+	if peer := r.Peer(); peer.IsValid() {
+		from = peer.String()
+	}
+	known := [...]string{from, r.Scheme, r.Host, r.Prefix}
+	for i, name := range [...]string{envelope.ForwardedFor, envelope.ForwardedProto, envelope.ForwardedHost, envelope.ForwardedPrefix} {
+		if _, told := h[name]; !told && known[i] != "" {
+			h[name] = known[i : i+1 : i+1]
 		}
 	}
 }

@@ -117,7 +117,7 @@ func newClient(t *testing.T, o Options) *Client {
 
 func captured() *envelope.Request {
 	return &envelope.Request{
-		ID: "01a20262-fead-745d-a0dd-93831abf4e21", Method: "PUT", Target: "/orders//4%2f2?x=1&x", Host: "shop.example.com", Scheme: "https",
+		ID: "01a20262-fead-745d-a0dd-93831abf4e21", Method: "PUT", Target: "/orders//4%2f2?x=1&x", Host: "shop.example.com", Scheme: "https", Remote: "203.0.113.7:51234", Prefix: "/fallback",
 		ReceivedAt: time.Date(2026, 11, 22, 8, 32, 51, 885177639, time.UTC),
 		Header:     http.Header{"X-Tag": {"a", "b"}, "Authorization": {"Bearer the-client's"}, "Connection": {"close"}},
 		Body:       []byte(`{"order":42}`),
@@ -142,21 +142,23 @@ func TestReplay(t *testing.T) {
 	want := http.Header{
 		"X-Tag": {"a", "b"}, "Authorization": {"Bearer the-client's"}, "Content-Length": {"12"},
 		"Idempotency-Key": {"01a20262-fead-745d-a0dd-93831abf4e21"}, "Fallback-Id": {"01a20262-fead-745d-a0dd-93831abf4e21"},
-		"Fallback-Attempt": {"3"}, "Fallback-Received-At": {"2026-11-22T08:32:51.885177639Z"}, "X-Forwarded-Host": {"shop.example.com"},
+		"Fallback-Attempt": {"3"}, "Fallback-Received-At": {"2026-11-22T08:32:51.885177639Z"},
+		"X-Forwarded-For": {"203.0.113.7"}, "X-Forwarded-Proto": {"https"}, "X-Forwarded-Host": {"shop.example.com"}, "X-Forwarded-Prefix": {"/fallback"},
 	}
 	if diff := cmp.Diff(want, r.Header); diff != "" {
 		t.Errorf("headers, -want +got:\n%s", diff)
 	}
 }
 
-// TestClientsOwnHeaders holds that a client's key and forwarded host are passed on, and that no client speaks for us.
+// TestClientsOwnHeaders holds that a client's key, and what a proxy has told, are passed on, and that no client speaks for us.
 func TestClientsOwnHeaders(t *testing.T) {
 	t.Parallel()
 	p := newPrimary(t, nil)
 	c := newClient(t, Options{URL: p.URL})
 	request := captured()
 	request.Header = http.Header{
-		"Idempotency-Key": {"mine"}, "X-Forwarded-Host": {"public.example.com"}, "Traceparent": {"00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"},
+		"Idempotency-Key": {"mine"}, "X-Forwarded-Host": {"public.example.com"},
+		"X-Forwarded-For": {"192.0.2.1, 203.0.113.7"}, "Traceparent": {"00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"},
 		"Fallback-Id": {"forged"}, "Fallback-Attempt": {"9"}, "Fallback-Received-At": {"forged"}, "Fallback-Signature": {"forged"},
 		"Fallback_id": {"forged"}, "Fallback_Signature": {"forged"}, "Fallback-Hops": {"2"}, "Fallback_hops": {"0"},
 	}
@@ -178,7 +180,8 @@ func TestClientsOwnHeaders(t *testing.T) {
 		}
 	}
 	for name, want := range map[string]string{
-		"Idempotency-Key": "mine", "X-Forwarded-Host": "public.example.com", "Fallback-Id": request.ID, "Fallback-Attempt": "1",
+		"Idempotency-Key": "mine", "X-Forwarded-Host": "public.example.com", "X-Forwarded-For": "192.0.2.1, 203.0.113.7",
+		"X-Forwarded-Proto": "https", "X-Forwarded-Prefix": "/fallback", "Fallback-Id": request.ID, "Fallback-Attempt": "1",
 		"Fallback-Received-At": "2026-11-22T08:32:51.885177639Z", "Fallback-Signature": "", "Fallback-Hops": "2", // the door's
 		"Traceparent": "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01",
 	} {
@@ -195,7 +198,10 @@ func TestForeign(t *testing.T) {
 	c := newClient(t, Options{URL: p.URL, Secret: "whsec_ZmFsbGJhY2stdGVzdC1zZWNyZXQ="})
 	c.Send(context.Background(), &envelope.Request{Method: "POST", Target: "/", Header: http.Header{}, Body: []byte("x")}, 1)
 	h := (<-p.got).Header
-	for _, name := range []string{"Idempotency-Key", "Fallback-Id", "Fallback-Received-At", "Fallback-Signature", "X-Forwarded-Host"} {
+	for _, name := range []string{
+		"Idempotency-Key", "Fallback-Id", "Fallback-Received-At", "Fallback-Signature",
+		"X-Forwarded-For", "X-Forwarded-Proto", "X-Forwarded-Host", "X-Forwarded-Prefix",
+	} {
 		if v, ok := h[name]; ok {
 			t.Errorf("%s: got %q, want none", name, v)
 		}

@@ -156,7 +156,8 @@ func postOnly(w *world, at place) (sample, error) {
 			return err
 		}
 		for name, value := range map[string]string{
-			"User-Agent": "bench", "Content-Type": "application/json", "X-Forwarded-Host": "127.0.0.1:34567",
+			"User-Agent": "bench", "Content-Type": "application/json",
+			"X-Forwarded-For": "127.0.0.1", "X-Forwarded-Proto": "http", "X-Forwarded-Host": "127.0.0.1:34567", "X-Forwarded-Prefix": "/fallback",
 			"Fallback-Id": "01a20262-fead-745d-a0dd-93831abf4e21", "Idempotency-Key": "01a20262-fead-745d-a0dd-93831abf4e21",
 			"Fallback-Attempt": "1", "Fallback-Received-At": "2026-11-22T08:32:51.885177639Z",
 		} {

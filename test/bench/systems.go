@@ -149,7 +149,7 @@ func (l *amqpLink) channel(i int) (*amqp.Channel, error) {
 func sameMessage(body []byte) amqp.Publishing {
 	r := &envelope.Request{
 		ID: "01a20262-fead-745d-a0dd-93831abf4e21", Method: "POST", Target: "/orders/42?x=1", Host: "127.0.0.1:34567",
-		Scheme: "http", Proto: "HTTP/1.1", Remote: "127.0.0.1:45678", ReceivedAt: time.Now(), Body: body,
+		Scheme: "http", Proto: "HTTP/1.1", Remote: "127.0.0.1:45678", Prefix: "/fallback", ReceivedAt: time.Now(), Body: body,
 		Header: http.Header{"User-Agent": {"bench"}, "Content-Type": {"application/json"}, "Content-Length": {fmt.Sprint(len(body))}},
 	}
 	return amqp.Publishing{

@@ -157,7 +157,10 @@ func TestDrainCorpus(t *testing.T) {
 func withoutOurs(t *testing.T, fields []corpus.Field, want corpus.Request) (rest []corpus.Field) {
 	t.Helper()
 	sent, ours := byName(want.Header), map[string]bool{}
-	for _, name := range []string{"Idempotency-Key", "X-Forwarded-Host", "Fallback-Id", "Fallback-Attempt", "Fallback-Received-At"} {
+	for _, name := range []string{
+		"Idempotency-Key", "Fallback-Id", "Fallback-Attempt", "Fallback-Received-At",
+		"X-Forwarded-For", "X-Forwarded-Proto", "X-Forwarded-Host", "X-Forwarded-Prefix",
+	} {
 		if len(sent[name]) == 0 {
 			ours[name] = true
 		}

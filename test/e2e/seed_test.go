@@ -180,7 +180,7 @@ func checkMetadata(t *testing.T, m amqp.Delivery, a answer, server *harness.Serv
 	delete(got, "header")
 	delete(got, "received_at")
 	want := map[string]any{
-		"v": 1.0, "method": "POST", "target": "/", "host": server.Addr, "scheme": "http", "proto": "HTTP/1.1", "bodyless": true,
+		"v": 1.0, "method": "POST", "target": "/", "host": server.Addr, "scheme": "http", "proto": "HTTP/1.1", "prefix": "/fallback", "bodyless": true,
 	}
 	if !maps.Equal(got, want) {
 		t.Errorf("the rest of the metadata: got %v, want %v", got, want)
