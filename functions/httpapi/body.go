@@ -28,8 +28,8 @@ var (
 	errNoRoom       = errors.New("there is no room for the body")
 )
 
-func newIntake(w http.ResponseWriter, room *room) *intake {
-	return &intake{room: room, writer: w, begin: time.Now()}
+func newIntake(w http.ResponseWriter, room *room, begin time.Time) *intake {
+	return &intake{room: room, writer: w, begin: begin}
 }
 
 // read reads the body to its end, of limit bytes at most: the length that a client states is not trusted to be the length that
@@ -46,9 +46,10 @@ func (b *intake) read(r *http.Request, limit int64) ([]byte, error) {
 	if longest == 0 || r.Body == nil {
 		return nil, nil
 	}
-	c := connOf(r)
-	b.arrives(c)
-	defer b.arrived(c)
+	if c := connOf(r); c == nil || int64(len(c.rest)) < longest { // else nothing of it has to be waited for
+		b.arrives(c)
+		defer b.arrived(c)
+	}
 	var got []byte
 	for {
 		if len(got) == cap(got) {

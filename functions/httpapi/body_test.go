@@ -148,7 +148,7 @@ func TestBodySteps(t *testing.T) {
 				came += int64(n)
 				return n, err
 			}))
-			b := newIntake(httptest.NewRecorder(), room)
+			b := newIntake(httptest.NewRecorder(), room, time.Now())
 			got, err := b.read(r, row.limit)
 			if err != nil || !bytes.Equal(got, content) {
 				t.Fatalf("got %d bytes and %v, want %d", len(got), err, row.length)

@@ -180,7 +180,9 @@ func (c *conn) begin(r *http.Request) (mayStay bool) {
 
 // idle is called when a request has been answered. Of the next one there may be a byte.
 func (c *conn) idle() {
-	c.server.heads.add(-c.held)
+	if c.held > 0 { // else it need not be taken from another core, which most requests would
+		c.server.heads.add(-c.held)
+	}
 	c.cost, c.held, c.wrote = c.line+c.head.cost(), 0, false
 	c.since.Store(time.Now().UnixNano())
 	c.stage.Store(waiting)

@@ -227,7 +227,7 @@ func (d *Door) store(w http.ResponseWriter, r *http.Request, target string, repl
 	received := time.Now()
 	// The client's going away does not end the wait: what has been sent to the broker cannot be called back, and what
 	// is in hand stays counted until it is done.
-	ctx, cancel := context.WithDeadline(context.WithoutCancel(r.Context()), d.deadline(r))
+	ctx, cancel := context.WithDeadline(context.WithoutCancel(r.Context()), d.deadline(r, received))
 	defer cancel()
 
 	// Before anything is counted: what strangers send must not use up what others may.
@@ -250,7 +250,7 @@ func (d *Door) store(w http.ResponseWriter, r *http.Request, target string, repl
 
 	d.requests.Add(1)
 	defer d.requests.Add(-1)
-	body := newIntake(w, room)
+	body := newIntake(w, room, received)
 	defer body.release()
 	content, err := body.read(r, d.options.Limits.Body)
 	if err != nil {
@@ -284,10 +284,10 @@ func (d *Door) store(w http.ResponseWriter, r *http.Request, target string, repl
 	return request, true, nil
 }
 
-// deadline is the door's timeout from now, or a little before the platform's own deadline if that comes sooner.
-func (d *Door) deadline(r *http.Request) time.Time {
+// deadline is the door's timeout, or a little before the platform's own deadline if that comes sooner.
+func (d *Door) deadline(r *http.Request, received time.Time) time.Time {
 	const margin = 250 * time.Millisecond
-	deadline := time.Now().Add(d.options.Timeout)
+	deadline := received.Add(d.options.Timeout)
 	if platform, ok := r.Context().Deadline(); ok && platform.Add(-margin).Before(deadline) {
 		return platform.Add(-margin)
 	}
