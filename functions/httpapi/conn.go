@@ -29,10 +29,10 @@ type conn struct {
 	rest    []byte            // what has been received behind the end of the last one
 	buffer  *[bufferSize]byte // that it is in
 	cost    int64             // of what has come of heads and trailers since the connection was idle
-	held    int64             // of that, by the server's account
 	line    int64             // bytes of the request line that net/http keeps while the connection waits for the next one
 	wrote   bool              // something has been answered since then
 
+	held     atomic.Int64 // of cost, what the server's account counts
 	stage    atomic.Int32
 	since    atomic.Int64           // when it began to wait, or the head to come: Unix nanoseconds
 	arriving atomic.Pointer[intake] // the body that is on its way in
@@ -155,12 +155,22 @@ func (c *conn) takeHead(p []byte) (int, error) {
 // charge says whether there is room for what has come.
 func (c *conn) charge(cost int64) bool {
 	c.cost += cost
-	more := max(0, c.cost-freeCost) - c.held
-	if more > 0 && !c.server.heads.hold(more) {
-		return false
+	all := max(0, c.cost-freeCost)
+	more := all - c.held.Load()
+	if more > 0 {
+		if !c.server.makeRoom(more, all) {
+			return false
+		}
+		c.held.Add(more)
 	}
-	c.held += more
 	return true
+}
+
+// giveBack ends what the account counts of it.
+func (c *conn) giveBack() {
+	if c.held.Load() > 0 { // else the account need not be taken from another core, which most requests would
+		c.server.heads.add(-c.held.Swap(0))
+	}
 }
 
 // maxKeptLine bounds the request line that an idle connection may have behind it. net/http keeps the method of the last
@@ -180,19 +190,14 @@ func (c *conn) begin(r *http.Request) (mayStay bool) {
 
 // idle is called when a request has been answered. Of the next one there may be a byte.
 func (c *conn) idle() {
-	if c.held > 0 { // else it need not be taken from another core, which most requests would
-		c.server.heads.add(-c.held)
-	}
-	c.cost, c.held, c.wrote = c.line+c.head.cost(), 0, false
+	c.giveBack()
+	c.cost, c.wrote = c.line+c.head.cost(), false
 	c.since.Store(time.Now().UnixNano())
 	c.stage.Store(waiting)
 }
 
 // closed is called when net/http has let go of the connection.
-func (c *conn) closed() {
-	c.server.heads.add(-c.held)
-	c.held = 0
-}
+func (c *conn) closed() { c.giveBack() }
 
 // mayLose says whether it may lose its place. One that has a request in hand keeps it, unless that one's body trickles.
 func (c *conn) mayLose(now time.Time) bool {

@@ -99,8 +99,8 @@ func FuzzConn(f *testing.F) {
 				t.Fatalf("net/http has read a body, and we have not: %+v, %s", c.framing, what)
 			}
 			c.idle()
-			if held := c.server.heads.held.Load(); held != 0 || c.held != 0 || c.cost != c.line+c.head.cost() {
-				t.Fatalf("when all is answered, %d is held, and %d of the account, %s", c.held, held, what)
+			if held := c.server.heads.held.Load(); held != 0 || c.held.Load() != 0 || c.cost != c.line+c.head.cost() {
+				t.Fatalf("when all is answered, %d is held, and %d of the account, %s", c.held.Load(), held, what)
 			}
 		}
 	})
@@ -147,8 +147,8 @@ func TestCountingAllocatesNothing(t *testing.T) {
 	}); n > 0 {
 		t.Errorf("%v allocations a request", n)
 	}
-	if c.held != 0 || len(from.left) > 0 {
-		t.Errorf("%d held, %d bytes left", c.held, len(from.left))
+	if c.held.Load() != 0 || len(from.left) > 0 {
+		t.Errorf("%d held, %d bytes left", c.held.Load(), len(from.left))
 	}
 }
 

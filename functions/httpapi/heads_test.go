@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -185,4 +186,50 @@ func TestAllHeads(t *testing.T) {
 			})
 		})
 	}
+}
+
+// TestLargeHeadsKeepNoOthersOut holds that heads which do not end lose what they have to smaller ones, the largest first, and
+// that a request in hand does not.
+func TestLargeHeadsKeepNoOthersOut(t *testing.T) {
+	t.Parallel()
+	const post = "POST /fallback HTTP/1.1\r\nHost: h\r\n"
+	fields := func(n int) string { return post + strings.Repeat("a:\r\n", n) }
+	synctest.Test(t, func(t *testing.T) {
+		var turnedAway atomic.Int32
+		o := options()
+		o.Refused = func(string) { turnedAway.Add(1) }
+		s := NewServer(door(t, o, store{}))
+		s.heads.most = 4 * freeCost
+		ln := listen(t, s)
+		stay := func(text string) net.Conn {
+			conn := ln.dial()
+			go func() { _, _ = io.WriteString(conn, text) }()
+			synctest.Wait()
+			return conn
+		}
+		inHand := stay(fields(200) + "Content-Length: 2\r\n\r\nx")
+		var large []net.Conn
+		for n := range 10 {
+			large = append(large, stay(fields(100+n)))
+		}
+		before := turnedAway.Load()
+		client := stay(fields(80) + "Content-Length: 1\r\n\r\nx")
+		if response, body := answer(t, bufio.NewReader(client)); response.StatusCode != http.StatusAccepted {
+			t.Errorf("got %s %s, want 202", response.Status, body)
+		}
+		if got := turnedAway.Load() - before; got != 1 {
+			t.Errorf("%d were turned away for one, of %d at the end", got, before)
+		}
+		go func() { _, _ = io.WriteString(inHand, "y") }()
+		if response, body := answer(t, bufio.NewReader(inHand)); response.StatusCode != http.StatusAccepted {
+			t.Errorf("the one in hand: got %s %s, want 202", response.Status, body)
+		}
+		for _, conn := range append(large, client, inHand) {
+			conn.Close()
+		}
+		synctest.Wait()
+		if held := s.heads.held.Load(); held != 0 {
+			t.Errorf("%d bytes are held when nobody is there", held)
+		}
+	})
 }

@@ -42,6 +42,21 @@ func (s *Server) admit(c *conn) bool {
 	return ok
 }
 
+// makeRoom takes more of the account for a head, which then has that much of it in all. For want of it, the connection that has
+// most, and more than that, loses its place: large heads that do not end keep no smaller ones out.
+func (s *Server) makeRoom(more, all int64) bool {
+	for !s.heads.hold(more) {
+		loser := s.places.evictLargest(all)
+		if loser == nil {
+			return false
+		}
+		loser.giveBack()
+		s.refused(HeadsFull)
+		_ = loser.Conn.Close()
+	}
+	return true
+}
+
 // leave gives the place of a connection back.
 func (s *Server) leave(c *conn) {
 	if c.reserve {

@@ -81,6 +81,29 @@ func (p *places) idlest(newcomer netip.Prefix) (found *conn) {
 	return found
 }
 
+// evictLargest returns the connection with the largest head of those that are larger than that. It has lost its place, as
+// idlest's does; nil when none can.
+func (p *places) evictLargest(than int64) *conn {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for {
+		var found *conn
+		now, most := time.Now(), than
+		for c := range p.of {
+			if held := c.held.Load(); held > most && c.mayLose(now) {
+				found, most = c, held
+			}
+		}
+		switch {
+		case found == nil:
+			return nil
+		case found.evict(): // else its request has come just now
+			p.remove(found)
+			return found
+		}
+	}
+}
+
 // remove needs mu.
 func (p *places) remove(c *conn) {
 	if _, ok := p.of[c]; !ok {
