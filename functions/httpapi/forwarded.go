@@ -14,10 +14,9 @@ var platforms = []string{envelope.ForwardedFor, envelope.ForwardedProto, "X-Forw
 // forward takes off what the primary could take for our word, or for a proxy's, whatever its spelling. A proxy that is trusted,
 // and the platform, may have told what they knew: what they say stays, and of the addresses its own is the last. What the door
 // itself saw stands in the request, and the drain tells it where nobody has. Trailers are never a proxy's.
-func (d *Door) forward(r *envelope.Request, trusted bool) {
+func (d *Door) forward(r *envelope.Request) {
 	for name := range r.Header {
-		kept := trusted && isPlain(name) || d.options.Platform && slices.Contains(platforms, name)
-		if envelope.IsOurs(name) || envelope.IsForwarded(name) && !kept {
+		if envelope.IsOurs(name) || envelope.IsForwarded(name) && !d.keeps(r, name) {
 			delete(r.Header, name)
 		}
 	}
@@ -26,14 +25,19 @@ func (d *Door) forward(r *envelope.Request, trusted bool) {
 			delete(r.Trailer, name)
 		}
 	}
-	if told := r.Header[envelope.ForwardedFor]; trusted && len(told) > 0 { // the platform's list has all of them
+	if told := r.Header[envelope.ForwardedFor]; len(told) > 0 && !d.options.Platform { // its list has all of them
 		r.Header[envelope.ForwardedFor] = []string{strings.Join(append(told, r.Peer().String()), ", ")}
 	}
 }
 
-// trusts says whether what a peer tells of others is believed.
-func (d *Door) trusts(peer netip.Addr) bool {
-	return peer.IsValid() && slices.ContainsFunc(d.options.TrustedProxies, func(p netip.Prefix) bool { return p.Contains(peer) })
+// keeps says whether a field of a proxy's is from one that is believed.
+func (d *Door) keeps(r *envelope.Request, name string) bool {
+	if d.options.Platform {
+		return slices.Contains(platforms, name)
+	}
+	peer := r.Peer()
+	return isPlain(name) && peer.IsValid() &&
+		slices.ContainsFunc(d.options.TrustedProxies, func(p netip.Prefix) bool { return p.Contains(peer) })
 }
 
 // isPlain says whether a name is spelled with letters, digits and hyphens, as a proxy's are: any other is a client's, which

@@ -62,7 +62,7 @@ func (d *Door) clean(request *envelope.Request, v visitor) {
 	d.keys.scrub(request)
 	delete(request.Header, "Expect") // the door has met it
 	request.Prefix = d.prefix
-	d.forward(request, !d.options.Platform && d.trusts(request.Peer()))
+	d.forward(request)
 	if v.replay != nil {
 		v.replay.adopt(request)
 	}
