@@ -93,7 +93,6 @@ func checkConnection(t *testing.T, message amqp.Delivery, scheme, remote string)
 		{"host", r.Host, corpus.Host},
 		{"proto", r.Proto, "HTTP/1.1"},
 		{"remote", r.Remote, remote},
-		{"prefix", r.Prefix, "/fallback"},
 	} {
 		if row.got != row.want {
 			t.Errorf("%s: got %q, want %q", row.what, row.got, row.want)
