@@ -41,7 +41,7 @@ type Config struct {
 	WebhookSecrets []Secret `env:"FALLBACK_WEBHOOK_SECRETS" about:"Secrets of Standard Webhooks (whsec_...), separated by commas. If set, a request signed with one of them is let in (webhook-signature, or svix-signature)."`
 	AcceptReplays  []Secret `env:"FALLBACK_ACCEPT_REPLAYS" about:"For a second Fallback behind a first: the first one's FALLBACK_REPLAY_SECRET (whsec_...). Its replays are let in by their signature alone and keep their id. Any other replay is refused with 508: it would be a loop."`
 	TrustedProxies []string `env:"FALLBACK_TRUSTED_PROXIES, default=127.0.0.0/8,::1/128,10.0.0.0/8,172.16.0.0/12,192.168.0.0/16,fc00::/7" about:"Whose X-Forwarded-* and Forwarded are kept, as addresses or CIDRs, separated by commas; none for nobody. Those of others are replaced by what the door saw. On a platform, the platform's are kept."`
-	CORSOrigins    []string `env:"FALLBACK_CORS_ORIGINS" about:"Origins whose pages may send from a browser, separated by commas: https://shop.example.com; * for all. Without it, none may."`
+	CORSOrigins    []string `env:"FALLBACK_CORS_ORIGINS" about:"Origins whose pages may send anything from a browser and read the answers, separated by commas: https://shop.example.com; * for all. Other pages may send what a form can."`
 
 	TargetURL     Secret        `env:"FALLBACK_TARGET_URL" about:"The primary's base URL, for the drain: https://api.example.com. Without it the drain idles."`
 	ProbePath     string        `env:"FALLBACK_PROBE_PATH, default=/" about:"What the drain asks the primary for (GET), behind the base URL, to see whether it is alive: any answer under 500 says so."`
