@@ -35,7 +35,7 @@ type key struct {
 func NewServer(c config.Config) *Server {
 	s := &Server{
 		requests: prometheus.NewCounterVec(prometheus.CounterOpts{
-			Name: "fallback_requests_total", Help: "Requests answered, by outcome: accepted (202), or the problem's type.",
+			Name: "fallback_requests_total", Help: "Requests answered, by outcome: accepted (202), preflight (204), or the problem's type.",
 		}, []string{"outcome"}),
 		took: prometheus.NewHistogram(prometheus.HistogramOpts{
 			Name: "fallback_request_duration_seconds", Help: "From a request's headers to its answer, whatever the outcome.",

@@ -23,7 +23,7 @@ queues and policies, published passwords, and the primary. Each is a line:
 
 What to do stands behind an arrow. It ends with 1 when something failed, and takes 20 seconds at most. Types of queues,
 policies and limits are seen through the management API only (RABBITMQ_MANAGEMENT_URL, a user with the tag monitoring),
-whose numbers are up to five seconds old.
+whose numbers are up to ten seconds old.
 
 It looks at the settings of where it runs: ask in the server's container for the server, in the drain's for the drain.
 
