@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Deploys the functions with doctl, for `make deploy`; the deployer passes over this file. Stops while what it would deploy is
-# what .env.example has made up, and leaves the drain out while both of its URLs are.
+# what .env.example has made up, or would be open although a token is set, and leaves the drain out while both of its URLs are
+# the example's.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
@@ -11,6 +12,7 @@ die() {
 
 # What no value that is meant has in it.
 readonly made_up=(change-me broker.example.com api.example.com 'the output of' 'whsec_...')
+readonly guards=(FALLBACK_TOKENS FALLBACK_WEBHOOK_SECRETS) # each keeps strangers out
 readonly drain=(FALLBACK_DRAIN_AMQP_URL FALLBACK_DRAIN_TARGET_URL)
 
 # in_file NAME FILE: its value there, without the quotes; the last one counts.
@@ -50,6 +52,11 @@ for name in $(grep -o '\${[A-Za-z0-9_]*}' project.yml | tr -d '${}' | sort -u); 
   if [[ ${#options[@]} -gt 0 && " ${drain[*]} " == *" $name "* ]]; then continue; fi
   found=$(left "$name")
   if [[ -n $found ]]; then faults+=("$name is as in .env.example ($found): put your own in .env"); fi
+done
+for name in "${guards[@]}"; do
+  if [[ -n $(value "$name") ]] && ! grep -qF "\${$name}" project.yml; then
+    faults+=("$name is set, and project.yml hands it to no function, which would be open to all: add a line for it, under the function enqueue, like that of FALLBACK_QUEUE")
+  fi
 done
 if [[ ${#faults[@]} -gt 0 ]]; then die "${faults[@]}" "nothing was deployed"; fi
 set -x

@@ -34,6 +34,8 @@ func TestDeploy(t *testing.T) {
 		{"all", broker + drainBroker + drainTarget, "", nil, "", "serverless deploy ."},
 		{"a token that is none", broker + `FALLBACK_TOKENS="the output of: openssl rand -hex 32"`, "FALLBACK_TOKENS", nil, "FALLBACK_TOKENS is as in .env.example (the output of)", ""},
 		{"a secret that is none", broker + `FALLBACK_WEBHOOK_SECRETS="whsec_..."`, "FALLBACK_WEBHOOK_SECRETS", nil, "FALLBACK_WEBHOOK_SECRETS is as in .env.example (whsec_...)", ""},
+		{"a token that no function gets", broker + `FALLBACK_TOKENS="geheim"`, "", nil, "FALLBACK_TOKENS is set, and project.yml hands it to no function", ""},
+		{"a secret in the shell that no function gets", broker, "", []string{"FALLBACK_WEBHOOK_SECRETS=geheim"}, "FALLBACK_WEBHOOK_SECRETS is set, and project.yml", ""},
 		{"a token", broker + `FALLBACK_TOKENS="geheim"`, "FALLBACK_TOKENS", nil, "", "serverless deploy . --exclude fallback/drain"},
 	} {
 		t.Run(row.name, func(t *testing.T) {
