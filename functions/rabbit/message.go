@@ -67,7 +67,7 @@ func FromMessage(d amqp.Delivery) (*envelope.Request, error) {
 	switch meta := d.Headers[HeaderMetadata].(type) {
 	case nil:
 		r := &envelope.Request{
-			ID: d.MessageId, Method: http.MethodPost, Target: "/", Scheme: "http", Proto: "HTTP/1.1",
+			ID: d.MessageId, Method: http.MethodPost, Target: "/", Proto: "HTTP/1.1",
 			ReceivedAt: envelope.Time(d.Timestamp), Header: http.Header{}, Body: d.Body,
 		}
 		if d.ContentType != "" {

@@ -248,7 +248,7 @@ func TestDrainVerdicts(t *testing.T) {
 		t.Errorf("the broken one is parked with %v", broken.Headers)
 	}
 	for _, r := range primary.Got() {
-		if r.Target == "/" && (r.Method != "POST" || string(r.Body) != "A request has been sent via fallback API" || r.Header.Get("Content-Type") != "text/plain") {
+		if r.Target == "/" && (r.Method != "POST" || string(r.Body) != "A request has been sent via fallback API" || r.Header.Get("Content-Type") != "text/plain" || r.Header.Get("X-Forwarded-Proto") != "") {
 			t.Errorf("the article's message came as %s", r.Raw)
 		}
 	}
