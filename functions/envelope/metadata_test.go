@@ -19,7 +19,7 @@ func FuzzMetadata(f *testing.F) {
 	f.Add("POST", "/", "h", "r", "K", "\xed\xa0\x80", "\xf4\x90\x80\x80", "\ufffd", []byte("x"))
 	f.Fuzz(func(t *testing.T, method, target, host, remote, name, v1, v2, trailer string, body []byte) {
 		want := &Request{
-			ID: "0190", Method: method, Target: target, Host: host, Scheme: "https", Proto: "HTTP/1.1", Remote: remote,
+			ID: "0190", Method: method, Target: target, Host: host, Scheme: "https", Proto: "HTTP/1.1", Remote: remote, Prefix: target,
 			ReceivedAt: time.Unix(1_700_000_000, 123_456_789).UTC(),
 			Header:     http.Header{}, // with names as net/http writes them
 			Body:       body,

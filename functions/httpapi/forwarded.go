@@ -25,7 +25,8 @@ func (d *Door) forward(r *envelope.Request) {
 			delete(r.Trailer, name)
 		}
 	}
-	if told := r.Header[envelope.ForwardedFor]; len(told) > 0 && !d.options.Platform { // its list has all of them
+	told := slices.DeleteFunc(r.Header[envelope.ForwardedFor], func(value string) bool { return strings.TrimSpace(value) == "" })
+	if len(told) > 0 && !d.options.Platform { // its list has all of them
 		r.Header[envelope.ForwardedFor] = []string{strings.Join(append(told, r.Peer().String()), ", ")}
 	}
 }

@@ -42,6 +42,7 @@ func TestWhatThePrimaryIsToTrust(t *testing.T) {
 		}},
 		{"what a client slips past a proxy", proxy, false, http.Header{"X_forwarded_proto": {"https"}, "X-Forwarded_user": {"root"}, "X_real_ip": {"1.1.1.1"}}, nothing},
 		{"a proxy's, by IPv6", "[::ffff:10.1.2.3]:5000", false, http.Header{"X-Forwarded-For": {"2001:db8::1"}}, http.Header{"X-Forwarded-For": {"2001:db8::1, 10.1.2.3"}}},
+		{"a proxy's that says nothing", proxy, false, http.Header{"X-Forwarded-For": {"", "2.2.2.2"}}, http.Header{"X-Forwarded-For": {"2.2.2.2, 10.1.2.3"}}},
 		{"of nobody known", "@", false, http.Header{"X-Forwarded-For": {"1.1.1.1"}}, nothing},
 		{"on a platform", stranger, true, http.Header{"X-Forwarded-For": {"1.1.1.1, 203.0.113.7"}, "X-Forwarded-Proto": {"https"}}, http.Header{"X-Forwarded-For": {"1.1.1.1, 203.0.113.7"}, "X-Forwarded-Proto": {"https"}}},
 		{"a client's word on a platform", proxy, true, http.Header{

@@ -219,7 +219,7 @@ func addForwarded(h http.Header, r *envelope.Request) {
 	}
 	known := [...]string{from, r.Scheme, r.Host, r.Prefix}
 	for i, name := range [...]string{envelope.ForwardedFor, envelope.ForwardedProto, envelope.ForwardedHost, envelope.ForwardedPrefix} {
-		if _, told := h[name]; !told && known[i] != "" {
+		if h.Get(name) == "" && known[i] != "" {
 			h[name] = known[i : i+1 : i+1]
 		}
 	}

@@ -158,7 +158,7 @@ func TestClientsOwnHeaders(t *testing.T) {
 	request := captured()
 	request.Header = http.Header{
 		"Idempotency-Key": {"mine"}, "X-Forwarded-Host": {"public.example.com"},
-		"X-Forwarded-For": {"192.0.2.1, 203.0.113.7"}, "Traceparent": {"00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"},
+		"X-Forwarded-For": {"192.0.2.1, 203.0.113.7"}, "X-Forwarded-Proto": {""}, "Traceparent": {"00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"},
 		"Fallback-Id": {"forged"}, "Fallback-Attempt": {"9"}, "Fallback-Received-At": {"forged"}, "Fallback-Signature": {"forged"},
 		"Fallback_id": {"forged"}, "Fallback_Signature": {"forged"}, "Fallback-Hops": {"2"}, "Fallback_hops": {"0"},
 	}
