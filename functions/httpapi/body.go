@@ -46,7 +46,8 @@ func (b *intake) read(r *http.Request, limit int64) ([]byte, error) {
 	if longest == 0 || r.Body == nil {
 		return nil, nil
 	}
-	if c := connOf(r); c == nil || int64(len(c.rest)) < longest { // else nothing of it has to be waited for
+	// Else nothing of it has to be waited for: it has come with the head.
+	if c := connOf(r); c == nil || r.ContentLength < 0 || int64(len(c.rest)) < longest {
 		b.arrives(c)
 		defer b.arrived(c)
 	}

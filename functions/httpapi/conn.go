@@ -16,7 +16,8 @@ import (
 // So that it knows where a head begins, net/http gets no byte behind the end of the head or body that it is reading: else up
 // to 4 KB of the next head would be in its buffer uncounted, which is room for 1,000 fields.
 //
-// What is not atomic belongs to net/http's reading, which is never done twice at the same time.
+// What is not atomic belongs to net/http's reading, which is never done twice at the same time; until the body has been read to its
+// end, that is done by the handler.
 type conn struct {
 	net.Conn
 	server  *Server
@@ -158,7 +159,7 @@ func (c *conn) charge(cost int64) bool {
 	all := max(0, c.cost-freeCost)
 	more := all - c.held.Load()
 	if more > 0 {
-		if !c.server.makeRoom(more, all) {
+		if c.reserve || !c.server.makeRoom(more, all) { // who asks about the server itself needs no more
 			return false
 		}
 		c.held.Add(more)

@@ -9,7 +9,6 @@ import (
 	"net/http"
 	"strings"
 	"sync"
-	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -188,18 +187,21 @@ func TestAllHeads(t *testing.T) {
 	}
 }
 
-// TestLargeHeadsKeepNoOthersOut holds that heads which do not end lose what they have to smaller ones, the largest first, and
-// that a request in hand does not.
+// TestLargeHeadsKeepNoOthersOut holds that heads which do not end lose what they have to smaller ones, the largest first; that a
+// request in hand does not; and that a place of the reserve is none for a large head.
 func TestLargeHeadsKeepNoOthersOut(t *testing.T) {
 	t.Parallel()
 	const post = "POST /fallback HTTP/1.1\r\nHost: h\r\n"
 	fields := func(n int) string { return post + strings.Repeat("a:\r\n", n) }
+	held := func(n int) int64 {
+		var h head
+		h.take([]byte(fields(n)))
+		return h.cost() - freeCost
+	}
 	synctest.Test(t, func(t *testing.T) {
-		var turnedAway atomic.Int32
-		o := options()
-		o.Refused = func(string) { turnedAway.Add(1) }
-		s := NewServer(door(t, o, store{}))
-		s.heads.most = 4 * freeCost
+		s := NewServer(door(t, options(), store{}))
+		s.heads.most = held(300) + held(120) + held(160) + held(140) + held(60)
+		s.places, s.reserve = newPlaces(6), newPlaces(1)
 		ln := listen(t, s)
 		stay := func(text string) net.Conn {
 			conn := ln.dial()
@@ -207,24 +209,43 @@ func TestLargeHeadsKeepNoOthersOut(t *testing.T) {
 			synctest.Wait()
 			return conn
 		}
-		inHand := stay(fields(200) + "Content-Length: 2\r\n\r\nx")
-		var large []net.Conn
-		for n := range 10 {
-			large = append(large, stay(fields(100+n)))
+		accepted := func(conn net.Conn) {
+			t.Helper()
+			if response, body := answer(t, bufio.NewReader(conn)); response.StatusCode != http.StatusAccepted {
+				t.Errorf("got %s %s, want 202", response.Status, body)
+			}
 		}
-		before := turnedAway.Load()
-		client := stay(fields(80) + "Content-Length: 1\r\n\r\nx")
-		if response, body := answer(t, bufio.NewReader(client)); response.StatusCode != http.StatusAccepted {
-			t.Errorf("got %s %s, want 202", response.Status, body)
+		inHand := stay(fields(298) + "Content-Length: 2\r\n\r\nx")
+		unfinished := map[int]net.Conn{120: nil, 140: nil, 160: nil}
+		for n := range unfinished {
+			unfinished[n] = stay(fields(n))
 		}
-		if got := turnedAway.Load() - before; got != 1 {
-			t.Errorf("%d were turned away for one, of %d at the end", got, before)
+		clients := []net.Conn{inHand}
+		for i, n := range []int{70, 80} { // one has to go for each of them
+			client := stay(fields(n) + "Content-Length: 1\r\n\r\nx")
+			clients = append(clients, client)
+			accepted(client)
+			largest := []int{160, 140}[i]
+			s.heads.add(held(largest)) // and what has become free is taken
+			if _, err := unfinished[largest].Read(make([]byte, 1)); err != io.EOF {
+				t.Errorf("the head of %d fields has not lost its connection: %v", largest, err)
+			}
 		}
+		s.heads.add(-held(160) - held(140))
 		go func() { _, _ = io.WriteString(inHand, "y") }()
-		if response, body := answer(t, bufio.NewReader(inHand)); response.StatusCode != http.StatusAccepted {
-			t.Errorf("the one in hand: got %s %s, want 202", response.Status, body)
+		accepted(inHand)
+		for _, conn := range unfinished {
+			clients = append(clients, conn)
 		}
-		for _, conn := range append(large, client, inHand) {
+		for s.places.taken() < s.places.most {
+			clients = append(clients, ln.dial())
+			synctest.Wait()
+		}
+		reserved := stay(fields(100))
+		if response, _ := answer(t, bufio.NewReader(reserved)); response.StatusCode != http.StatusServiceUnavailable {
+			t.Errorf("a large head in the reserve got %s", response.Status)
+		}
+		for _, conn := range append(clients, reserved) {
 			conn.Close()
 		}
 		synctest.Wait()
