@@ -12,7 +12,7 @@ import (
 
 const (
 	// wirePending bounds the bytes of messages that wait to be written, so that a broker that stops reading costs bounded
-	// memory. A single larger message may wait by itself.
+	// memory. A single larger message may wait by itself, when no other one is being written.
 	wirePending = 2 << 20
 	// wirePiece is how much of a batch is written under one deadline: what it bounds is a write that makes no progress, and
 	// not how large a message may be on a slow line.
@@ -37,10 +37,11 @@ type wire struct {
 	waiting atomic.Int64  // publishes that wait for their confirms, or as many as the acks of a consumer are worth
 	heard   atomic.Int64  // when something was last read, Unix nanoseconds, wall clock: it goes on while a process is frozen
 
-	mu       sync.Mutex // guards the next five, and the order in which write deadlines are set
+	mu       sync.Mutex // guards the next six, and the order in which write deadlines are set
 	room     *sync.Cond // signals that there is less pending or reserved, or that err is set
 	pending  []byte
 	reserved int       // bytes that are about to be written
+	writing  int       // bytes of the batch that is being written, if they are more than wirePending
 	err      error     // once set, nothing more is taken
 	closeBy  time.Time // once err is set: when the last write must have ended
 
@@ -110,6 +111,9 @@ func (w *wire) reserve(ctx context.Context, n int) error {
 // hasRoom says yes to anything when nothing waits: a message may be larger than the bound. The caller holds mu.
 func (w *wire) hasRoom(n int) bool {
 	waiting := len(w.pending) + w.reserved
+	if n > wirePending {
+		waiting += w.writing
+	}
 	return waiting == 0 || waiting+n <= wirePending
 }
 
@@ -126,6 +130,10 @@ func (w *wire) Write(p []byte) (int, error) {
 	defer w.mu.Unlock()
 	if w.err != nil {
 		return 0, w.err
+	}
+	if len(w.pending)+len(p) > cap(w.pending) && w.reserved > wirePending {
+		// A large message comes in pieces: grown with each, the buffer would leave five times its size behind as garbage.
+		w.pending = slices.Grow(w.pending, w.reserved+w.reserved/256+wirePiece)
 	}
 	w.pending = append(w.pending, p...)
 	w.signal()
@@ -160,6 +168,9 @@ func (w *wire) writeBatches() {
 		if closing {
 			return
 		}
+		if len(batch) > wirePending {
+			w.written()
+		}
 		if cap(batch) > 2*wirePending { // one large message; the buffers of the usual ones are kept
 			batch = nil
 		}
@@ -180,8 +191,19 @@ func (w *wire) take(last []byte) (batch []byte, closing bool) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	batch, w.pending = w.pending, last[:0]
+	if len(batch) > wirePending {
+		w.writing = len(batch)
+	}
 	w.room.Broadcast()
 	return batch, w.err != nil
+}
+
+// written lets the next large message in.
+func (w *wire) written() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.writing = 0
+	w.room.Broadcast()
 }
 
 // setDeadline is that of the next write.

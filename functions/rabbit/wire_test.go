@@ -248,6 +248,52 @@ func TestWireRoomEndsWithContext(t *testing.T) {
 	})
 }
 
+// TestWireOneLargeMessage holds that a broker that does not read costs one large message and not two, beside the usual ones; and
+// that one which comes in pieces is gathered in a buffer of its size.
+func TestWireOneLargeMessage(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		near, far := net.Pipe()
+		w := newWire(near, time.Minute)
+		const large = 8 * wirePending
+		if err := put(t.Context(), w, []byte("x")); err != nil { // the write hangs
+			t.Fatal(err)
+		}
+		synctest.Wait()
+		if err := w.reserve(t.Context(), large); err != nil {
+			t.Fatal(err)
+		}
+		for range large / wirePiece {
+			if _, err := w.Write(make([]byte, wirePiece)); err != nil {
+				t.Fatal(err)
+			}
+		}
+		w.unreserve(large)
+		if most := cap(w.pending); most > large+large/16 {
+			t.Errorf("%d bytes wait in a buffer of %d", large, most)
+		}
+		if _, err := io.ReadFull(far, make([]byte, 1)); err != nil {
+			t.Fatal(err)
+		}
+		synctest.Wait() // the next write hangs
+		soon, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		if err := put(soon, w, make([]byte, large)); !errors.Is(err, context.DeadlineExceeded) {
+			t.Errorf("a second large one: got %v, want it to wait", err)
+		}
+		if err := put(t.Context(), w, []byte("small")); err != nil {
+			t.Errorf("a small one: %v", err)
+		}
+		go func() { _, _ = io.Copy(io.Discard, far) }()
+		if err := put(t.Context(), w, make([]byte, large)); err != nil {
+			t.Errorf("a second large one, when the first is written: %v", err)
+		}
+		if err := w.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+}
+
 // TestWireToDeafPeer holds that a peer which does not read costs bounded memory and bounded time: messages are taken up to
 // the bound, the next ones wait, and after the timeout all of them fail, the socket is closed, and nothing hangs.
 func TestWireToDeafPeer(t *testing.T) {
