@@ -43,18 +43,24 @@ func (s *Server) admit(c *conn) bool {
 }
 
 // makeRoom takes more of the account for a head, which then has that much of it in all. For want of it, the connection that has
-// most, and more than that, loses its place: large heads that do not end keep no smaller ones out.
+// most, and more than that, loses its place: large heads that do not end keep no smaller ones out. What it has is there when
+// net/http has let go of it, and not before: else there would be more in memory than is counted.
 func (s *Server) makeRoom(more, all int64) bool {
-	for !s.heads.hold(more) {
-		loser := s.places.evictLargest(all)
-		if loser == nil {
-			return false
-		}
-		loser.giveBack()
-		s.refused(HeadsFull)
-		_ = loser.Conn.Close()
+	if s.heads.hold(more) {
+		return true
 	}
-	return true
+	loser := s.places.evictLargest(all)
+	if loser == nil {
+		return false
+	}
+	s.refused(HeadsFull)
+	_ = loser.Conn.Close()
+	for end := time.Now().Add(roomPatience); time.Now().Before(end); time.Sleep(20 * time.Millisecond) {
+		if s.heads.hold(more) {
+			return true
+		}
+	}
+	return false
 }
 
 // leave gives the place of a connection back.
