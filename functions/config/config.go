@@ -34,7 +34,7 @@ type Config struct {
 	MaxHeaderBytes int           `env:"FALLBACK_MAX_HEADER_BYTES, default=65536" about:"Bytes that the request line and headers may take in the message, at most 122880 (they must fit into one AMQP frame)."`
 	Timeout        time.Duration `env:"FALLBACK_TIMEOUT, default=5s" about:"The longest that a request waits for its answer. A fifth of it, at most 1s, is kept for the broker: the body must have come before."`
 	MaxInFlight    int           `env:"FALLBACK_MAX_IN_FLIGHT, default=1024" about:"Requests that wait for the broker at the same time; more get a 503 at once."`
-	MaxBytesInHand int64         `env:"FALLBACK_MAX_BYTES_IN_HAND, default=67108864" about:"Bytes that bodies take at the same time, those on their way in by what has come, up to four times as much; more get a 503. An eighth of it is for those of strangers, whose signature is not checked yet."`
+	MaxBytesInHand int64         `env:"FALLBACK_MAX_BYTES_IN_HAND, default=50331648" about:"Bytes that bodies take at the same time, those on their way in by what has come, up to four times as much; more get a 503. An eighth of it is for those of strangers, whose signature is not checked yet."`
 	RateLimit      float64       `env:"FALLBACK_RATE_LIMIT, default=0" about:"Requests a second that are taken, in bursts of as many; more get a 429. 0 is no limit."`
 
 	Tokens         []Secret `env:"FALLBACK_TOKENS" about:"Tokens, separated by commas. If set, a request needs one of them: Fallback-Authorization: Bearer TOKEN, or Authorization: Bearer TOKEN, or in the path, /fallback/-/TOKEN/... They are never stored. To change one, list both for a while."`

@@ -47,7 +47,7 @@ func TestDefaults(t *testing.T) {
 		{"FALLBACK_MAX_HEADER_BYTES", c.MaxHeaderBytes, 64 << 10},
 		{"FALLBACK_TIMEOUT", c.Timeout, 5 * time.Second},
 		{"FALLBACK_MAX_IN_FLIGHT", c.MaxInFlight, 1024},
-		{"FALLBACK_MAX_BYTES_IN_HAND", c.MaxBytesInHand, int64(64 << 20)},
+		{"FALLBACK_MAX_BYTES_IN_HAND", c.MaxBytesInHand, int64(48 << 20)},
 		{"FALLBACK_RATE_LIMIT", c.RateLimit, 0.0},
 		{"FALLBACK_TOKENS", len(c.Tokens), 0},
 		{"FALLBACK_WEBHOOK_SECRETS", len(c.WebhookSecrets), 0},

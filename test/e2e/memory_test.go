@@ -223,7 +223,7 @@ func TestMemory(t *testing.T) {
 				s.leave()
 			}
 			t.Logf("at most %d MiB resident, with %d MiB of bodies", row.to.peak(t), bodies>>20)
-			if strings.Contains(row.name, "bodies") && bodies < 3*mostBody || strings.Contains(row.name, "all") && bodies < mostBody {
+			if strings.Contains(row.name, "bodies") && bodies < 2*mostBody || strings.Contains(row.name, "all") && bodies < mostBody {
 				t.Error("the bodies have not been in hand: this has shown nothing")
 			}
 			if row.paused {

@@ -13,7 +13,7 @@ import (
 	"fallback/test/harness"
 )
 
-// TestOverload sends from far more connections at once than the server takes in hand (1,024, and 64 MiB of bodies), and once
+// TestOverload sends from far more connections at once than the server takes in hand (1,024), and once
 // than it takes at all (2,048), before a broker that is slow and one that says nothing. What is not in hand is refused and does not wait
 // for what is, nothing is late, memory stays bounded, and it passes. The long run holds how quickly it is refused, too.
 func TestOverload(t *testing.T) {
@@ -42,7 +42,7 @@ func TestOverload(t *testing.T) {
 		t.Run(row.name, func(t *testing.T) {
 			p := plan{
 				seed: seed, name: t.Name(), timeout: timeout,
-				env: map[string]string{"GOMEMLIMIT": "160MiB"}, // as docker-compose.yml has it
+				env: map[string]string{"GOMEMLIMIT": "144MiB"}, // as docker-compose.yml has it
 			}
 			r := newRig(t, broker, p)
 			r.serve(t, p)

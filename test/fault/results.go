@@ -325,7 +325,7 @@ func overload(b *strings.Builder, tests []overloadTest) {
 	b.WriteString(`
 ## Overload
 
-More connections than the server takes requests in hand (1,024, and 64 MiB of bodies), and than it takes at all. Those in
+More connections than the server takes requests in hand (1,024), and than it takes at all. Those in
 hand may take the deadline; who is over the bound is told at once: the p99 of a refusal may be a fifth of the deadline.
 
 | broker | connections | refused | p50 | p99 | p99 / deadline | the server's peak |
