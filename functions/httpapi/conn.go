@@ -167,7 +167,7 @@ func (c *conn) charge(cost int64) bool {
 	return true
 }
 
-// giveBack ends what the account counts of it.
+// giveBack ends what the account counts of it, when net/http has let go of what it had parsed.
 func (c *conn) giveBack() {
 	if c.held.Load() > 0 { // else the account need not be taken from another core, which most requests would
 		c.server.heads.add(-c.held.Swap(0))
@@ -196,9 +196,6 @@ func (c *conn) idle() {
 	c.since.Store(time.Now().UnixNano())
 	c.stage.Store(waiting)
 }
-
-// closed is called when net/http has let go of the connection.
-func (c *conn) closed() { c.giveBack() }
 
 // mayLose says whether it may lose its place. One that has a request in hand keeps it, unless that one's body trickles.
 func (c *conn) mayLose(now time.Time) bool {

@@ -25,8 +25,11 @@ func (d *Door) forward(r *envelope.Request) {
 			delete(r.Trailer, name)
 		}
 	}
+	if d.options.Platform { // its list has all of them
+		return
+	}
 	told := slices.DeleteFunc(r.Header[envelope.ForwardedFor], func(value string) bool { return strings.TrimSpace(value) == "" })
-	if len(told) > 0 && !d.options.Platform { // its list has all of them
+	if len(told) > 0 {
 		r.Header[envelope.ForwardedFor] = []string{strings.Join(append(told, r.Peer().String()), ", ")}
 	}
 }

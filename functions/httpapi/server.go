@@ -137,7 +137,7 @@ func (s *Server) note(nc net.Conn, state http.ConnState) {
 	case http.StateIdle:
 		c.idle()
 	case http.StateClosed, http.StateHijacked:
-		c.closed()
+		c.giveBack()
 		s.leave(c)
 	}
 }
