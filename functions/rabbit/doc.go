@@ -10,11 +10,13 @@
 //     mandatory, a basic.return comes before that ack. The client puts the return into a buffered channel before it
 //     resolves the confirm, so a publish looks for its own return after the confirm and before it answers. The buffer
 //     holds as many returns as there can be publishes in flight, so none is ever dropped.
-//   - A false confirm is "refused or unknown": a nack when the channel is still open (the queue is full), unknown when
-//     it is not. A publish whose outcome is unknown because the connection broke is tried once more on the next
-//     connection, under the same message id. So a message may be stored twice; it is never answered for without being
-//     stored once. When the second try fails too, the error is [ErrUnconfirmed], whatever it failed for: the first may
-//     have stored it.
+//   - A false confirm is "refused or unknown": a nack when the channel is still open, unknown when it is not.
+//   - A nack means that the queue is full, or that it was deleted while the message was under way to it. Unless the
+//     queue is known to be full, the message is sent again, at most three times within 0.3 s: a queue that has gone
+//     returns it.
+//   - A publish whose outcome is unknown because the connection broke is tried once more on the next connection, under
+//     the same message id. So a message may be stored twice; it is never answered for without being stored once. When
+//     the second try fails too, the error is [ErrUnconfirmed], whatever it failed for: the first may have stored it.
 //   - A channel that the broker closes with 403 says that the user may not publish: [ErrNotAllowed], no second try, and no
 //     other connection for a second. Any other channel error may be the fault of one message among many in flight.
 //   - Connections are disposable. On any doubt (a late confirm, a closed channel, nothing heard for two heartbeats) a

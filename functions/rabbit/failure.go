@@ -15,7 +15,8 @@ var (
 	ErrUnavailable = &Failure{"broker-unavailable", "no connection to the broker"}
 	// ErrBlocked: the broker takes no messages, for want of memory or disk. Nothing was sent.
 	ErrBlocked = &Failure{"broker-blocked", "the broker takes no messages: memory or disk alarm"}
-	// ErrRefused: the broker would not have the message (basic.nack): the queue is full. It was not stored.
+	// ErrRefused: the broker would not have the message (basic.nack), more than once unless the queue was known to be full.
+	// It was not stored.
 	ErrRefused = &Failure{"queue-full", "the broker refused the message: the queue is full"}
 	// ErrUnroutable: there is no such queue (basic.return). It was not stored.
 	ErrUnroutable = &Failure{"queue-missing", "the queue does not exist"}

@@ -95,10 +95,17 @@ func (p *Publisher) store(ctx context.Context, queue string, message amqp.Publis
 	defer p.inFlight.Add(-1)
 
 	var lost, ensured bool
+	doubts := nackDoubts
 	for {
 		s, err := p.session(ctx)
 		if err == nil {
 			err = s.publish(ctx, queue, message)
+			if errors.Is(err, ErrRefused) && len(doubts) > 0 && !p.states.is(full(queue), "full") {
+				sleep(ctx, doubts[0])
+				if doubts = doubts[1:]; ctx.Err() == nil {
+					continue
+				}
+			}
 			p.note(s, queue, err)
 		}
 		switch {
@@ -108,11 +115,10 @@ func (p *Publisher) store(ctx context.Context, queue string, message amqp.Publis
 			lost = true
 			continue
 		case errors.Is(err, ErrUnroutable) && queue == p.options.Queue && !ensured:
-			ensured = true
-			if err = p.ensureQueue(ctx, s); err == nil {
-				continue
+			looked := p.ensureQueue(ctx, s)
+			if ensured = looked == nil; ensured || s.conn.IsClosed() && ctx.Err() == nil {
+				continue // RabbitMQ 4.0 may crash over a question about a queue that is being deleted (541)
 			}
-			err = ErrUnroutable
 		}
 		if lost && !errors.Is(err, ErrUnconfirmed) {
 			err = fmt.Errorf("%w: %v", ErrUnconfirmed, err) // not %w: the first try may have stored it, whatever became of this one
@@ -121,19 +127,27 @@ func (p *Publisher) store(ctx context.Context, queue string, message amqp.Publis
 	}
 }
 
+// nackDoubts are the waits before a message that was nacked is sent again, for as long as its queue is not known to be
+// full: the broker also nacks what was under way to a queue that is being deleted, and then, for the milliseconds in
+// which that queue still has its name, what follows.
+var nackDoubts = []time.Duration{10 * time.Millisecond, 50 * time.Millisecond, 200 * time.Millisecond}
+
+// full is the topic of the states under which a queue is known to be full.
+func full(queue string) string { return "full " + queue }
+
 // note draws the conclusions for the publishes to come from what became of one, and says in the log what an operator
 // should know.
 func (p *Publisher) note(s *session, queue string, err error) {
 	switch {
 	case err == nil:
 		if p.refusing.Load() {
-			p.states.change("full "+queue, "", slog.LevelInfo, "the queue takes requests again", "queue", queue)
+			p.states.change(full(queue), "", slog.LevelInfo, "the queue takes requests again", "queue", queue)
 		}
 	case errors.Is(err, errLost):
 		s.retire()
 	case errors.Is(err, ErrRefused):
 		p.refusing.Store(true)
-		p.states.change("full "+queue, "full", slog.LevelError, "the queue is full and refuses requests", "queue", queue,
+		p.states.change(full(queue), "full", slog.LevelError, "the queue is full and refuses requests", "queue", queue,
 			"hint", "empty it, or raise max-length and max-length-bytes in its policy")
 	case errors.Is(err, ErrNotAllowed):
 		s.retire() // its channel is closed

@@ -29,6 +29,13 @@ func (s *states) change(topic, state string, level slog.Level, message string, a
 	s.log.Log(context.Background(), level, message, args...)
 }
 
+// is says whether the topic is in this state.
+func (s *states) is(topic, state string) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.last[topic] == state
+}
+
 // forget makes the topic's next state its first: what was known of an old connection is not known of the new one.
 func (s *states) forget(topic string) {
 	s.mu.Lock()

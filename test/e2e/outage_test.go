@@ -544,6 +544,54 @@ func TestQueueDeletedBesideAdmin(t *testing.T) {
 	}
 }
 
+// TestQueueDeletedUnderWay holds that requests which are under way to a queue while it is deleted are not told that it is
+// full, which is what the broker's nack also means: they are on the queue that the publisher declares, or hear that there
+// is none.
+func TestQueueDeletedUnderWay(t *testing.T) {
+	t.Parallel()
+	for _, row := range []struct{ user, problem string }{
+		{topology.Admin, "no problem"},
+		{topology.Publisher, "queue-missing"},
+	} {
+		t.Run(row.user, func(t *testing.T) {
+			t.Parallel()
+			vhost := broker.VHost(t)
+			server := vhost.Serve(t, harness.Settings{"AMQP_SERVER_URL": vhost.URL(row.user)})
+			server.WaitReady(t)
+			ctx, stop := context.WithCancel(t.Context())
+			defer stop()
+			var clients sync.WaitGroup
+			var accepted atomic.Int64
+			for range 16 {
+				clients.Go(func() {
+					for ctx.Err() == nil && !t.Failed() {
+						r, err := exchange("POST", server.URL+"/fallback", "under way")
+						switch {
+						case err != nil:
+							t.Error(err)
+						case r.status == http.StatusAccepted:
+							accepted.Add(1)
+						default:
+							checkProblem(t, r, http.StatusServiceUnavailable, row.problem)
+						}
+					}
+				})
+			}
+			for range 10 {
+				before := accepted.Load()
+				harness.Eventually(t, "more requests to be accepted", func() bool { return accepted.Load() >= before+100 || t.Failed() })
+				deleteMain(t, vhost)
+				if row.user != topology.Admin {
+					declareMain(t, vhost, "quorum")
+				}
+			}
+			stop()
+			clients.Wait()
+			checkLines(t, server, "the queue is full", 0)
+		})
+	}
+}
+
 // TestClassicQueue holds that a queue which does not keep the promise of a 202 is noticed in every way that there is to
 // notice it, while requests are taken all the same: a queue that may lose one is better than none.
 func TestClassicQueue(t *testing.T) {
