@@ -87,7 +87,7 @@ func openAMQP(w *world, n int, body []byte) ([]operation, func(), error) {
 			return err
 		}
 	}
-	return operations, func() { l.conn.Close() }, nil
+	return operations, l.close, nil
 }
 
 func publish(ch *amqp.Channel, message amqp.Publishing) error {
@@ -111,6 +111,19 @@ type amqpLink struct {
 	mu       sync.Mutex // guards the rest when the link is dialled anew
 	conn     *amqp.Connection
 	channels [4]*amqp.Channel
+}
+
+// close does not wait for long: a broker under an alarm does not answer, and the library waits for it without an end.
+func (l *amqpLink) close() {
+	closed := make(chan struct{})
+	go func() {
+		defer close(closed)
+		_ = l.conn.Close()
+	}()
+	select {
+	case <-closed:
+	case <-time.After(patience):
+	}
 }
 
 func (l *amqpLink) dial() error {
@@ -138,7 +151,7 @@ func (l *amqpLink) channel(i int) (*amqp.Channel, error) {
 	if ch := l.channels[i%len(l.channels)]; ch != nil && !ch.IsClosed() {
 		return ch, nil
 	}
-	l.conn.Close()
+	l.close()
 	if err := l.dial(); err != nil {
 		return nil, err
 	}

@@ -43,9 +43,13 @@ func newWorld(o options) (*world, error) {
 		return nil, fmt.Errorf("%w: run make lambda first", err)
 	}
 	fmt.Fprintln(os.Stderr, "starting RabbitMQ", harness.Version())
-	broker, err := harness.StartBroker(harness.BrokerOptions{})
+	broker, err := harness.StartBroker(harness.BrokerOptions{Memory: 3 << 30})
 	if err != nil {
 		return nil, err
+	}
+	// What a cell leaves behind is not gone at once, and the faster the machine, the more it is: an alarm would be measured.
+	if err := broker.Eval(`vm_memory_monitor:set_vm_memory_high_watermark({absolute, 2 bsl 30})`); err != nil {
+		return nil, errors.Join(err, broker.Close())
 	}
 	// The container's own address: through the published port, every byte would pass one more process.
 	ip := broker.IP()

@@ -54,6 +54,8 @@ type BrokerOptions struct {
 	// Definitions is a file to boot with instead of the repository's own. Its passwords are not known here: it is for
 	// the test to wait until it is let in.
 	Definitions string
+	// Memory bounds the container's, in bytes; 1 GiB if it is not set.
+	Memory int64
 	// Ports are further ports of the container to publish, for example "8080/tcp".
 	Ports []string
 }
@@ -95,7 +97,7 @@ func StartBroker(o BrokerOptions) (*Broker, error) {
 	if b.resource, err = pool.RunWithOptions(b.runOptions(o), func(h *docker.HostConfig) {
 		h.AutoRemove = false      // it must survive a restart
 		h.PublishAllPorts = false // dockertest's own, and on every address
-		h.Memory = 1 << 30
+		h.Memory = cmp.Or(o.Memory, 1<<30)
 		if o.Bare {
 			h.Tmpfs = map[string]string{"/etc/rabbitmq": "uid=999,gid=999"} // the image has a conf of its own: guest from anywhere
 		}
