@@ -206,7 +206,9 @@ func TestMemory(t *testing.T) {
 			row.to.forgetPeak(t)
 			bodies := 0
 			if row.paused {
-				b.must("pause", "rabbitmq")
+				if err := harness.Pause(strings.TrimSpace(b.must("ps", "-q", "rabbitmq"))); err != nil {
+					t.Fatal(err)
+				}
 			}
 			for range row.waves {
 				s := &strangers{to: row.to}

@@ -49,10 +49,13 @@ func (b *Broker) Docker(t testing.TB, command ...string) {
 	}
 }
 
-// Pause freezes the container. Beside processes that come and go all the time, the kernel may not be able to at first.
-func (b *Broker) Pause() (err error) {
+// Pause freezes the container.
+func (b *Broker) Pause() error { return Pause(b.ID()) }
+
+// Pause freezes a container. Beside processes that come and go all the time, the kernel may not be able to at first.
+func Pause(container string) (err error) {
 	for end := time.Now().Add(20 * time.Second); time.Now().Before(end); time.Sleep(100 * time.Millisecond) {
-		if _, err = Run(Patience, "docker", "pause", b.ID()); err == nil {
+		if _, err = Run(Patience, "docker", "pause", container); err == nil {
 			return nil
 		}
 	}
