@@ -159,6 +159,7 @@ func TestPlaces(t *testing.T) {
 		send(stranger, post+"x")
 		hear(stranger, http.StatusServiceUnavailable, true)
 		stranger.Close()
+		synctest.Wait() // else its place may be taken before it has left
 		healthy := ln.dial()
 		send(healthy, live)
 		hear(healthy, http.StatusOK, true)
