@@ -57,7 +57,11 @@ func runTests(m *testing.M) int {
 	if parallel := flag.Lookup("test.parallel"); parallel.Value.String() == parallel.DefValue {
 		_ = parallel.Value.Set(atOnce)
 	}
-	if broker, err = harness.StartBroker(harness.BrokerOptions{}); err != nil {
+	shared := harness.BrokerOptions{}
+	if wanted == 0 { // several rounds put their load on it at once, and the stores of the controls wait for no confirm
+		shared.Memory = 2 << 30
+	}
+	if broker, err = harness.StartBroker(shared); err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		return 1
 	}
