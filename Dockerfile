@@ -14,7 +14,7 @@ CMD ["serve"]
 FROM runtime AS prebuilt
 COPY LICENSE dist/fallbac[k] /
 
-FROM golang:1.25 AS build
+FROM golang:1.26 AS build
 WORKDIR /src
 COPY go.mod go.sum ./
 RUN go mod download

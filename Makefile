@@ -61,16 +61,27 @@ test-quick: ## the tests that need no Docker
 
 # What `make test` need not wait for; .ci/run has both. All else runs on RabbitMQ 4.3.
 .PHONY: test-long
-test-long: ## what takes longer: race detector, fuzz targets for 5 seconds each, older brokers
+test-long: ## what takes longer: race detector, fuzz targets for 5 seconds each, the drain in random worlds, older brokers, a crowd on the queue
 	@$(MAKE) test-race
+	@$(MAKE) simulate WORLDS=200
 	@$(MAKE) fuzz FUZZ_TIME=$(or $(FUZZ_TIME),5s)
 	@$(MAKE) test-matrix VERSIONS='4.0 3.10'
+	@$(MAKE) test-crowd
+
+# The small one is among the end-to-end tests.
+.PHONY: test-crowd
+test-crowd: docker rabbitmq ## 300,000 requests of a sender that the primary limits wait before others
+	FALLBACK_TEST_CROWD=300000 $(E2E) -run '^TestCrowd$$/with_room' ./test/e2e
 
 # Of the end-to-end tests those that have the server and the drain in their own process; others' it could not see into.
 .PHONY: test-race
 test-race: docker cc rabbitmq compose image function lambda curl ## every test that has goroutines of ours, with the race detector
 	CGO_ENABLED=1 go test -race ./...
 	CGO_ENABLED=1 $(E2E) -race ./test/e2e
+
+.PHONY: simulate
+simulate: ## the drain in random worlds, about a day each, with primaries in trouble; WORLDS=3000 SEED=1 (0 is by the clock)
+	go test ./functions/drain -count=1 -timeout 3h -run '^TestRandomWorlds$$' -v -drain.worlds $(or $(WORLDS),3000) -drain.seed $(or $(SEED),0) | grep -v -e '^=== ' -e '^ *--- PASS'
 
 .PHONY: fuzz
 fuzz: ## each fuzz target for a minute; FUZZ_TIME=5s
@@ -124,9 +135,9 @@ image: docker ## the server's image
 	docker build --quiet --tag fallback "$$@" . >/dev/null 2>dist/image.log || { cat dist/image.log >&2; exit 1; }
 
 .PHONY: generate
-generate: ## rabbitmq/definitions.json and the README's tables
+generate: ## rabbitmq/definitions.json and the tables of the pages
 	go run ./functions/cmd/fallback definitions > rabbitmq/definitions.json
-	go test ./functions/app -run TestREADME -update
+	go test ./functions/app -run TestPages -update
 
 .PHONY: verify
 verify: ## fail when a generated file or go.mod is stale, a file is not formatted, or go vet finds something

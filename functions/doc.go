@@ -15,15 +15,32 @@
 //   - envelope is a captured request: what is kept of it, how it is written down, how it is sent again.
 //   - topology is what exists in the broker: queues, policies, users; rabbitmq/definitions.json is made from it.
 //   - rabbit speaks AMQP; its package comment is the contract of a 202.
+//   - management asks RabbitMQ's HTTP API what AMQP does not tell: types, policies and figures of queues, nodes.
 //   - target sends a request to the primary; its table says what each answer means.
 //   - drain empties the queue into the target: when, at which pace, and where what fails goes.
 //   - httpapi is the one http.Handler: what is taken, what is refused, and with which answer; and the server around it.
-//   - digitalocean and awslambda turn a platform's event into a request and back, and run a built function; platform is what
-//     the two have in common.
+//   - problem is the errors that are answered over HTTP; backoff is how long to wait after what has failed.
+//   - digitalocean and awslambda turn a platform's event into a request and back, and run a built function; platform
+//     is what the two have in common.
 //   - config is the settings, telemetry the logs, app the wiring; metrics counts for Prometheus what app's parts do.
+//   - worker is the drain on a schedule, with its health; operator what people do to the queues by hand.
+//   - standin is a small API for trying things out.
 //   - doctor looks at all that these rest on, for `fallback doctor`.
-//   - cmd/fallback is the program; packages/fallback/enqueue and drain, at the top, are the functions; cmd/lambda is both.
+//   - cmd/fallback is the program; packages/fallback/enqueue and drain, at the top, are the functions; cmd/lambda is
+//     both.
 //
-// Imports point down: mains, then skins, then app, then the rooms, then envelope and topology. The rooms do not know each
-// other: httpapi declares the two methods that it needs of a store, drain the few of a queue (it knows target's verdicts). app/imports_test.go holds this as a table.
+// To change
+//
+//   - what an answer of the primary means: target/verdict.go. What becomes of the request then: drain/judge.go.
+//   - a setting, its default or a limit: its field in config/config.go, its row in config/settings.go, and app, which
+//     hands it on. docker-compose.yml passes every setting.
+//   - a queue's name, a policy or a user: topology.
+//   - a metric: metrics/server.go or metrics/worker.go, and the README's table.
+//   - an error that the door answers: httpapi/problem.go, with its name among Outcomes, and the README's table.
+//
+// and then `make generate`, which makes rabbitmq/definitions.json and the tables of the pages anew.
+//
+// Imports point down: mains, then skins, then app, then the rooms, then envelope and topology. The rooms do not know
+// each other: httpapi declares the two methods that it needs of a store, drain the few of a queue (it knows target's
+// verdicts). app/imports_test.go holds this as a table.
 package functions

@@ -4,7 +4,6 @@ package app
 import (
 	"context"
 	"fmt"
-	"io"
 	"log/slog"
 	"net"
 	"net/http"
@@ -13,8 +12,8 @@ import (
 
 	"fallback/functions/config"
 	"fallback/functions/httpapi"
+	"fallback/functions/management"
 	"fallback/functions/rabbit"
-	"fallback/functions/telemetry"
 )
 
 // publisherChannels is how many channels a server spreads its publishes over. With one publish on each of many, it
@@ -50,12 +49,12 @@ func NewServer(c config.Config, log *slog.Logger, metrics ServerMetrics) (*Serve
 	options := publisherOptions(c, log)
 	options.Channels = publisherChannels
 	if c.ManagementURL != "" {
-		management, err := rabbit.NewManagement(c.ManagementURL.Reveal())
+		broker, err := management.New(c.ManagementURL.Reveal())
 		if err != nil {
 			return nil, err
 		}
 		options.QueueType = func(ctx context.Context, queue string) (string, error) {
-			return management.QueueType(ctx, c.VHost, queue)
+			return broker.QueueType(ctx, c.VHost, queue)
 		}
 	}
 	publisher := rabbit.NewPublisher(options)
@@ -102,43 +101,14 @@ func (s *Server) tellOpenEnds() {
 	addr, _ := s.Addr().(*net.TCPAddr)
 	if len(s.config.Tokens)+len(s.config.WebhookSecrets) == 0 && addr != nil && !addr.IP.IsLoopback() {
 		s.log.Warn("everyone who can reach this address may enqueue",
-			"addr", s.Addr().String(), "hint", "set FALLBACK_TOKENS or FALLBACK_WEBHOOK_SECRETS, unless a firewall keeps strangers away")
+			"addr", s.Addr().String(), "hint",
+			"set FALLBACK_TOKENS or FALLBACK_WEBHOOK_SECRETS, unless a firewall keeps strangers away")
 	}
 	if s.config.ManagementURL == "" {
 		s.log.Info("a classic queue would go unnoticed, unless the broker's user may declare queues",
 			"hint", "set RABBITMQ_MANAGEMENT_URL, so that /readyz can tell it from a quorum queue")
 	}
 }
-
-// Function is the door for a platform that calls it once a request: every path is captured, since the function's own
-// route is the prefix, and nothing is dialled before the first request. Settings that cannot be read do not end the
-// process, which the platform would answer for with a 400: every request gets a 503, and the log says why.
-func Function(environ config.Environ, logs io.Writer) *FunctionDoor {
-	c, err := environ.Load("AMQP_SERVER_URL")
-	log := telemetry.Logger(logs, "json", c.LogLevel)
-	c.TellStrays(log)
-	if err == nil {
-		c.PathPrefix = "/"
-		publisher := rabbit.NewPublisher(publisherOptions(c, log))
-		options := doorOptions(c, log)
-		options.Platform = true
-		var door *httpapi.Door
-		if door, err = httpapi.New(options, publisher); err == nil {
-			return &FunctionDoor{door, publisher.Close}
-		}
-	}
-	log.Error("cannot serve", "error", err)
-	return &FunctionDoor{httpapi.Unconfigured, func() {}}
-}
-
-// FunctionDoor is the door of a function.
-type FunctionDoor struct {
-	http.Handler
-	close func()
-}
-
-// Close ends the connection to the broker. Requests under way are answered with a 503.
-func (d *FunctionDoor) Close() { d.close() }
 
 func publisherOptions(c config.Config, log *slog.Logger) rabbit.Options {
 	return rabbit.Options{

@@ -2,6 +2,8 @@ package app
 
 import (
 	"context"
+	"errors"
+	"fmt"
 	"log/slog"
 
 	"fallback/functions/config"
@@ -12,18 +14,21 @@ import (
 
 // Drain is a drainer with the queue and the primary that it stands between.
 type Drain struct {
-	*drain.Drainer
+	drainer *drain.Drainer
 	source  *rabbit.Source
 	target  *target.Client
 	metrics DrainMetrics
 }
 
-// DrainMetrics counts what a drain does. It is an interface for the same reason as [ServerMetrics]; metrics.Worker is one.
+// DrainMetrics counts what a drain does. It is an interface for the same reason as [ServerMetrics]; metrics.Worker is
+// one.
 type DrainMetrics interface {
-	// Settled hears of what became of each request in hand.
+	// Settled hears of what became of each request that was taken off the queue.
 	Settled(drain.Outcome)
 	// Probed hears whether the primary is alive, each time that it was asked.
 	Probed(alive bool)
+	// Troubled hears of a trouble that begins or ends.
+	Troubled(t drain.Trouble, on bool)
 	// Ran hears of each run, at its end.
 	Ran(drain.Report)
 }
@@ -40,42 +45,92 @@ func NewDrain(c config.Config, log *slog.Logger, metrics DrainMetrics) (*Drain, 
 	source := rabbit.NewSource(rabbit.SourceOptions{URL: c.AMQPServerURL.Reveal(), Queue: c.Queue, Log: log})
 	options := drain.Options{
 		Parked: c.Topology.Parked, MaxAttempts: c.MaxAttempts, MaxAge: c.MaxAge, Stale: c.Stale,
-		Rate: c.DrainRate, Concurrency: c.Concurrency, Log: log,
+		Timeout: c.TargetTimeout, Rate: c.DrainRate, Concurrency: c.Concurrency, Log: log,
 	}
 	for _, r := range c.Topology.Retries {
-		options.Retries = append(options.Retries, r.Name)
+		options.Retries = append(options.Retries, drain.Retry{Name: r.Name, TTL: r.TTL})
 	}
 	if metrics == nil {
 		metrics = uncounted{}
 	}
-	options.Count = metrics.Settled
-	return &Drain{drain.New(options, queue{source}, probed{primary, metrics}), source, primary, metrics}, nil
+	options.Count, options.Tell = metrics.Settled, metrics.Troubled
+	return &Drain{drain.New(options, Queue{source}, probed{primary, metrics}), source, primary, metrics}, nil
 }
 
 // Once drains until the queue is empty, the budget is used up, or ctx ends.
 func (d *Drain) Once(ctx context.Context, b drain.Budget) drain.Report {
-	report := d.Drainer.Once(ctx, b)
+	report := d.drainer.Once(ctx, b)
 	d.metrics.Ran(report)
 	return report
 }
 
+// Ready is [drain.Drainer.Ready].
+func (d *Drain) Ready() error { return d.drainer.Ready() }
+
 // Close ends the connections, but not under a run: what that has not settled goes back to the queue by itself.
 func (d *Drain) Close() {
-	if d.Drainer.Close() {
+	if d.drainer.Close() {
 		d.source.Close()
 		d.target.Close()
 	}
 }
 
-// queue is a source as the drain knows it.
-type queue struct{ *rabbit.Source }
+// Queue is a source as the drain knows it.
+type Queue struct{ *rabbit.Source }
 
-func (q queue) Next(ctx context.Context) (drain.Delivery, error) {
+// Next is the source's, with the drain's own errors where it knows them.
+func (q Queue) Next(ctx context.Context) (drain.Delivery, error) {
 	d, err := q.Source.Next(ctx)
 	if err != nil {
-		return nil, err // and not an interface that holds a nil pointer
+		return nil, ended(err)
 	}
-	return d, nil
+	return delivery{d}, nil
+}
+
+// Take is the source's, with the drain's own errors where it knows them, as Pass is.
+func (q Queue) Take(ctx context.Context, prefetch int) error {
+	return ended(q.Source.Take(ctx, prefetch))
+}
+
+// Pass is the source's.
+func (q Queue) Pass(ctx context.Context) (taken []drain.Delivery, err error) {
+	messages, err := q.Source.Pass(ctx)
+	for _, d := range messages {
+		taken = append(taken, delivery{d})
+	}
+	return taken, ended(err)
+}
+
+// ended says in the drain's words why a source gives nothing.
+func ended(err error) error {
+	for ours, theirs := range map[error]error{drain.ErrDry: rabbit.ErrDry, drain.ErrStuck: rabbit.ErrStuck,
+		drain.ErrHandOver: rabbit.ErrHandOver} {
+		if errors.Is(err, theirs) {
+			return fmt.Errorf("%w: %w", ours, err)
+		}
+	}
+	return err
+}
+
+// delivery is a message as the drain knows it.
+type delivery struct{ *rabbit.Delivery }
+
+func (d delivery) Done() error   { return lost(d.Delivery.Done()) }
+func (d delivery) Return() error { return lost(d.Delivery.Return()) }
+
+func (d delivery) Move(ctx context.Context, queue string, headers map[string]any) error {
+	return lost(d.Delivery.Move(ctx, queue, headers))
+}
+
+// lost says in the drain's words that a message comes again.
+func lost(err error) error {
+	switch {
+	case errors.Is(err, rabbit.ErrCopied):
+		return fmt.Errorf("%w: %w: %w", drain.ErrCopied, drain.ErrLost, err)
+	case errors.Is(err, rabbit.ErrLostAck):
+		return fmt.Errorf("%w: %w", drain.ErrLost, err)
+	}
+	return err
 }
 
 // probed is a target whose probes are heard of.
@@ -98,3 +153,5 @@ type uncounted struct{}
 func (uncounted) Settled(drain.Outcome) {}
 func (uncounted) Probed(bool)           {}
 func (uncounted) Ran(drain.Report)      {}
+
+func (uncounted) Troubled(drain.Trouble, bool) {}

@@ -29,27 +29,33 @@ func TestDrainFunctionSettings(t *testing.T) {
 		env  map[string]string
 		want []string
 	}{
-		{"nothing", nil, []string{"AMQP_SERVER_URL: not set", "FALLBACK_TARGET_URL: not set; for example https://api.example.com"}},
+		{"nothing", nil, []string{"AMQP_SERVER_URL: not set",
+			"FALLBACK_TARGET_URL: not set; for example https://api.example.com"}},
 		{"no primary", map[string]string{"AMQP_SERVER_URL": amqp}, []string{"FALLBACK_TARGET_URL: not set"}},
 		{"no broker", map[string]string{"FALLBACK_TARGET_URL": api}, []string{"AMQP_SERVER_URL: not set"}},
-		{"not a broker", map[string]string{"AMQP_SERVER_URL": "http://user:sesame@h/", "FALLBACK_TARGET_URL": api}, []string{"AMQP_SERVER_URL: not an AMQP URL"}},
-		{"not a primary", map[string]string{"AMQP_SERVER_URL": amqp, "FALLBACK_TARGET_URL": "sesame"}, []string{"FALLBACK_TARGET_URL: not an HTTP URL"}},
-		{"a token without its s", map[string]string{"AMQP_SERVER_URL": amqp, "FALLBACK_TARGET_URL": api, "FALLBACK_TOKEN": "sesame"}, []string{"FALLBACK_TOKEN: no such setting"}},
-		{"a bad secret", map[string]string{"AMQP_SERVER_URL": amqp, "FALLBACK_TARGET_URL": api, "FALLBACK_REPLAY_SECRET": "sesame!"}, []string{"FALLBACK_REPLAY_SECRET"}},
+		{"not a broker", map[string]string{"AMQP_SERVER_URL": "http://user:sesame@h/", "FALLBACK_TARGET_URL": api},
+			[]string{"AMQP_SERVER_URL: not an AMQP URL"}},
+		{"not a primary", map[string]string{"AMQP_SERVER_URL": amqp, "FALLBACK_TARGET_URL": "sesame"},
+			[]string{"FALLBACK_TARGET_URL: not an HTTP URL"}},
+		{"a token without its s", map[string]string{"AMQP_SERVER_URL": amqp, "FALLBACK_TARGET_URL": api,
+			"FALLBACK_TOKEN": "sesame"}, []string{"FALLBACK_TOKEN: no such setting"}},
+		{"a bad secret", map[string]string{"AMQP_SERVER_URL": amqp, "FALLBACK_TARGET_URL": api,
+			"FALLBACK_REPLAY_SECRET": "sesame!"}, []string{"FALLBACK_REPLAY_SECRET"}},
 	} {
 		t.Run(row.name, func(t *testing.T) {
 			t.Parallel()
 			var log bytes.Buffer
-			run, _ := DrainFunction(environ(row.env), &log)
+			f := NewDrainFunction(environ(row.env), &log)
 			for range 2 {
 				log.Reset()
-				r := run(t.Context())
+				r := f.Run(t.Context())
 				for _, want := range row.want {
 					if !strings.Contains(r.Trouble, want) || !strings.Contains(log.String(), want) {
 						t.Errorf("got %+v and the log %s, want %q in both", r, &log, want)
 					}
 				}
-				if r.End != "settings are missing or wrong" || r.Waiting != -1 || strings.Contains(r.Trouble+log.String(), "sesame") {
+				if r.End != "settings are missing or wrong" || r.Waiting != -1 ||
+					strings.Contains(r.Trouble+log.String(), "sesame") {
 					t.Errorf("got %+v and the log %s", r, &log)
 				}
 			}
@@ -67,30 +73,31 @@ func TestDrainFunctionRuns(t *testing.T) {
 	}
 	defer silent.Close()
 	var log bytes.Buffer
-	run, _ := DrainFunction(environ(map[string]string{
-		"AMQP_SERVER_URL": "amqp://user:sesame@" + silent.Addr().String() + "/", "FALLBACK_TARGET_URL": "http://127.0.0.1:1",
+	f := NewDrainFunction(environ(map[string]string{
+		"AMQP_SERVER_URL":     "amqp://user:sesame@" + silent.Addr().String() + "/",
+		"FALLBACK_TARGET_URL": "http://127.0.0.1:1",
 	}), &log)
 
 	soon, cancel := context.WithTimeout(t.Context(), drain.Grace)
 	defer cancel()
-	if r := run(soon); r.End != "no time is left for a run" || !strings.Contains(log.String(), "limits.timeout") {
+	if r := f.Run(soon); r.End != "no time is left for a run" || !strings.Contains(log.String(), "limits.timeout") {
 		t.Errorf("got %+v and the log %s", r, &log)
 	}
 
 	ctx, stop := context.WithCancel(t.Context())
 	first := make(chan drain.Report)
-	go func() { first <- run(ctx) }()
+	go func() { first <- f.Run(ctx) }()
 	if _, err := silent.Accept(); err != nil { // it is under way
 		t.Fatal(err)
 	}
-	if r := run(t.Context()); r != (drain.Report{Waiting: -1, End: "another run is under way"}) {
+	if r := f.Run(t.Context()); r != (drain.Report{Waiting: -1, End: "another run is under way"}) {
 		t.Errorf("beside the first: got %+v", r)
 	}
 	stop()
 	if r := <-first; r.End != "it was stopped" {
 		t.Errorf("the first: got %+v", r)
 	}
-	if r := run(ctx); r.End != "it was stopped" {
+	if r := f.Run(ctx); r.End != "it was stopped" {
 		t.Errorf("after the first: got %+v", r)
 	}
 }

@@ -13,32 +13,48 @@ import (
 	"testing"
 )
 
-// graph is who may know whom: for each package of ours, those of ours that its own files import. Tests are free to know
-// more, but for what is below test/. Mains know app and what they turn into, which knows what the platforms have in common;
-// app knows the rooms; rooms know envelope and topology, and not each other, but for the drain, which knows the verdicts of
-// its target, metrics, which stands beside app and shows what the rooms do, and the doctor, which asks the broker and the
-// primary how they are.
+// graph is who may know whom: for each package of ours, those of ours that its own files import. Tests are free to
+// know more, but for what is below test/. Mains know app and what they turn into, which knows what the platforms have
+// in common; app knows the rooms; rooms know envelope and topology, and not each other, but for the drain, which knows
+// the verdicts of its target, metrics, which stands beside app and shows what the rooms do, and the doctor, which asks
+// the broker and the primary how they are.
 var graph = map[string][]string{
 	"functions":              {},
 	"functions/envelope":     {},
 	"functions/topology":     {},
 	"functions/telemetry":    {},
-	"functions/rabbit":       {"functions/envelope"},
-	"functions/httpapi":      {"functions/envelope"},
-	"functions/target":       {"functions/envelope"},
-	"functions/drain":        {"functions/envelope", "functions/target"},
+	"functions/backoff":      {},
+	"functions/rabbit":       {"functions/backoff", "functions/envelope"},
+	"functions/management":   {},
+	"functions/problem":      {},
+	"functions/standin":      {"functions/envelope"},
+	"functions/httpapi":      {"functions/envelope", "functions/problem"},
+	"functions/target":       {"functions/envelope", "functions/problem"},
+	"functions/drain":        {"functions/backoff", "functions/envelope", "functions/target"},
 	"functions/config":       {"functions/topology"},
-	"functions/platform":     {},
+	"functions/platform":     {"functions/problem"},
 	"functions/digitalocean": {"functions/platform"},
-	"functions/doctor":       {"functions/config", "functions/envelope", "functions/rabbit", "functions/target", "functions/topology"},
-	"functions/awslambda":    {"functions/platform"},
+	"functions/doctor": {"functions/config", "functions/envelope", "functions/management", "functions/problem",
+		"functions/rabbit", "functions/target", "functions/topology"},
+	"functions/awslambda": {"functions/platform"},
 	"functions/app": {
-		"functions/config", "functions/drain", "functions/httpapi", "functions/rabbit", "functions/target", "functions/telemetry",
+		"functions/config", "functions/drain", "functions/httpapi", "functions/management", "functions/rabbit",
+		"functions/target",
+		"functions/telemetry",
 	},
-	"functions/metrics": {"functions/config", "functions/drain", "functions/httpapi", "functions/rabbit"},
+	"functions/metrics": {"functions/config", "functions/drain", "functions/httpapi", "functions/management",
+		"functions/rabbit"},
+	"functions/worker": {
+		"functions/app", "functions/config", "functions/drain", "functions/httpapi", "functions/metrics",
+		"functions/problem",
+	},
+	"functions/operator": {
+		"functions/config", "functions/drain", "functions/envelope", "functions/management", "functions/rabbit",
+	},
 	"functions/cmd/fallback": {
-		"functions/app", "functions/config", "functions/doctor", "functions/drain", "functions/httpapi", "functions/metrics",
-		"functions/rabbit", "functions/telemetry", "functions/topology",
+		"functions/app", "functions/config", "functions/doctor", "functions/drain", "functions/metrics",
+		"functions/operator",
+		"functions/standin", "functions/telemetry", "functions/topology", "functions/worker",
 	},
 	"functions/cmd/lambda":      {"functions/app", "functions/awslambda", "functions/telemetry"},
 	"functions/cmd/lambda/pack": {},
@@ -49,25 +65,31 @@ var graph = map[string][]string{
 // modules is where each module of others may be imported: by the package's own files, and with " test" by its tests.
 // A folder stands for what is below it too. What is nowhere in a program's imports is not in the program.
 var modules = map[string][]string{
-	"github.com/rabbitmq/amqp091-go":                           {"functions/rabbit", "test"},
-	"github.com/sethvargo/go-envconfig":                        {"functions/config"},
-	"github.com/spf13/cobra":                                   {"functions/cmd/fallback"},
-	"github.com/google/uuid":                                   {"functions/envelope", "functions/httpapi", "functions/rabbit", "test"},
+	"github.com/rabbitmq/amqp091-go":    {"functions/rabbit", "test"},
+	"github.com/sethvargo/go-envconfig": {"functions/config"},
+	"github.com/spf13/cobra":            {"functions/cmd/fallback"},
+	"github.com/google/uuid": {"functions/envelope", "functions/httpapi",
+		"functions/rabbit", "test"},
 	"github.com/standard-webhooks/standard-webhooks/libraries": {"functions/httpapi", "functions/target", "test"},
-	"github.com/sony/gobreaker/v2":                             {"functions/drain"},
-	"github.com/go-co-op/gocron/v2":                            {"functions/cmd/fallback"},
+	"github.com/go-json-experiment/json":                       {"functions/envelope"},
+	"github.com/hashicorp/golang-lru/v2":                       {"functions/drain"},
+	"github.com/go-co-op/gocron/v2":                            {"functions/worker"},
 	"github.com/robfig/cron/v3":                                {"functions/config"},
 	"github.com/prometheus/client_golang":                      {"functions/metrics"},
-	"golang.org/x/time":                                        {"functions/httpapi", "functions/drain", "functions/cmd/fallback", "test/fault"},
-	"golang.org/x/sync":                                        {"functions/rabbit"},
-	"golang.org/x/term":                                        {"functions/telemetry", "functions/cmd/fallback"},
-	"golang.org/x/sys":                                         {"test"},
-	"github.com/schollz/progressbar/v3":                        {"functions/cmd/fallback"},
-	"golang.org/x/crypto/x509roots/fallback":                   {"functions/cmd/fallback", "functions/cmd/lambda", "packages/fallback"},
-	"github.com/aws/aws-lambda-go":                             {"functions/awslambda"},
-	"github.com/ory/dockertest/v3":                             {"test"},
-	"gopkg.in/yaml.v3":                                         {"test"},
-	"github.com/google/go-cmp":                                 {"functions test", "test"},
+	"golang.org/x/time": {"functions/httpapi", "functions/drain",
+		"functions/standin", "functions/operator", "test/fault"},
+	"golang.org/x/sync":                 {"functions/rabbit"},
+	"golang.org/x/term":                 {"functions/telemetry", "functions/cmd/fallback"},
+	"golang.org/x/sys":                  {"test"},
+	"github.com/schollz/progressbar/v3": {"functions/cmd/fallback"},
+	"golang.org/x/crypto/x509roots/fallback": {"functions/cmd/fallback", "functions/cmd/lambda",
+		"packages/fallback"},
+	"github.com/aws/aws-lambda-go":    {"functions/awslambda"},
+	"github.com/ory/dockertest/v3":    {"test"},
+	"github.com/Azure/go-amqp":        {"test"},
+	"gopkg.in/yaml.v3":                {"test"},
+	"github.com/rogpeppe/go-internal": {"functions/cmd/fallback test"},
+	"github.com/google/go-cmp":        {"functions test", "test"},
 }
 
 // source is a Go file of the repository.
@@ -227,7 +249,8 @@ func TestModules(t *testing.T) {
 
 // notInFunctions is what only a program that stays needs: a command line, a scheduler, a metrics server.
 var notInFunctions = []string{
-	"github.com/spf13/cobra", "github.com/go-co-op/gocron/v2", "github.com/prometheus/client_golang", "github.com/schollz/progressbar/v3",
+	"github.com/spf13/cobra", "github.com/go-co-op/gocron/v2", "github.com/prometheus/client_golang",
+	"github.com/schollz/progressbar/v3",
 }
 
 // TestFunctionsLink holds that nothing which a function imports, however far down, imports one of these: Go links by
@@ -284,7 +307,8 @@ func moduleOf(imported string) string {
 	return ""
 }
 
-// placeOf is the entry that allows a file its import, "" if there is none. A package's tests may import what it imports.
+// placeOf is the entry that allows a file its import, "" if there is none. A package's tests may import what it
+// imports.
 func placeOf(s source, places []string) string {
 	for _, place := range places {
 		dir, test := strings.CutSuffix(place, " test")

@@ -8,11 +8,12 @@ import (
 	"testing"
 )
 
-// TestFunctionsTellStrays holds that a function tells what it was given and does not read, and that its door is not open
-// because of a slip: it takes nothing then.
+// TestFunctionsTellStrays holds that a function tells what it was given and does not read, and that its door is not
+// open because of a slip: it takes nothing then.
 func TestFunctionsTellStrays(t *testing.T) {
 	t.Parallel()
-	settings := map[string]string{"AMQP_SERVER_URL": "amqp://u:p@127.0.0.1:1/", "FALLBACK_TARGET_URL": "http://127.0.0.1:1"}
+	settings := map[string]string{"AMQP_SERVER_URL": "amqp://u:p@127.0.0.1:1/",
+		"FALLBACK_TARGET_URL": "http://127.0.0.1:1"}
 	for _, row := range []struct {
 		name, variable, log string
 		door                string // the problem's type of what it answers
@@ -25,7 +26,7 @@ func TestFunctionsTellStrays(t *testing.T) {
 			env := environ(settings)
 			env = append(env, row.variable+"=geheim", "FALLBACK_TIMEOUT=100ms")
 			var log bytes.Buffer
-			door := Function(env, &log)
+			door := NewDoorFunction(env, &log)
 			defer door.Close()
 			answer := httptest.NewRecorder()
 			door.ServeHTTP(answer, httptest.NewRequest(http.MethodPost, "/", strings.NewReader("x")))
@@ -36,8 +37,7 @@ func TestFunctionsTellStrays(t *testing.T) {
 				t.Errorf("got %d %s, want a 503 of %s", answer.Code, answer.Body, row.door)
 			}
 			log.Reset()
-			_, closeDrain := DrainFunction(env, &log)
-			defer closeDrain()
+			NewDrainFunction(env, &log).Close()
 			if row.name == "told" && !strings.Contains(log.String(), row.log) {
 				t.Errorf("the drain's log: got %s, want %s", &log, row.log)
 			}

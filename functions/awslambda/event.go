@@ -18,12 +18,12 @@ import (
 //
 // The first part is payload format 2.0, which Function URLs and HTTP APIs share.
 type event struct {
-	// RawPath has the stage of an HTTP API before it, unless that is the one without a name. Function URLs hand the path on
-	// as the client wrote it; HTTP APIs decode it.
+	// RawPath has the stage of an HTTP API before it, unless that is the one without a name. Function URLs hand the
+	// path on as the client wrote it; HTTP APIs decode it.
 	RawPath        string `json:"rawPath"`
 	RawQueryString string `json:"rawQueryString"`
-	// Headers have lower-case names and one value each: the platform has joined repeated ones by commas. Cookies are not
-	// among them.
+	// Headers have lower-case names and one value each: the platform has joined repeated ones by commas. Cookies are
+	// not among them.
 	Headers map[string]string `json:"headers"`
 	Cookies []string          `json:"cookies"`
 	Context struct {
@@ -53,7 +53,8 @@ const unnamed = "$default"
 func (e *event) request(ctx context.Context) (*http.Request, error) {
 	in := e.Context.HTTP
 	r, err := platform.Request{
-		Method: in.Method, Path: e.path(), IsDecoded: true, Query: e.RawQueryString, Headers: e.Headers, Body: e.Body, IsBase64: e.IsBase64Encoded,
+		Method: in.Method, Path: e.path(), IsDecoded: true, Query: e.RawQueryString, Headers: e.Headers, Body: e.Body,
+		IsBase64: e.IsBase64Encoded,
 	}.HTTP(ctx)
 	if err != nil {
 		return nil, err
@@ -81,7 +82,8 @@ func (e *event) path() string {
 
 // response is the answer as the platform takes it, from Function URLs and from HTTP APIs alike.
 func response(answer platform.Answer) events.LambdaFunctionURLResponse {
-	out := events.LambdaFunctionURLResponse{StatusCode: answer.Status, Headers: answer.Headers(), Body: string(answer.Body)}
+	out := events.LambdaFunctionURLResponse{StatusCode: answer.Status, Headers: answer.Headers(),
+		Body: string(answer.Body)}
 	delete(out.Headers, "Set-Cookie") // cannot be joined
 	out.Cookies = answer.Header["Set-Cookie"]
 	if !utf8.Valid(answer.Body) {

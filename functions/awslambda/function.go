@@ -1,9 +1,9 @@
-// Package awslambda runs an http.Handler, and the scheduled drain, as an AWS Lambda function. An event of a Function URL or
-// of an HTTP API of API Gateway (both send payload format 2.0) becomes an *http.Request, and what the handler writes becomes
-// the platform's response; an event of an EventBridge schedule starts a run of the drain.
+// Package awslambda runs an http.Handler, and the scheduled drain, as an AWS Lambda function. An event of a Function
+// URL or of an HTTP API of API Gateway (both send payload format 2.0) becomes an *http.Request, and what the handler
+// writes becomes the platform's response; an event of an EventBridge schedule starts a run of the drain.
 //
-// Nothing here fails towards the platform: a Go error, or a panic that ends the process, would be a 502 without a body of
-// ours, and an event of a schedule would come again. All of them become ordinary answers, 500 or 503.
+// Nothing here fails towards the platform: a Go error, or a panic that ends the process, would be a 502 without a body
+// of ours, and an event of a schedule would come again. All of them become ordinary answers, 500 or 503.
 package awslambda
 
 import (
@@ -27,21 +27,23 @@ import (
 type Function struct {
 	// Door answers the events of HTTP.
 	Door http.Handler
-	// Drain makes one run, for an event of a schedule; it is to end before ctx does. What it returns is the answer, as JSON.
+	// Drain makes one run, for an event of a schedule; it is to end before ctx does. What it returns is the answer, as
+	// JSON.
 	Drain func(ctx context.Context) any
 	// Log gets what an operator should know.
 	Log *slog.Logger
 }
 
-// Serve runs the function under the platform, and does not return. close is called before the platform ends the process,
+// Serve runs the function under the platform, and does not return. end is called before the platform ends the process,
 // and has half a second. Without the platform, it says so and ends the process with an error.
-func Serve(f *Function, close func()) {
+func Serve(f *Function, end func()) {
 	if os.Getenv("AWS_LAMBDA_RUNTIME_API") == "" {
-		fmt.Fprintln(os.Stderr, "this program is an AWS Lambda function, run by the platform; for a server use: fallback serve")
+		fmt.Fprintln(os.Stderr, "this program is an AWS Lambda function, run by the platform; for a server use: "+
+			"fallback serve")
 		os.Exit(1)
 	}
 	lambda.StartWithOptions(f, lambda.WithEnableSIGTERM(func() {
-		close()
+		end()
 		os.Exit(0)
 	}))
 }
@@ -55,7 +57,8 @@ func (f *Function) answer(ctx context.Context, payload []byte) (answer any) {
 	defer func() {
 		if v := recover(); v != nil {
 			f.Log.Error("panic", "error", fmt.Sprint(v), "stack", string(debug.Stack()))
-			answer = problem(http.StatusInternalServerError, "internal", "Something is wrong here; the request was not accepted.")
+			answer = refusal(http.StatusInternalServerError, "internal",
+				"Something is wrong here; the request was not accepted.")
 		}
 	}()
 	var e event
@@ -79,7 +82,8 @@ func (f *Function) answer(ctx context.Context, payload []byte) (answer any) {
 // unreadable is the answer to an event of another shape than the platform's, at which no sender is to blame.
 func (f *Function) unreadable(err error) any {
 	f.Log.Error("an event could not be read", "error", err)
-	return problem(http.StatusInternalServerError, "bad-event", "The platform's event could not be read; the request was not accepted.")
+	return refusal(http.StatusInternalServerError, "bad-event",
+		"The platform's event could not be read; the request was not accepted.")
 }
 
 // unknown is the answer to an event of another kind. The log names what it has and shows no value: it may be a request.
@@ -93,11 +97,12 @@ func (f *Function) unknown(payload []byte) any {
 	}
 	f.Log.Error("an event of an unknown kind", "has", names[:min(len(names), most)],
 		"hint", "an HTTP API must send payload format 2.0; REST APIs, load balancers and queues are not supported")
-	return problem(http.StatusInternalServerError, "unknown-event", "Not accepted: this function takes events of Function URLs "+
-		"and HTTP APIs (payload format 2.0), and of EventBridge schedules.")
+	return refusal(http.StatusInternalServerError, "unknown-event",
+		"Not accepted: this function takes events of Function URLs "+
+			"and HTTP APIs (payload format 2.0), and of EventBridge schedules.")
 }
 
-// problem is an answer for what goes wrong outside the handlers.
-func problem(status int, name, detail string) events.LambdaFunctionURLResponse {
+// refusal is an answer for what goes wrong outside the handlers.
+func refusal(status int, name, detail string) events.LambdaFunctionURLResponse {
 	return response(platform.Problem(status, name, detail))
 }

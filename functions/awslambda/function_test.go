@@ -19,8 +19,8 @@ import (
 	"github.com/google/go-cmp/cmp"
 )
 
-// modelled is an event in the form in which the platform sends it; names and ids are made up. Events that AWS has published
-// are in TestPublished.
+// modelled is an event in the form in which the platform sends it; names and ids are made up. Events that AWS has
+// published are in TestPublished.
 func modelled(t testing.TB, name string) []byte {
 	t.Helper()
 	raw, err := os.ReadFile(filepath.Join("testdata", name+".json"))
@@ -67,7 +67,8 @@ func TestRequests(t *testing.T) {
 		name string
 		want seen // of the headers, those that are of interest
 	}{
-		{"function-url-json", seen{Line: "POST /orders/a%2Fb?source=web&tag=1&tag=2", Host: functionURL, Body: `{"order":42}`,
+		{"function-url-json", seen{Line: "POST /orders/a%2Fb?source=web&tag=1&tag=2", Host: functionURL,
+			Body:   `{"order":42}`,
 			Header: http.Header{"Content-Type": {"application/json"}, "Host": nil, "Cookie": nil}}},
 		{"function-url-binary", seen{Line: "PUT /blobs", Host: functionURL, Body: "\x00\xff\x80\n"}},
 		{"function-url-form", seen{Line: "POST /slack/commands", Host: functionURL, Body: "command=%2Fdeploy"}},
@@ -75,12 +76,15 @@ func TestRequests(t *testing.T) {
 		{"function-url-dollar", seen{Line: "POST /$default/orders", Host: functionURL}},
 		{"function-url-iam", seen{Line: "POST /orders", Host: functionURL, Body: "signed"}},
 		{"http-api-cookies", seen{Line: "PATCH /cart", Host: httpAPI, Proto: "HTTP/2.0", Body: "{}",
-			Header: http.Header{"Cookie": {"session=s%3A1; theme=dark"}, "Accept": {"application/json,text/plain"}, "X-Tag": {"a,b"}}}},
+			Header: http.Header{"Cookie": {"session=s%3A1; theme=dark"}, "Accept": {"application/json,text/plain"},
+				"X-Tag": {"a,b"}}}},
 		{"http-api-stage", seen{Line: "POST /orders/42?x=%20y", Host: httpAPI, Body: "hello"}},
 		{"http-api-stage-root", seen{Line: "DELETE /", Host: httpAPI}},
 		{"http-api-custom-domain", seen{Line: "PUT /products/7", Host: "api.example.com", Body: "x"}},
-		{"http-api-decoded", seen{Line: "POST /a%20b/caf%C3%A9%3F%23100%25/%41?q=100%&u=%C3%A9", Host: httpAPI, Body: "x"}},
-		{"http-api-jwt", seen{Line: "POST /orders", Host: httpAPI, Body: "x", Header: http.Header{"Authorization": {"Bearer e30.e30.x"}}}},
+		{"http-api-decoded", seen{Line: "POST /a%20b/caf%C3%A9%3F%23100%25/%41?q=100%&u=%C3%A9", Host: httpAPI,
+			Body: "x"}},
+		{"http-api-jwt", seen{Line: "POST /orders", Host: httpAPI, Body: "x",
+			Header: http.Header{"Authorization": {"Bearer e30.e30.x"}}}},
 	} {
 		t.Run(row.name, func(t *testing.T) {
 			t.Parallel()
@@ -147,7 +151,8 @@ func TestPublished(t *testing.T) {
 			if event.RawQueryString != "" {
 				line += "?" + event.RawQueryString
 			}
-			want := seen{Line: line, Host: event.Headers["host"], Proto: in.HTTP.Protocol, Remote: in.HTTP.SourceIP, Body: event.Body, Header: http.Header{}}
+			want := seen{Line: line, Host: event.Headers["host"], Proto: in.HTTP.Protocol, Remote: in.HTTP.SourceIP,
+				Body: event.Body, Header: http.Header{}}
 			if want.Host == "" {
 				want.Host = in.DomainName
 			}
@@ -185,13 +190,15 @@ func TestResponses(t *testing.T) {
 			w.WriteHeader(http.StatusTeapot)
 			w.WriteHeader(http.StatusOK) // too late
 			_, _ = io.WriteString(w, "<é>")
-		}, events.LambdaFunctionURLResponse{StatusCode: 418, Headers: map[string]string{"Content-Type": "text/plain"}, Body: "<é>"}},
+		}, events.LambdaFunctionURLResponse{StatusCode: 418, Headers: map[string]string{"Content-Type": "text/plain"},
+			Body: "<é>"}},
 		{"bytes", func(w http.ResponseWriter) { _, _ = w.Write([]byte{0, 255}) },
 			events.LambdaFunctionURLResponse{StatusCode: 200, Body: "AP8=", IsBase64Encoded: true}},
 		{"repeated headers and cookies", func(w http.ResponseWriter) {
 			w.Header()["X-Tag"] = []string{"a", "b"}
 			w.Header()["Set-Cookie"] = []string{"a=1; Path=/", "b=2"}
-		}, events.LambdaFunctionURLResponse{StatusCode: 200, Headers: map[string]string{"X-Tag": "a, b"}, Cookies: []string{"a=1; Path=/", "b=2"}}},
+		}, events.LambdaFunctionURLResponse{StatusCode: 200, Headers: map[string]string{"X-Tag": "a, b"},
+			Cookies: []string{"a=1; Path=/", "b=2"}}},
 	} {
 		t.Run(row.name, func(t *testing.T) {
 			t.Parallel()
@@ -207,8 +214,8 @@ func TestResponses(t *testing.T) {
 	}
 }
 
-// TestSchedule holds that an event of a schedule, from either of the platform's two, runs the drain until the invocation's
-// end, and that its answer is the report.
+// TestSchedule holds that an event of a schedule, from either of the platform's two, runs the drain until the
+// invocation's end, and that its answer is the report.
 func TestSchedule(t *testing.T) {
 	t.Parallel()
 	for _, name := range []string{"schedule-rule", "schedule-scheduler"} {
@@ -227,8 +234,8 @@ func TestSchedule(t *testing.T) {
 	}
 }
 
-// TestOddEvents holds that what is neither gets an answer that says so, which senders try again, and a line in the log that
-// shows nothing of what may be a request.
+// TestOddEvents holds that what is neither gets an answer that says so, which senders try again, and a line in the log
+// that shows nothing of what may be a request.
 func TestOddEvents(t *testing.T) {
 	t.Parallel()
 	read := func(name string) string { return string(modelled(t, name)) }
@@ -250,20 +257,24 @@ func TestOddEvents(t *testing.T) {
 		{"a number", `7`, "bad-event", "could not be read"},
 		{"not JSON", `{"sesame`, "bad-event", "could not be read"},
 		{"nothing", ``, "bad-event", "could not be read"},
-		{"a header of another shape", `{"headers":{"a":["sesame"]},"requestContext":{"http":{"method":"POST"}}}`, "bad-event", "could not be read"},
+		{"a header of another shape", `{"headers":{"a":["sesame"]},"requestContext":{"http":{"method":"POST"}}}`,
+			"bad-event", "could not be read"},
 		{"HTTP of another shape", `{"requestContext":{"http":5}}`, "bad-event", "could not be read"},
-		{"not base64", `{"requestContext":{"http":{"method":"POST"}},"body":"%sesame","isBase64Encoded":true}`, "bad-event", "could not be read"},
+		{"not base64", `{"requestContext":{"http":{"method":"POST"}},"body":"%sesame","isBase64Encoded":true}`,
+			"bad-event", "could not be read"},
 	} {
 		t.Run(row.name, func(t *testing.T) {
 			t.Parallel()
 			var log bytes.Buffer
 			f := &Function{Log: slog.New(slog.NewJSONHandler(&log, nil))} // neither a door nor a drain is asked
 			response := respond(t, f, []byte(row.event))
-			if response.StatusCode != http.StatusInternalServerError || !strings.Contains(response.Body, "urn:fallback:problem:"+row.kind+`"`) ||
+			if response.StatusCode != http.StatusInternalServerError ||
+				!strings.Contains(response.Body, "urn:fallback:problem:"+row.kind+`"`) ||
 				response.Headers["Content-Type"] != "application/problem+json" {
 				t.Errorf("got %+v, want 500 and %s", response, row.kind)
 			}
-			if !strings.Contains(log.String(), row.log) || strings.Contains(log.String()+response.Body, "sesame") || log.Len() > 2000 {
+			if !strings.Contains(log.String(), row.log) || strings.Contains(log.String()+response.Body, "sesame") ||
+				log.Len() > 2000 {
 				t.Errorf("logged %s, want %s and no value", &log, row.log)
 			}
 		})
@@ -281,7 +292,8 @@ func TestPanics(t *testing.T) {
 	}
 	for _, name := range []string{"function-url-json", "schedule-rule"} {
 		log.Reset()
-		if r := respond(t, f, modelled(t, name)); r.StatusCode != http.StatusInternalServerError || strings.Contains(r.Body, "boom") {
+		if r := respond(t, f, modelled(t, name)); r.StatusCode != http.StatusInternalServerError ||
+			strings.Contains(r.Body, "boom") {
 			t.Errorf("%s: got %+v", name, r)
 		}
 		if !strings.Contains(log.String(), "stack") {
@@ -290,8 +302,8 @@ func TestPanics(t *testing.T) {
 	}
 }
 
-// FuzzInvoke holds that no event makes the function fail towards the platform, and that no request reaches the door that
-// could not have come over a wire.
+// FuzzInvoke holds that no event makes the function fail towards the platform, and that no request reaches the door
+// that could not have come over a wire.
 func FuzzInvoke(f *testing.F) {
 	files, err := filepath.Glob("testdata/*.json")
 	if err != nil || len(files) == 0 {

@@ -12,8 +12,9 @@ import (
 
 const encoded = ", or what is special in its password is not percent-encoded: / is %2F, # is %23, ? is %3F, @ is %40"
 
-// torn says whether a password with a special character in it may have been taken for the end of the user or the host, which
-// would show the rest of it as an address: an @ comes after the host, and there is a password or what looks like a port.
+// torn says whether a password with a special character in it may have been taken for the end of the user or the host,
+// which would show the rest of it as an address: an @ comes after the host, and there is a password or what looks like
+// a port.
 func torn(u *url.URL) bool {
 	return (u.User != nil || u.Port() != "") && strings.Contains(u.EscapedPath()+u.RawQuery+u.Fragment, "@")
 }

@@ -52,7 +52,8 @@ func TestDefaults(t *testing.T) {
 		{"FALLBACK_TOKENS", len(c.Tokens), 0},
 		{"FALLBACK_WEBHOOK_SECRETS", len(c.WebhookSecrets), 0},
 		{"FALLBACK_ACCEPT_REPLAYS", len(c.AcceptReplays), 0},
-		{"FALLBACK_TRUSTED_PROXIES", fmt.Sprint(c.Proxies), "[127.0.0.0/8 ::1/128 10.0.0.0/8 172.16.0.0/12 192.168.0.0/16 fc00::/7]"},
+		{"FALLBACK_TRUSTED_PROXIES", fmt.Sprint(c.Proxies),
+			"[127.0.0.0/8 ::1/128 10.0.0.0/8 172.16.0.0/12 192.168.0.0/16 fc00::/7]"},
 		{"FALLBACK_CORS_ORIGINS", len(c.CORSOrigins), 0},
 		{"FALLBACK_TARGET_URL", c.TargetURL.Reveal(), ""},
 		{"FALLBACK_PROBE_PATH", c.ProbePath, "/"},
@@ -146,10 +147,12 @@ func TestEmptyIsUnset(t *testing.T) {
 	if len(empty) == 0 {
 		t.Fatal("there are no settings")
 	}
-	if diff := cmp.Diff(load(t, nil), load(t, empty), cmp.Comparer(func(a, b netip.Prefix) bool { return a == b })); diff != "" {
+	if diff := cmp.Diff(load(t, nil), load(t, empty),
+		cmp.Comparer(func(a, b netip.Prefix) bool { return a == b })); diff != "" {
 		t.Errorf("-unset +empty:\n%s", diff)
 	}
-	if _, err := Load(environment(empty), "AMQP_SERVER_URL"); err == nil || !strings.Contains(err.Error(), "AMQP_SERVER_URL: not set") {
+	if _, err := Load(environment(empty), "AMQP_SERVER_URL"); err == nil ||
+		!strings.Contains(err.Error(), "AMQP_SERVER_URL: not set") {
 		t.Errorf("a variable that is needed and empty: got %v", err)
 	}
 }
@@ -229,7 +232,8 @@ func TestFault(t *testing.T) {
 		{"AMQP_SERVER_URL", "amqps://h/?heartbeat=30&channel_max=9&auth_mechanism=plain&cacertfile=a&certfile=b&keyfile=c&server_name_indication=d", true},
 		{"AMQP_SERVER_URL", "amqp://h/?heartbeat=30", true},
 		{"AMQP_SERVER_URL", "amqp://h/?cacertfile=a", false},
-		{"AMQP_SERVER_URL", "amqps://h/?verify=verify_none", false},      // a parameter of RabbitMQ's own, for its Erlang client
+		// a parameter of RabbitMQ's own, for its Erlang client
+		{"AMQP_SERVER_URL", "amqps://h/?verify=verify_none", false},
 		{"AMQP_SERVER_URL", "amqps://h/?connection_timeout=1000", false}, // we dial ourselves
 		{"AMQP_SERVER_URL", "amqps://h/?heartbeat=%zz", false},
 		{"AMQP_SERVER_URL", "amqps://h/#orders", false},
@@ -429,7 +433,7 @@ func TestSettingsTable(t *testing.T) {
 	t.Parallel()
 	table := Markdown()
 	for _, s := range Settings() {
-		if s.About == "" || s.Kind == "" {
+		if s.About == "" || s.Unit == "" {
 			t.Errorf("%s: nothing is said of it", s.Name)
 		}
 		if !strings.Contains(table, "| `"+s.Name+"` |") {

@@ -8,8 +8,8 @@ import (
 	"github.com/robfig/cron/v3"
 )
 
-// checkCron says what is wrong with a cron expression. The parser is the scheduler's, so that what is refused is what a worker
-// with a target would refuse.
+// checkCron says what is wrong with a cron expression. The parser is the scheduler's, so that what is refused is what
+// a worker with a target would refuse.
 func checkCron(expression string) error {
 	if strings.Contains(expression, "TZ=") && !strings.Contains(expression, " ") { // the parser panics
 		return errors.New("there is a time zone, and no time")

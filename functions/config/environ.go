@@ -9,7 +9,8 @@ import (
 	"fallback/functions/topology"
 )
 
-// Environ is all that a process was given, in the form of [os.Environ]. Unlike a [Lookup] it can tell which names there are.
+// Environ is all that a process was given, in the form of [os.Environ]. Unlike a [Lookup] it can tell which names
+// there are.
 type Environ []string
 
 // Lookup finds a variable, as [os.LookupEnv] does.
@@ -22,8 +23,8 @@ func (e Environ) Lookup(name string) (string, bool) {
 	return "", false
 }
 
-// Load is [Load] for a program that starts. A name that is nearly one of the two that keep strangers out is a fault: without
-// it, the door would be open. All others that are no settings are in Strays.
+// Load is [Load] for a program that starts. A name that is nearly one of the two that keep strangers out is a fault:
+// without it, the door would be open. All others that are no settings are in Strays.
 func (e Environ) Load(needs ...string) (Config, error) {
 	c, faults := read(e.Lookup, needs)
 	for _, stray := range Strays(e.names()) {
@@ -106,7 +107,8 @@ func knownNames() []string {
 	return names
 }
 
-// guardIn is the guard that is meant by a word in a name of ours: FALLBACK_API_TOKEN, FALLBACK_WEBHOOKS, FALLBACK_AUTH_KEY.
+// guardIn is the guard that is meant by a word in a name of ours: FALLBACK_API_TOKEN, FALLBACK_WEBHOOKS,
+// FALLBACK_AUTH_KEY.
 func guardIn(name string) string {
 	name = strings.ToUpper(name)
 	for _, meant := range [...]struct{ word, guard string }{
@@ -126,8 +128,8 @@ func isCluster(name string) bool {
 	return ok && (strings.HasPrefix(rest, "SERVICE_") || rest == "PORT" || strings.HasPrefix(rest, "PORT_"))
 }
 
-// nearest is the one of the known names that takes the fewest changes, whatever the case; of several, the one that begins
-// alike for longest.
+// nearest is the one of the known names that takes the fewest changes, whatever the case; of several, the one that
+// begins alike for longest.
 func nearest(name string, known []string) (best string, far int) {
 	name = strings.ToUpper(name)
 	for _, k := range known {

@@ -63,8 +63,8 @@ func TestStrays(t *testing.T) {
 	}
 }
 
-// TestEnvironLoad holds that an open door by a slip is a fault beside all others, that other slips are told, and that neither
-// shows a value.
+// TestEnvironLoad holds that an open door by a slip is a fault beside all others, that other slips are told, and that
+// neither shows a value.
 func TestEnvironLoad(t *testing.T) {
 	t.Parallel()
 	for _, row := range []struct {
@@ -123,8 +123,8 @@ func TestEnvironLookup(t *testing.T) {
 	}
 }
 
-// TestTheBundlesNamesAreKnown holds that no name that the repository's own files have is taken for a slip, and that no name is
-// known which none of them has.
+// TestTheBundlesNamesAreKnown holds that no name that the repository's own files have is taken for a slip, and that no
+// name is known which none of them has.
 func TestTheBundlesNamesAreKnown(t *testing.T) {
 	t.Parallel()
 	there := map[string]bool{}

@@ -1,58 +1,44 @@
 package config
 
 import (
+	"cmp"
 	"fmt"
-	"reflect"
+	"slices"
 	"strings"
-	"time"
 )
 
-// Setting is a row of the table of settings.
-type Setting struct{ Name, Default, Kind, About string }
-
 // Settings are all settings, in the order of [Config].
-func Settings() []Setting {
-	var rows []Setting
-	t := reflect.TypeFor[Config]()
-	for i := range t.NumField() {
-		field := t.Field(i)
-		if name(field) == "" {
-			continue
-		}
-		_, value, _ := strings.Cut(field.Tag.Get("env"), "default=")
-		rows = append(rows, Setting{name(field), value, kind(field.Type), field.Tag.Get("about")})
-	}
-	return rows
+func Settings() []Setting { return slices.Clone(settings) }
+
+// Example is a value that a setting may have; the default, where that is one.
+func Example(name string) string {
+	s := find(name)
+	return cmp.Or(s.Example, strings.TrimSpace(s.Default))
 }
 
-// kind says for people what is read.
-func kind(t reflect.Type) string {
-	switch t {
-	case reflect.TypeFor[time.Duration]():
-		return "duration"
-	case reflect.TypeFor[Secret](), reflect.TypeFor[[]Secret]():
-		return "secret"
-	}
-	switch t.Kind() {
-	case reflect.Int, reflect.Int64:
-		if t == reflect.TypeFor[int]() || t == reflect.TypeFor[int64]() {
-			return "number"
+func find(name string) Setting {
+	for _, s := range settings {
+		if s.Name == name {
+			return s
 		}
-		return "level"
-	case reflect.Float64:
-		return "number"
-	case reflect.Slice:
-		return "list"
-	default:
-		return "text"
 	}
+	return Setting{}
+}
+
+// wrong is what is wrong with a setting, with an example of what is right.
+func wrong(name, format string, args ...any) error {
+	err := fmt.Errorf(name+": "+format, args...)
+	if example := Example(name); example != "" {
+		return fmt.Errorf("%w; for example %s", err, example)
+	}
+	return err
 }
 
 // Markdown is the table of settings for the README.
 func Markdown() string {
 	var b strings.Builder
 	b.WriteString("| variable | default | what it is |\n| --- | --- | --- |\n")
-	for _, s := range Settings() {
+	for _, s := range settings {
 		value := ""
 		if s.Default != "" {
 			value = "`" + s.Default + "`"

@@ -22,13 +22,14 @@ const sentinel = "XXX_THE_END_OF_A_WHISK_ACTIVATION_XXX"
 // input, one out on descriptor 3, until the input ends. It is the function's func main, and ends the process with an
 // error only when the proxy is not there to talk to.
 //
-// main is a function in the platform's own form. What it answers, R, must become a JSON object: a [Response] if it is a web
-// function, else whatever is to be its result.
+// main is a function in the platform's own form. What it answers, R, must become a JSON object: a [Response] if it is
+// a web function, else whatever is to be its result.
 func Serve[R any](main func(context.Context, Event) R) {
 	out := os.NewFile(3, "descriptor 3")
 	loop := actionLoop{main: anyhow(main), in: os.Stdin, out: out, logs: []io.Writer{os.Stdout, os.Stderr}}
 	if err := loop.run(); err != nil {
-		fmt.Fprintln(os.Stderr, "this program is a DigitalOcean Function, run by the platform; for a server use: fallback serve")
+		fmt.Fprintln(os.Stderr, "this program is a DigitalOcean Function, run by the platform; for a server use: "+
+			"fallback serve")
 		fmt.Fprintln(os.Stderr, err)
 		os.Exit(1)
 	}
@@ -84,7 +85,8 @@ func (l *actionLoop) answer(line []byte) (response any) {
 	defer func() {
 		if v := recover(); v != nil {
 			slog.Error("panic", "error", fmt.Sprint(v), "stack", string(debug.Stack()))
-			response = Problem(http.StatusInternalServerError, "internal", "Something is wrong here; the request was not accepted.")
+			response = Problem(http.StatusInternalServerError, "internal",
+				"Something is wrong here; the request was not accepted.")
 		}
 	}()
 	var in invocation

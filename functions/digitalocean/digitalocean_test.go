@@ -15,7 +15,8 @@ import (
 func drive[R any](t *testing.T, main func(context.Context, Event) R, lines ...string) (out []string, log string) {
 	t.Helper()
 	var answers, stdout bytes.Buffer
-	loop := actionLoop{main: anyhow(main), in: strings.NewReader(strings.Join(lines, "\n") + "\n"), out: &answers, logs: []io.Writer{&stdout}}
+	loop := actionLoop{main: anyhow(main), in: strings.NewReader(strings.Join(lines, "\n") + "\n"), out: &answers,
+		logs: []io.Writer{&stdout}}
 	if err := loop.run(); err != nil {
 		t.Fatal(err)
 	}
@@ -70,7 +71,8 @@ func TestActionLoop(t *testing.T) {
 	}
 }
 
-// TestResult holds that a function without a web route has its result as it is, and that its panic is no failure either.
+// TestResult holds that a function without a web route has its result as it is, and that its panic is no failure
+// either.
 func TestResult(t *testing.T) {
 	t.Parallel()
 	out, _ := drive(t, func(_ context.Context, e Event) struct{ Delivered int } {
@@ -104,7 +106,8 @@ func TestConnection(t *testing.T) {
 				}
 			})
 			Handle(context.Background(), h, Event{HTTP: &HTTP{
-				Headers: map[string]string{"host": "api.example.com", "x-forwarded-for": row.forwarded, "x-forwarded-proto": "http"},
+				Headers: map[string]string{"host": "api.example.com", "x-forwarded-for": row.forwarded,
+					"x-forwarded-proto": "http"},
 			}})
 		})
 	}
@@ -123,7 +126,8 @@ func TestHandleJoinsHeaders(t *testing.T) {
 		Method: "post", Path: "/a%2Fb", QueryString: "x=1",
 		Headers: map[string]string{"host": "api.example.com"},
 	}})
-	if got.StatusCode != http.StatusTeapot || got.Headers["X-Tag"] != "a, b" || got.Body != "api.example.com /a%2Fb?x=1" {
+	if got.StatusCode != http.StatusTeapot || got.Headers["X-Tag"] != "a, b" ||
+		got.Body != "api.example.com /a%2Fb?x=1" {
 		t.Errorf("got %+v", got)
 	}
 }

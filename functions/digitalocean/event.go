@@ -63,7 +63,8 @@ type Response struct {
 func Handle(ctx context.Context, handler http.Handler, event Event) Response {
 	r, err := event.request(ctx)
 	if err != nil {
-		return Problem(http.StatusInternalServerError, "bad-event", "The platform's event could not be read; the request was not accepted.")
+		return Problem(http.StatusInternalServerError, "bad-event",
+			"The platform's event could not be read; the request was not accepted.")
 	}
 	return response(platform.Serve(handler, r))
 }
@@ -89,7 +90,8 @@ func (e Event) request(ctx context.Context) (*http.Request, error) {
 		in = &HTTP{Method: http.MethodGet, Path: "/readyz"}
 	}
 	r, err := platform.Request{
-		Method: in.Method, Path: in.Path, Query: in.QueryString, Headers: in.Headers, Body: in.Body, IsBase64: in.IsBase64Encoded,
+		Method: in.Method, Path: in.Path, Query: in.QueryString, Headers: in.Headers, Body: in.Body,
+		IsBase64: in.IsBase64Encoded,
 	}.HTTP(ctx)
 	if err != nil {
 		return nil, err

@@ -10,8 +10,8 @@ import (
 	"testing"
 )
 
-// FuzzActionLoop holds that whatever lines come in, each is answered by one line with one JSON object, and ends the log of
-// both streams once: an answer too few or too many would be another request's.
+// FuzzActionLoop holds that whatever lines come in, each is answered by one line with one JSON object, and ends the
+// log of both streams once: an answer too few or too many would be another request's.
 func FuzzActionLoop(f *testing.F) {
 	f.Add([]byte(`{"value":{"http":{"method":"POST","path":"/a","headers":{"host":"h"},"body":"e30=","isBase64Encoded":true}},"deadline":"4102444800000"}` + "\n"))
 	f.Add([]byte(`{"value":{"http":{"body":"` + sentinel + `\n"}},"deadline":"0"}` + "\n{}\n\nnull\n"))

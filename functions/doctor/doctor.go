@@ -1,18 +1,18 @@
 // Package doctor looks at what a 202 and the drain rest on: settings, the broker, its user, queues and policies, the
-// primary. It says of each what it found, and what to do where that is not as it should be. It changes nothing, takes no
-// message and leaves none.
+// primary. It says of each what it found, and what to do where that is not as it should be. It changes nothing, takes
+// no message and leaves none.
+//
+// A check asks, which fills in its part of the survey, and then concludes: its findings follow from the survey alone.
 package doctor
 
 import (
 	"context"
 	"fmt"
 	"io"
-	"net/url"
 	"strings"
 	"time"
 
 	"fallback/functions/config"
-	"fallback/functions/rabbit"
 )
 
 // State is how a thing was found.
@@ -29,7 +29,7 @@ const (
 	Skip State = "skip"
 )
 
-// Finding is what one look came to.
+// Finding is what one check came to.
 type Finding struct {
 	Check  string `json:"check"`
 	State  State  `json:"state"`
@@ -51,6 +51,19 @@ func (f Finding) Print(out io.Writer) error {
 	return err
 }
 
+func ok(format string, args ...any) Finding { return Finding{"", OK, fmt.Sprintf(format, args...), ""} }
+func skip(format string, args ...any) Finding {
+	return Finding{"", Skip, fmt.Sprintf(format, args...), ""}
+}
+
+func warn(advice, format string, args ...any) Finding {
+	return Finding{"", Warn, fmt.Sprintf(format, args...), advice}
+}
+
+func fail(advice, format string, args ...any) Finding {
+	return Finding{"", Fail, fmt.Sprintf(format, args...), advice}
+}
+
 const (
 	// everything bounds Examine.
 	everything = 20 * time.Second
@@ -58,93 +71,71 @@ const (
 	one = 6 * time.Second
 )
 
-// check is a row of the table. It tells what it finds, at least once.
+// check is a row of the table. It comes to at least one finding.
 type check struct {
-	name string
-	run  func(*visit, context.Context)
+	name     string
+	ask      func(*survey, context.Context) // nil where what was asked before is enough
+	conclude func(*survey) []Finding
 }
 
-// checks stand in the order in which each needs what those before it found.
+// checks stand in the order in which each needs what those before it have asked.
 var checks = []check{
-	{"settings", (*visit).settings},
-	{"senders", (*visit).senders},
-	{"keys", (*visit).keys},
-	{"broker", (*visit).reach},
-	{"tls", (*visit).encryption},
-	{"login", (*visit).login},
-	{"version", (*visit).version},
-	{"user", (*visit).user},
-	{"management", (*visit).manage},
-	{"alarms", (*visit).alarms},
-	{"queue", (*visit).queues},
-	{"passwords", (*visit).passwords},
-	{"target", (*visit).target},
+	{"settings", nil, (*survey).concludeSettings},
+	{"senders", nil, (*survey).concludeSenders},
+	{"keys", (*survey).askKeys, (*survey).concludeKeys},
+	{"broker", (*survey).askBroker, (*survey).concludeBroker},
+	{"tls", (*survey).askConnection, (*survey).concludeEncryption},
+	{"login", nil, (*survey).concludeLogin},
+	{"version", nil, (*survey).concludeVersion},
+	{"user", (*survey).askUser, (*survey).concludeUser},
+	{"management", (*survey).askManagement, (*survey).concludeManagement},
+	{"alarms", (*survey).askNodes, (*survey).concludeAlarms},
+	{"queue", (*survey).askQueues, (*survey).concludeQueues},
+	{"first", (*survey).askFirst, (*survey).concludeFirst},
+	{"passwords", nil, (*survey).concludePasswords},
+	{"target", (*survey).askTarget, (*survey).concludeTarget},
 }
 
-// visit is what the checks so far have found, for those to come.
-type visit struct {
-	environ config.Environ
-	check   string // the present one
-	tell    func(Finding)
-
-	unread     bool // the settings
-	config     config.Config
-	broker     *url.URL // nil when AMQP_SERVER_URL is not set, or is cut short
-	place      place    // of the broker
-	connection *rabbit.Examination
-	entry      *rabbit.EntryError
-	reached    bool  // it takes connections
-	blocked    error // as the publishing connection was told
-	published  bool  // it could be asked to publish
-	management *rabbit.Management
-}
-
-// Examine runs all checks, tells each finding as it is known, and says whether one of them failed. It takes 20 seconds at
-// most.
+// Examine runs all checks, tells each finding as it is known, and says how many of them are failures. It takes 20
+// seconds at most.
 func Examine(ctx context.Context, environ config.Environ, tell func(Finding)) (failed int) {
+	return new(survey).examine(ctx, environ, tell)
+}
+
+// ExamineMessages is Examine, and takes the first messages of the queues for a moment too, which the broker counts.
+func ExamineMessages(ctx context.Context, environ config.Environ, tell func(Finding)) (failed int) {
+	return (&survey{takes: true}).examine(ctx, environ, tell)
+}
+
+func (s *survey) examine(ctx context.Context, environ config.Environ, tell func(Finding)) (failed int) {
 	ctx, cancel := context.WithTimeout(ctx, everything)
 	defer cancel()
-	v := &visit{environ: environ, tell: func(f Finding) {
-		if f.State == Fail {
-			failed++
-		}
-		tell(f)
-	}}
-	defer func() {
-		if v.connection != nil {
-			v.connection.Close()
-		}
-	}()
+	defer s.close()
+	s.config, s.unread = environ.Load()
 	for _, c := range checks {
-		v.check = c.name
-		if ctx.Err() != nil {
-			v.skip("interrupted, or the %s for all checks are over", everything)
-			continue
+		for _, f := range c.run(ctx, s) {
+			if f.State == Fail {
+				failed++
+			}
+			f.Check = c.name
+			tell(f)
 		}
-		bounded, cancel := context.WithTimeout(ctx, one)
-		c.run(v, bounded)
-		cancel()
-		if v.unread {
-			v.check = "all else"
-			v.skip("the settings cannot be read")
+		if s.unread != nil {
+			tell(Finding{"all else", Skip, "the settings cannot be read", ""})
 			break
 		}
 	}
 	return failed
 }
 
-func (v *visit) ok(format string, args ...any) {
-	v.tell(Finding{v.check, OK, fmt.Sprintf(format, args...), ""})
-}
-
-func (v *visit) skip(format string, args ...any) {
-	v.tell(Finding{v.check, Skip, fmt.Sprintf(format, args...), ""})
-}
-
-func (v *visit) warn(advice, format string, args ...any) {
-	v.tell(Finding{v.check, Warn, fmt.Sprintf(format, args...), advice})
-}
-
-func (v *visit) fail(advice, format string, args ...any) {
-	v.tell(Finding{v.check, Fail, fmt.Sprintf(format, args...), advice})
+func (c check) run(ctx context.Context, s *survey) []Finding {
+	if ctx.Err() != nil {
+		return []Finding{skip("interrupted, or the %s for all checks are over", everything)}
+	}
+	if c.ask != nil {
+		ctx, cancel := context.WithTimeout(ctx, one)
+		defer cancel()
+		c.ask(s, ctx)
+	}
+	return c.conclude(s)
 }

@@ -7,9 +7,9 @@ import (
 	"crypto/rand"
 	"crypto/tls"
 	"crypto/x509"
+	"encoding/json"
 	"encoding/pem"
 	"fmt"
-	"maps"
 	"math/big"
 	"net"
 	"net/http"
@@ -17,13 +17,12 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
-	"slices"
 	"strings"
 	"testing"
 	"time"
 
 	"fallback/functions/config"
-	"fallback/functions/rabbit"
+	"fallback/functions/management"
 	"fallback/functions/topology"
 )
 
@@ -58,8 +57,10 @@ func TestKeys(t *testing.T) {
 	t.Parallel()
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if r.URL.Path == "/metrics" {
-			fmt.Fprint(w, "# HELP fallback_key_uses_total x\nfallback_key_uses_total{kind=\"token\",place=\"1\"} 1.2e+07\n"+
-				"fallback_key_uses_total{kind=\"token\",place=\"2\"} 0\nfallback_key_uses_total{kind=\"webhook\",place=\"1\"} 1\nother{place=\"3\"} 7\n")
+			fmt.Fprint(w, "# HELP fallback_key_uses_total x\nfallback_key_uses_total{kind=\"token\",place=\"1\"} "+
+				"1.2e+07\n"+
+				"fallback_key_uses_total{kind=\"token\",place=\"2\"} "+
+				"0\nfallback_key_uses_total{kind=\"webhook\",place=\"1\"} 1\nother{place=\"3\"} 7\n")
 		}
 	}))
 	defer server.Close()
@@ -110,8 +111,10 @@ func TestSettings(t *testing.T) {
 			[]string{"AMQP_SERVER_URL: not an AMQP URL", "FALLBACK_MAX_AGE: cannot read"}, 2, false},
 		{"a token without its s", map[string]string{"FALLBACK_TOKEN": "geheim", "AMQP_SERVER_URL": "amqp://h"},
 			[]string{"FALLBACK_TOKEN: no such setting; the nearest is FALLBACK_TOKENS"}, 1, false},
-		{"a slash in the password", map[string]string{"AMQP_SERVER_URL": "amqp://geheim:12/34@broker"}, []string{"%2F"}, 1, false},
-		{"a hash", map[string]string{"AMQP_SERVER_URL": "amqp://geheim:12#4@broker", "FALLBACK_TARGET_URL": "http://geheim:12?4@api"},
+		{"a slash in the password", map[string]string{"AMQP_SERVER_URL": "amqp://geheim:12/34@broker"}, []string{"%2F"},
+			1, false},
+		{"a hash", map[string]string{"AMQP_SERVER_URL": "amqp://geheim:12#4@broker",
+			"FALLBACK_TARGET_URL": "http://geheim:12?4@api"},
 			[]string{"AMQP_SERVER_URL", "FALLBACK_TARGET_URL"}, 2, false},
 	} {
 		t.Run(row.name, func(t *testing.T) {
@@ -137,7 +140,8 @@ func TestSettings(t *testing.T) {
 func TestStrays(t *testing.T) {
 	t.Parallel()
 	found, _ := examine(t, map[string]string{"FALLBACK_TARGET": "http://geheim"})
-	want(t, found["settings"], Warn, "FALLBACK_TARGET: no such setting, it has no effect the nearest is FALLBACK_TARGET_URL")
+	want(t, found["settings"], Warn, "FALLBACK_TARGET: no such setting, it has no effect the nearest is "+
+		"FALLBACK_TARGET_URL")
 	if found["target"] == nil || strings.Contains(fmt.Sprint(found), "geheim") {
 		t.Errorf("got %v", found)
 	}
@@ -148,7 +152,8 @@ func TestSenders(t *testing.T) {
 	for _, row := range []struct {
 		addr, tokens string
 		want         State
-	}{{"", "", Warn}, {":8080", "a", OK}, {"127.0.0.1:8080", "", OK}, {"localhost:80", "", OK}, {"[::1]:80", "", OK}, {"0.0.0.0:80", "", Warn}, {"10.1.2.3:80", "", Warn}} {
+	}{{"", "", Warn}, {":8080", "a", OK}, {"127.0.0.1:8080", "", OK}, {"localhost:80", "", OK}, {"[::1]:80", "", OK},
+		{"0.0.0.0:80", "", Warn}, {"10.1.2.3:80", "", Warn}} {
 		found, _ := examine(t, map[string]string{"FALLBACK_ADDR": row.addr, "FALLBACK_TOKENS": row.tokens})
 		want(t, found["senders"], row.want, "")
 	}
@@ -160,7 +165,8 @@ func TestPlace(t *testing.T) {
 		addresses string
 		want      place
 	}{
-		{"127.0.0.1", loopback}, {"::1 127.0.0.1", loopback}, {"172.18.0.2", private}, {"fd00::1", private}, {"127.0.0.1 10.0.0.1", private},
+		{"127.0.0.1", loopback}, {"::1 127.0.0.1", loopback}, {"172.18.0.2", private}, {"fd00::1", private},
+		{"127.0.0.1 10.0.0.1", private},
 		{"10.0.0.1 203.0.113.1", public}, {"203.0.113.1", public}, {"", public},
 	} {
 		var ips []net.IP
@@ -199,34 +205,46 @@ func TestRole(t *testing.T) {
 		{can{main: true}, Warn, "does not publish"},
 		{can{}, Warn, "nothing"},
 	} {
-		if state, found, _ := row.can.role(); state != row.state || !strings.Contains(found, row.says) {
-			t.Errorf("%+v: got %s %q, want %s %q", row.can, state, found, row.state, row.says)
-		}
+		want(t, []Finding{row.can.role()}, row.state, row.says)
 	}
 }
 
 // asDefined is a queue as the definitions make it.
-func asDefined(t *testing.T) (rabbit.QueueReport, map[string]any) {
+func asDefined(t *testing.T, queue string) (management.Queue, map[string]any) {
 	t.Helper()
 	names, err := topology.Of(topology.DefaultQueue)
 	if err != nil {
 		t.Fatal(err)
 	}
-	all := policies(names)
-	if got, want := slices.Sorted(maps.Keys(all)), slices.Sorted(slices.Values(names.Queues())); !slices.Equal(got, want) {
-		t.Fatalf("policies: got %q, want %q", got, want)
+	for _, p := range names.Policies() {
+		if p.Queue == queue {
+			return management.Queue{
+				Name: queue, Type: "quorum", Policy: queue, Definition: asJSON(t, p.Definition),
+				Arguments: map[string]any{"x-queue-type": "quorum"}, Members: []string{"a"}, Online: []string{"a"},
+			}, p.Definition
+		}
 	}
-	policy := all[names.Main]
-	return rabbit.QueueReport{
-		Name: names.Main, Type: "quorum", Known: true, Policy: names.Main, Definition: maps.Clone(policy),
-		Arguments: map[string]any{"x-queue-type": "quorum"}, Members: []string{"a"}, Online: []string{"a"},
-	}, policy
+	t.Fatalf("there is no policy for %s", queue)
+	return management.Queue{}, nil
+}
+
+// asJSON is an object as the management API writes it.
+func asJSON(t *testing.T, object map[string]any) (read map[string]any) {
+	t.Helper()
+	raw, err := json.Marshal(object)
+	if err == nil {
+		err = json.Unmarshal(raw, &read)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	return read
 }
 
 // TestJudgeQueue holds what may differ from the definitions, and what may not.
 func TestJudgeQueue(t *testing.T) {
 	t.Parallel()
-	type queue = rabbit.QueueReport
+	type queue = management.Queue
 	for _, row := range []struct {
 		name   string
 		change func(*queue)
@@ -235,13 +253,16 @@ func TestJudgeQueue(t *testing.T) {
 	}{
 		{"as defined", func(*queue) {}, OK, "0 % full"},
 		{"classic", func(q *queue) { q.Type = "classic" }, Fail, "promise"},
-		{"just made", func(q *queue) { q.Known, q.Definition = false, nil }, Warn, "not known yet"},
+		{"just made", func(q *queue) { q.Err, q.Definition = management.ErrNoStatistics, nil }, Warn, "not known yet"},
 		{"no policy", func(q *queue) { q.Policy, q.Definition = "", nil }, Fail, "no policy"},
 		{"drops", func(q *queue) { q.Definition["overflow"] = "drop-head" }, Fail, `overflow is "drop-head"`},
-		{"drops by argument", func(q *queue) { q.Arguments["x-overflow"] = "drop-head" }, Fail, `overflow is "drop-head"`},
-		{"parks elsewhere", func(q *queue) { q.Definition["dead-letter-routing-key"] = "x" }, Fail, "dead-letter-routing-key"},
+		{"drops by argument", func(q *queue) { q.Arguments["x-overflow"] = "drop-head" }, Fail,
+			`overflow is "drop-head"`},
+		{"parks elsewhere", func(q *queue) { q.Definition["dead-letter-routing-key"] = "x" }, Fail,
+			"dead-letter-routing-key"},
 		{"gives up early", func(q *queue) { q.Definition["delivery-limit"] = 20.0 }, Fail, "delivery-limit is 20"},
-		{"default delivery limit", func(q *queue) { delete(q.Definition, "delivery-limit") }, Fail, "delivery-limit is not set"},
+		{"default delivery limit", func(q *queue) { delete(q.Definition, "delivery-limit") }, Fail,
+			"delivery-limit is not set"},
 		{"never gives up", func(q *queue) { q.Definition["delivery-limit"] = -1.0 }, OK, ""},
 		{"limits of one's own", func(q *queue) { q.Definition["max-length"] = 5.0 }, OK, ""},
 		{"no limit", func(q *queue) { delete(q.Definition, "max-length-bytes") }, Warn, "no limit"},
@@ -249,18 +270,59 @@ func TestJudgeQueue(t *testing.T) {
 		{"filling", func(q *queue) { q.Messages = 810_000 }, Warn, "81 % full"},
 		{"filling with bytes", func(q *queue) { q.Bytes = 4 << 30 / 10 * 9 }, Warn, "% full"},
 		{"full", func(q *queue) { q.Messages = 1_000_000 }, Fail, "it is full"},
-		{"one down", func(q *queue) { q.Members = []string{"a", "b", "c"}; q.Online = []string{"a", "b"} }, Warn, "2 of 3"},
+		{"one down", func(q *queue) { q.Members = []string{"a", "b", "c"}; q.Online = []string{"a", "b"} }, Warn,
+			"2 of 3"},
 		{"no majority", func(q *queue) { q.Members = []string{"a", "b", "c"} }, Fail, "no majority"},
 	} {
 		t.Run(row.name, func(t *testing.T) {
-			q, policy := asDefined(t)
+			q, policy := asDefined(t, topology.DefaultQueue)
 			row.change(&q)
-			state, found, advice := judgeQueue(q, policy)
-			if state != row.state || !strings.Contains(found, row.says) {
-				t.Errorf("got %s %q, want %s %q", state, found, row.state, row.says)
+			f := judgeQueue(q, policy, q)
+			want(t, []Finding{f}, row.state, row.says)
+			if (f.Advice == "") != (f.State == OK) {
+				t.Errorf("%s, and the advice is %q", f.State, f.Advice)
 			}
-			if (advice == "") != (state == OK) {
-				t.Errorf("%s, and the advice is %q", state, advice)
+		})
+	}
+}
+
+// TestJudgeRetryQueue holds that a retry queue is told that takes less than the main queue has, as those of older
+// definitions.
+func TestJudgeRetryQueue(t *testing.T) {
+	t.Parallel()
+	for _, row := range []struct {
+		name   string
+		change func(main, retry *management.Queue)
+		state  State
+		says   string
+	}{
+		{"as defined", func(_, _ *management.Queue) {}, OK, "0 % full"},
+		{"fewer", func(_, retry *management.Queue) { retry.Definition["max-length"] = 100_000.0 }, Warn,
+			"it takes less than FallbackAPIQueue: max-length is 100000 and not 1000000"},
+		{"fewer and smaller", func(_, retry *management.Queue) {
+			retry.Definition["max-length"], retry.Definition["max-length-bytes"] = 100_000.0, 536870912.0
+		}, Warn, "max-length is 100000 and not 1000000, max-length-bytes is 536870912 and not 4294967296"},
+		{"less than a main queue of one's own", func(main, _ *management.Queue) { main.Definition["max-length"] = 5e6 },
+			Warn, "max-length is 1000000 and not 5000000"},
+		{"by the main queue's arguments", func(main, _ *management.Queue) { main.Arguments["x-max-length"] = 5e6 },
+			Warn, "max-length is 1000000 and not 5000000"},
+		{"more than the main queue", func(main, _ *management.Queue) { main.Definition["max-length"] = 5.0 }, OK, ""},
+		{"less, as that has no limit", func(main, _ *management.Queue) { delete(main.Definition, "max-length") }, OK,
+			""},
+		{"the main queue's policy is not known yet",
+			func(main, _ *management.Queue) { main.Err, main.Definition = management.ErrNoStatistics, nil }, OK, ""},
+		{"full", func(_, retry *management.Queue) {
+			retry.Definition["max-length"], retry.Messages = 100_000.0, 100_000
+		}, Fail, "it is full"},
+	} {
+		t.Run(row.name, func(t *testing.T) {
+			main, _ := asDefined(t, topology.DefaultQueue)
+			retry, policy := asDefined(t, topology.DefaultQueue+".retry.10s")
+			row.change(&main, &retry)
+			f := judgeQueue(retry, policy, main)
+			want(t, []Finding{f}, row.state, row.says)
+			if (f.Advice == "") != (f.State == OK) {
+				t.Errorf("%s, and the advice is %q", f.State, f.Advice)
 			}
 		})
 	}
@@ -268,7 +330,7 @@ func TestJudgeQueue(t *testing.T) {
 
 func TestJudgeNodes(t *testing.T) {
 	t.Parallel()
-	type node = rabbit.NodeReport
+	type node = management.Node
 	up := node{Name: "a", Running: true}
 	for _, row := range []struct {
 		name  string
@@ -284,9 +346,7 @@ func TestJudgeNodes(t *testing.T) {
 		{"down", []node{up, up, {Name: "c"}}, Warn, "1 of 3 nodes are down: c"},
 		{"split", []node{up, {Name: "b", Running: true, Partitions: []string{"a"}}}, Fail, "split"},
 	} {
-		if state, found, _ := judgeNodes(row.nodes); state != row.state || !strings.Contains(found, row.says) {
-			t.Errorf("%s: got %s %q, want %s %q", row.name, state, found, row.state, row.says)
-		}
+		t.Run(row.name, func(t *testing.T) { want(t, []Finding{judgeNodes(row.nodes)}, row.state, row.says) })
 	}
 }
 
@@ -304,15 +364,17 @@ func TestPasswords(t *testing.T) {
 		{"of another user", "amqp://admin:demonstration-fallback-monitor@127.0.0.1:1/", "", OK, ""},
 		{"guest", "amqp://guest:guest@127.0.0.1:1/", "", Warn, "RabbitMQ's own"},
 		{"guest unsaid", "amqp://127.0.0.1:1/", "", Warn, "RabbitMQ's own"},
-		{"the monitor's, in public", "amqp://admin:own@127.0.0.1:1/", "http://fallback-monitor:demonstration-fallback-monitor@203.0.113.1:1", Fail, "public"},
+		{"the monitor's, in public", "amqp://admin:own@127.0.0.1:1/",
+			"http://fallback-monitor:demonstration-fallback-monitor@203.0.113.1:1", Fail, "public"},
 	} {
 		t.Run(row.name, func(t *testing.T) {
 			t.Parallel()
-			var got []Finding
-			v := &visit{check: "passwords", tell: func(f Finding) { got = append(got, f) }, config: config.Config{
-				AMQPServerURL: config.Secret(row.amqp), ManagementURL: config.Secret(row.management),
-			}}
-			v.passwords(t.Context())
+			s := survey{
+				config: config.Config{AMQPServerURL: config.Secret(row.amqp),
+					ManagementURL: config.Secret(row.management)},
+				broker: brokerSurvey{place: loopback}, management: managementSurvey{place: public},
+			}
+			got := s.concludePasswords()
 			want(t, got, row.want, row.says)
 			if len(got) != 1 {
 				t.Errorf("got %v, want one finding", got)
@@ -350,7 +412,8 @@ func TestTarget(t *testing.T) {
 		{"a like health", theirs, "/livez", OK, "is alive"},
 		{"a door that lets replays in", answer(200, "{\"status\":\"ready\"}\n"), "/", Warn, "second Fallback"},
 		{"leads within", http.RedirectHandler("/login", http.StatusFound), "/", OK, "is alive (302"},
-		{"leads elsewhere", http.RedirectHandler("https://api.example/", http.StatusMovedPermanently), "/", Warn, "elsewhere"},
+		{"leads elsewhere", http.RedirectHandler("https://api.example/", http.StatusMovedPermanently), "/", Warn,
+			"elsewhere"},
 	} {
 		t.Run(row.name, func(t *testing.T) {
 			t.Parallel()
@@ -358,7 +421,8 @@ func TestTarget(t *testing.T) {
 			defer server.Close()
 			u, _ := url.Parse(server.URL)
 			u.User = url.UserPassword("user", "geheim")
-			found, _ := examine(t, map[string]string{"FALLBACK_TARGET_URL": u.String(), "FALLBACK_PROBE_PATH": row.probe})
+			found, _ := examine(t, map[string]string{"FALLBACK_TARGET_URL": u.String(),
+				"FALLBACK_PROBE_PATH": row.probe})
 			want(t, found["target"], row.want, row.says)
 			if strings.Contains(fmt.Sprint(found), "geheim") {
 				t.Errorf("it shows the password: %v", found)
@@ -382,8 +446,8 @@ func TestTarget(t *testing.T) {
 	})
 }
 
-// TestBrokerSaysNothing holds that a broker that takes a connection and no more ends in a finding, and not in a guess at the
-// password, and that all of it is bounded.
+// TestBrokerSaysNothing holds that a broker that takes a connection and no more ends in a finding, and not in a guess
+// at the password, and that all of it is bounded.
 func TestBrokerSaysNothing(t *testing.T) {
 	t.Parallel()
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
@@ -393,7 +457,8 @@ func TestBrokerSaysNothing(t *testing.T) {
 	defer ln.Close()
 	start := time.Now()
 	found, failed := examine(t, map[string]string{
-		"AMQP_SERVER_URL": "amqp://u:geheim@" + ln.Addr().String(), "RABBITMQ_MANAGEMENT_URL": "http://u:geheim@" + ln.Addr().String(),
+		"AMQP_SERVER_URL": "amqp://u:geheim@" + ln.Addr().String(), "RABBITMQ_MANAGEMENT_URL": "http://u:geheim@" +
+			ln.Addr().String(),
 	})
 	const slack = 5 * time.Second // for a slow machine
 	if took := time.Since(start); took > everything+slack {
@@ -431,7 +496,8 @@ func TestExpired(t *testing.T) {
 					_ = conn.Close() // it is no broker
 				}
 			}()
-			found, _ := examine(t, map[string]string{"AMQP_SERVER_URL": "amqps://u:geheim@" + ln.Addr().String() + "/?cacertfile=" + file})
+			found, _ := examine(t, map[string]string{"AMQP_SERVER_URL": "amqps://u:geheim@" + ln.Addr().String() +
+				"/?cacertfile=" + file})
 			if row.says == "" {
 				want(t, found["tls"], Skip, "no connection")
 				want(t, found["login"], Fail, "")
@@ -450,8 +516,9 @@ func selfSigned(t *testing.T, until time.Time) (tls.Certificate, string) {
 		t.Fatal(err)
 	}
 	template := &x509.Certificate{
-		SerialNumber: big.NewInt(1), NotBefore: until.Add(-24 * time.Hour), NotAfter: until, IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)},
-		IsCA: true, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageCertSign | x509.KeyUsageDigitalSignature,
+		SerialNumber: big.NewInt(1), NotBefore: until.Add(-24 * time.Hour), NotAfter: until,
+		IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)},
+		IsCA:        true, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageCertSign | x509.KeyUsageDigitalSignature,
 	}
 	der, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
 	if err != nil {

@@ -9,22 +9,33 @@ import (
 	"strings"
 )
 
-// keys tells which tokens and secrets have let somebody in since the server was started: one that is to be changed may go when
-// it is not used any more.
-func (v *visit) keys(ctx context.Context) {
-	if len(v.config.Tokens)+len(v.config.WebhookSecrets)+len(v.config.AcceptReplays) == 0 {
-		v.ok("none are set")
-		return
+// keysSurvey is which keys have let somebody in since the server was started.
+type keysSurvey struct {
+	uses []string
+	err  error
+}
+
+func (s *survey) hasKeys() bool {
+	return len(s.config.Tokens)+len(s.config.WebhookSecrets)+len(s.config.AcceptReplays) > 0
+}
+
+func (s *survey) askKeys(ctx context.Context) {
+	if s.hasKeys() {
+		s.keys.uses, s.keys.err = keyUses(ctx, s.config.Addr)
 	}
-	uses, err := keyUses(ctx, v.config.Addr)
+}
+
+// concludeKeys tells which are used: one that is to be changed may go when it is not used any more.
+func (s *survey) concludeKeys() []Finding {
 	switch {
-	case err != nil:
-		v.skip("which are used is not known: no server's /metrics at %s", v.config.Addr)
-	case len(uses) == 0:
-		v.skip("which are used is not known: the server at %s was started without them", v.config.Addr)
-	default:
-		v.ok("since the server's start: %s", strings.Join(uses, ", "))
+	case !s.hasKeys():
+		return []Finding{ok("none are set")}
+	case s.keys.err != nil:
+		return []Finding{skip("which are used is not known: no server's /metrics at %s", s.config.Addr)}
+	case len(s.keys.uses) == 0:
+		return []Finding{skip("which are used is not known: the server at %s was started without them", s.config.Addr)}
 	}
+	return []Finding{ok("since the server's start: %s", strings.Join(s.keys.uses, ", "))}
 }
 
 // keyUses reads the metrics of the server on this host: "token 1 used 17 times".
@@ -38,11 +49,13 @@ func keyUses(ctx context.Context, addr string) (uses []string, err error) {
 	}
 	ctx, cancel := context.WithTimeout(ctx, one/3)
 	defer cancel()
-	request, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+net.JoinHostPort(host, port)+"/metrics", nil)
+	request, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+net.JoinHostPort(host, port)+"/metrics",
+		nil)
 	if err != nil {
 		return nil, err
 	}
-	answer, err := (&http.Client{Transport: &http.Transport{DisableKeepAlives: true}}).Do(request) // by no proxy: it is this host's
+	// by no proxy: it is this host's
+	answer, err := (&http.Client{Transport: &http.Transport{DisableKeepAlives: true}}).Do(request)
 	if err != nil {
 		return nil, err
 	}

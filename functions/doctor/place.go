@@ -59,7 +59,8 @@ func locate(ctx context.Context, u *url.URL) place {
 	return placeOf(ips)
 }
 
-// plain is an error of the network without what a reader has seen already: URLs, which may hold a password, and addresses.
+// plain is an error of the network without what a reader has seen already: URLs, which may hold a password, and
+// addresses.
 func plain(err error) string {
 	var u *url.Error
 	if errors.As(err, &u) {

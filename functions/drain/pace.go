@@ -2,8 +2,8 @@ package drain
 
 import "time"
 
-// pace is how many requests may be in flight: one at first, twice as many for each round of good answers until the first
-// trouble, one more after that, half as many on trouble.
+// pace is how many requests may be in flight: one at first, twice as many for each round of good answers until the
+// first trouble, one more after that, half as many on trouble.
 type pace struct {
 	limit, most int
 	good        int  // answers since limit last changed
@@ -15,8 +15,8 @@ type pace struct {
 
 func newPace(most int) *pace { return &pace{limit: 1, most: most, steep: true} }
 
-// answered notes a good answer, and whether more at the same time would make a difference. It says whether the limit has
-// changed.
+// answered notes a good answer, and whether more at the same time would make a difference. It says whether the limit
+// has changed.
 func (p *pace) answered(latency time.Duration, grow bool) bool {
 	if p.resume > 0 {
 		p.limit, p.resume, p.good = p.resume, 0, 0
@@ -38,9 +38,9 @@ func (p *pace) answered(latency time.Duration, grow bool) bool {
 	return true
 }
 
-// slower says whether answers take more than three times what is usual, on the average of the last ones. What is usual is
-// the least average so far; it is let rise slowly, so that a primary which has become slower for good is not held back
-// for ever.
+// slower says whether answers take more than three times what is usual, on the average of the last ones. What is usual
+// is the least average so far; it is let rise slowly, so that a primary which has become slower for good is not held
+// back for ever.
 func (p *pace) slower(latency time.Duration) bool {
 	const weight, margin, rise = 8, 20 * time.Millisecond, 512
 	if p.latency == 0 {

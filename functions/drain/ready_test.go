@@ -11,8 +11,8 @@ import (
 	"fallback/functions/target"
 )
 
-// TestReady holds that readiness is of now, and not of the last run, nor of when a wait began; that it asks the queue once a
-// second at most, and neither beside a run that sends nor after the end; and that it keeps nobody waiting.
+// TestReady holds that readiness is of now, and not of the last run, nor of when a wait began; that it asks the queue
+// once a second at most, and neither beside a run that sends nor after the end; and that it keeps nobody waiting.
 func TestReady(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
@@ -49,10 +49,10 @@ func TestReady(t *testing.T) {
 			if len(p.got) > 1 {
 				return done
 			}
-			v := paused
-			v.After = time.Hour
-			return v
+			return target.Verdict{Action: target.Pause, Unreachable: true, Reason: "refused"}
 		}
+		begin := time.Now()
+		p.probe = func() bool { return len(p.got) == 0 || time.Since(begin) > time.Hour }
 		ended := make(chan Report)
 		go func() { ended <- d.Once(context.Background(), Budget{}) }()
 		time.Sleep(10 * time.Second)
@@ -65,6 +65,7 @@ func TestReady(t *testing.T) {
 		time.Sleep(10 * time.Minute)
 		expect("gone in a long wait", false)
 		q.gone.Store(false)
+		time.Sleep(longestWait)
 		expect("back in a long wait", true)
 		if r := <-ended; r.Pauses != 1 {
 			t.Errorf("got %+v", r)

@@ -12,9 +12,10 @@ func BenchmarkCapture(b *testing.B) {
 	b.ReportAllocs()
 	for b.Loop() {
 		r := &http.Request{
-			Method: in.Method, RequestURI: in.Target, Host: in.Host, Proto: in.Proto, RemoteAddr: in.Remote, Header: in.Header,
+			Method: in.Method, RequestURI: in.Target, Host: in.Host, Proto: in.Proto, RemoteAddr: in.Remote,
+			Header: in.Header,
 		}
-		if err := Capture(r, in.Target, body, in.ReceivedAt).Seal(64 << 10); err != nil {
+		if _, err := Capture(r, in.Target, body, in.ReceivedAt).Seal(64 << 10); err != nil {
 			b.Fatal(err)
 		}
 	}

@@ -31,11 +31,12 @@ func TestSeal(t *testing.T) {
 	}{
 		{"headers under the limit", head + "X: " + strings.Repeat("x", 700) + "\r\n\r\n", nil},
 		{"headers over the limit", head + "X: " + strings.Repeat("x", 1024) + "\r\n\r\n", ErrHeaderTooLarge},
-		{"headers that are over it when they are escaped", head + "X: " + strings.Repeat(`"`, 700) + "\r\n\r\n", ErrHeaderTooLarge},
+		{"headers that are over it when they are escaped", head + "X: " + strings.Repeat(`"`, 700) + "\r\n\r\n",
+			ErrHeaderTooLarge},
 	} {
 		t.Run(row.name, func(t *testing.T) {
 			t.Parallel()
-			if err := Capture(read(t, row.raw), "/", nil, time.Now()).Seal(1024); !errors.Is(err, row.want) {
+			if _, err := Capture(read(t, row.raw), "/", nil, time.Now()).Seal(1024); !errors.Is(err, row.want) {
 				t.Fatalf("got %v, want %v", err, row.want)
 			}
 		})
@@ -103,7 +104,8 @@ func TestUnsendable(t *testing.T) {
 		{"POST", "/geheim?\x00", "its target holds a space or a control character"},
 		{"POST", "/geh eim", "its target holds a space or a control character"},
 	} {
-		if _, err := (&Request{ID: "id", Method: row.method, Target: row.target}).HTTP(context.Background(), base); err == nil || err.Error() != row.want {
+		if _, err := (&Request{ID: "id", Method: row.method, Target: row.target}).HTTP(context.Background(),
+			base); err == nil || err.Error() != row.want {
 			t.Errorf("%s %q: got %v, want %s", row.method, row.target, err, row.want)
 		}
 	}
@@ -113,17 +115,20 @@ func TestUnsendable(t *testing.T) {
 // to one connection.
 func TestRoundTrip(t *testing.T) {
 	t.Parallel()
-	in := read(t, "PATCH /orders/42?x=1 HTTP/1.1\r\nHost: api.example.com\r\nConnection: close, X-Hop, X-Forwarded-For\r\nX-Forwarded-For: 192.0.2.1\r\nX-Hop: gone\r\nExpect: 100-continue\r\n"+
-		"Transfer-Encoding: chunked\r\nTrailer: X-Sum\r\nX-Tag: a\r\nX-Tag: \r\nX-Tag: caf\xe9\r\n\r\n3\r\nabc\r\n0\r\nX-Sum: 9\r\n\r\n")
+	in := read(t, "PATCH /orders/42?x=1 HTTP/1.1\r\nHost: api.example.com\r\nConnection: close, X-Hop, "+
+		"X-Forwarded-For\r\nX-Forwarded-For: 192.0.2.1\r\nX-Hop: gone\r\nExpect: 100-continue\r\n"+
+		"Transfer-Encoding: chunked\r\nTrailer: X-Sum\r\nX-Tag: a\r\nX-Tag: \r\nX-Tag: "+
+		"caf\xe9\r\n\r\n3\r\nabc\r\n0\r\nX-Sum: 9\r\n\r\n")
 	content, err := io.ReadAll(in.Body)
 	if err != nil {
 		t.Fatal(err)
 	}
 	captured := Capture(in, in.RequestURI, content, time.Now())
-	if err := captured.Seal(64 << 10); err != nil {
+	sealed, err := captured.Seal(64 << 10)
+	if err != nil {
 		t.Fatal(err)
 	}
-	decoded, err := Decode(captured.ID, captured.Metadata(), captured.Body)
+	decoded, err := Decode(sealed.ID, sealed.Metadata, sealed.Body)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -141,7 +146,8 @@ func TestRoundTrip(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if got.Method != "PATCH" || got.RequestURI != "/orders/42?x=1" || got.Host != "primary:8080" || string(body) != "abc" {
+	if got.Method != "PATCH" || got.RequestURI != "/orders/42?x=1" || got.Host != "primary:8080" ||
+		string(body) != "abc" {
 		t.Errorf("got %s %s %s %q", got.Method, got.RequestURI, got.Host, body)
 	}
 	if want := []string{"a", "", "caf\xe9"}; strings.Join(got.Header["X-Tag"], "|") != strings.Join(want, "|") {

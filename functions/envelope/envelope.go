@@ -1,10 +1,10 @@
 // Package envelope is a captured HTTP request: what came in at the door, what travels in the message, what goes out in
 // the replay.
 //
-// [Capture] takes everything that an HTTP request carries, and [Request.Seal] fails if it does not fit: nothing is ever cut.
-// [Request.Metadata] and [Decode] are the codec of what travels beside the body, and [Request.HTTP] turns a captured request
-// back into one that can be sent. Capture, Metadata, Decode and HTTP in a row give the request that came in: the same method,
-// target, values of every header in their order, trailers and body bytes.
+// [Capture] takes everything that an HTTP request carries, and [Request.Seal] fails if it does not fit: nothing is
+// ever cut. [Request.Metadata] and [Decode] are the codec of what travels beside the body, and [Request.HTTP] turns a
+// captured request back into one that can be sent. Capture, Metadata, Decode and HTTP in a row give the request that
+// came in: the same method, target, values of every header in their order, trailers and body bytes.
 package envelope
 
 import (
@@ -49,13 +49,7 @@ type Request struct {
 	Trailer http.Header
 	// Body is the body as it came, without transfer coding. Content codings (gzip) are the client's and stay.
 	Body []byte
-
-	// metadata is what Seal encoded, to see whether it fits; a sealed request is not changed any more.
-	metadata string
 }
-
-// Bodyless says that there is nothing in the body.
-func (r *Request) Bodyless() bool { return len(r.Body) == 0 }
 
 // Peer is the address of [Request.Remote], without its port. It is not valid where there is none.
 func (r *Request) Peer() netip.Addr {
@@ -120,9 +114,9 @@ func targetURL(base *url.URL, target string) (*url.URL, error) {
 		u.Opaque = path // written as it stands
 		return u, nil
 	}
-	// url.URL takes an opaque part that begins with two slashes for a host, so such a path goes the ordinary way, if it
-	// keeps its bytes there. One with characters that no URI may hold, or with an escape that is none, would be built anew
-	// from its decoded form: it goes as a whole URL, which every server must take (RFC 9112, 3.2.2).
+	// url.URL takes an opaque part that begins with two slashes for a host, so such a path goes the ordinary way, if
+	// it keeps its bytes there. One with characters that no URI may hold, or with an escape that is none, would be
+	// built anew from its decoded form: it goes as a whole URL, which every server must take (RFC 9112, 3.2.2).
 	if decoded, err := url.PathUnescape(path); err == nil {
 		u.Path, u.RawPath = decoded, path
 	}
@@ -133,8 +127,8 @@ func targetURL(base *url.URL, target string) (*url.URL, error) {
 }
 
 // hopByHop are the headers that a proxy does not pass on (RFC 9110, 7.6.1), beside those that Connection names.
-// Content-Length is here because net/http writes it from the body, and Expect because the door has met it: sent again, it would
-// be a wait of the primary's for a body that is there, or a 417.
+// Content-Length is here because net/http writes it from the body, and Expect because the door has met it: sent again,
+// it would be a wait of the primary's for a body that is there, or a 417.
 var hopByHop = []string{
 	"Connection", "Keep-Alive", "Proxy-Authenticate", "Proxy-Authorization", "Proxy-Connection",
 	"Te", "Trailer", "Transfer-Encoding", "Upgrade", "Content-Length", "Expect", "Host",
@@ -147,7 +141,8 @@ func endToEnd(h http.Header) http.Header {
 	}
 	for _, line := range h["Connection"] {
 		for name := range strings.SplitSeq(line, ",") {
-			if name = strings.TrimSpace(name); !IsForwarded(name) && !IsOurs(name) { // those are the door's, and no client's to take off
+			// those are the door's, and no client's to take off
+			if name = strings.TrimSpace(name); !IsForwarded(name) && !IsOurs(name) {
 				out.Del(name)
 			}
 		}
@@ -158,9 +153,9 @@ func endToEnd(h http.Header) http.Header {
 	return out
 }
 
-// trailers are those that can be sent, nil if there are none. net/http's server takes some that its client refuses together
-// with the whole request: a name that is none, or that was announced and never came, and a value with a control character.
-// Anybody on the way may leave trailers out (RFC 9110, 6.5.1).
+// trailers are those that can be sent, nil if there are none. net/http's server takes some that its client refuses
+// together with the whole request: a name that is none, or that was announced and never came, and a value with a
+// control character. Anybody on the way may leave trailers out (RFC 9110, 6.5.1).
 func trailers(h http.Header) http.Header {
 	out := endToEnd(h)
 	for name, values := range out {

@@ -16,15 +16,16 @@ import (
 	"github.com/google/go-cmp/cmp/cmpopts"
 )
 
-// FuzzHTTP holds that a request of any other program is refused, by us or by net/http, or goes out as one request that is
-// the one it says, and not as two.
+// FuzzHTTP holds that a request of any other program is refused, by us or by net/http, or goes out as one request that
+// is the one it says, and not as two.
 func FuzzHTTP(f *testing.F) {
 	f.Add(`{"v":1,"method":"POST","target":"/orders?x=1","header":{"X-Tag":["a","b"],"Connection":["x-hop"],"X-Hop":["1"]}}`, []byte("{}"))
 	f.Add(`{"v":1,"method":"PUT","target":"//a//%2f?","header":{"Content-Length":["7"],"transfer-encoding":["chunked"]},"trailer":{"X-Sum":["1"]}}`, []byte("abc"))
 	f.Add(`{"v":1,"method":"POST","target":"/%","header":{}}`, []byte("x"))
 	f.Add(`{"v":1,"method":"GET / HTTP/1.1\r\nX: y","target":"/","header":{}}`, []byte(nil))
 	f.Add(`{"v":1,"method":"POST","target":"/ HTTP/1.1\r\nHost: evil\r\n\r\nGET /","header":{"X":["1\r\nY: 2"],"A: b":["c"]}}`, []byte(nil))
-	f.Add(`{"v":1,"charset":"latin1","method":"POST","target":"/caf\u00e9\u0085","header":{"X":["\u00ff"]}}`, []byte{0, 0xff})
+	f.Add(`{"v":1,"charset":"latin1","method":"POST","target":"/caf\u00e9\u0085","header":{"X":["\u00ff"]}}`,
+		[]byte{0, 0xff})
 	f.Add(`{"v":1,"method":"post","target":"/","header":{"User-Agent":[],"expect":["100-continue"]},"trailer":{"":[""]}}`, []byte("x"))
 	base, err := url.Parse("https://api.example.com/v2/")
 	if err != nil {
@@ -40,7 +41,9 @@ func FuzzHTTP(f *testing.F) {
 			return
 		}
 		if _, err := url.ParseRequestURI(r.Target); err != nil {
-			return // sent as it is: what to make of a wrong escape is for the primary to say, and net/http would say nothing more
+			// sent as it is: what to make of a wrong escape is for the primary to say, and net/http would say nothing
+			// more
+			return
 		}
 		if out.Body != nil {
 			out.Body, _ = out.GetBody()
@@ -93,7 +96,8 @@ func sameTarget(got, want string) bool {
 	return errA == nil && errB == nil && a == b
 }
 
-// asSent are the headers as they are read: without the space around a value, and without what net/http writes by itself.
+// asSent are the headers as they are read: without the space around a value, and without what net/http writes by
+// itself.
 func asSent(h http.Header) http.Header {
 	out := http.Header{}
 	for name, values := range h {

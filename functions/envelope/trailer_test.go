@@ -9,8 +9,8 @@ import (
 	"github.com/google/go-cmp/cmp"
 )
 
-// TestTrailersThatCannotBeSent holds that no trailer keeps a request from being sent: net/http's server lets in more of them
-// than its client sends.
+// TestTrailersThatCannotBeSent holds that no trailer keeps a request from being sent: net/http's server lets in more
+// of them than its client sends.
 func TestTrailersThatCannotBeSent(t *testing.T) {
 	t.Parallel()
 	for _, row := range []struct {
@@ -19,8 +19,10 @@ func TestTrailersThatCannotBeSent(t *testing.T) {
 		length     int64
 	}{
 		{"announced, and never came", http.Header{"X-Sum": nil, `"`: {}}, nil, 3},
-		{"a control character", http.Header{"X-Sum": {"1\x00"}, "X-Count": {"2\t\xff"}}, http.Header{"X-Count": {"2\t\xff"}}, -1},
-		{"a name that is none", http.Header{"X-Sum ": {"1"}, "": {"2"}, "X\xe9": {"3"}, "X_*": {"4"}}, http.Header{"X_*": {"4"}}, -1},
+		{"a control character", http.Header{"X-Sum": {"1\x00"}, "X-Count": {"2\t\xff"}},
+			http.Header{"X-Count": {"2\t\xff"}}, -1},
+		{"a name that is none", http.Header{"X-Sum ": {"1"}, "": {"2"}, "X\xe9": {"3"}, "X_*": {"4"}},
+			http.Header{"X_*": {"4"}}, -1},
 		{"one value of two", http.Header{"X-Sum": {"a", "\x7f"}}, nil, 3},
 		{"of one connection only", http.Header{"Te": {"trailers"}}, nil, 3},
 	} {

@@ -7,6 +7,8 @@ import (
 	"os"
 	"sync/atomic"
 	"time"
+
+	"fallback/functions/problem"
 )
 
 // intake is one request's body on its way in, and what it takes of a room.
@@ -32,9 +34,9 @@ func newIntake(w http.ResponseWriter, room *room, begin time.Time) *intake {
 	return &intake{room: room, writer: w, begin: begin}
 }
 
-// read reads the body to its end, of limit bytes at most: the length that a client states is not trusted to be the length that
-// it sends, and there may be none. What is taken of the room grows with what has come, and is up to four times as much. The
-// error is errBodyTooLarge, errNoRoom, or that of the connection.
+// read reads the body to its end, of limit bytes at most: the length that a client states is not trusted to be the
+// length that it sends, and there may be none. What is taken of the room grows with what has come, and is up to four
+// times as much. The error is errBodyTooLarge, errNoRoom, or that of the connection.
 func (b *intake) read(r *http.Request, limit int64) ([]byte, error) {
 	longest := limit
 	if r.ContentLength >= 0 {
@@ -89,8 +91,8 @@ func (b *intake) atEnd(r *http.Request) error {
 	return nil
 }
 
-// grow moves what has come to about four times the space, the last time to longest itself. What is left behind is at most a
-// quarter of that, and garbage at once: it is not counted.
+// grow moves what has come to about four times the space, the last time to longest itself. What is left behind is at
+// most a quarter of that, and garbage at once: it is not counted.
 func (b *intake) grow(got []byte, longest int64) ([]byte, error) {
 	old, next := int64(cap(got)), longest
 	for quarter := (next + 3) / 4; quarter > old && next > firstStep; quarter = (next + 3) / 4 {
@@ -147,15 +149,15 @@ func (b *intake) trickles(now time.Time) bool {
 	return age >= trickleAfter && float64(b.came.Load()) < age.Seconds()*trickleRate
 }
 
-// giveUp ends the wait for the rest: the read of it fails at once. It is called while the room knows the body, so that it
-// reaches no later request of the connection.
+// giveUp ends the wait for the rest: the read of it fails at once. It is called while the room knows the body, so that
+// it reaches no later request of the connection.
 func (b *intake) giveUp() {
 	b.givenUp.Store(true)
 	_ = http.NewResponseController(b.writer).SetReadDeadline(time.Unix(1, 0))
 }
 
 // unreadable is the answer to a request whose body could not be read.
-func (d *Door) unreadable(b *intake, err error) *problem {
+func (d *Door) unreadable(b *intake, err error) *problem.Problem {
 	switch {
 	case b.givenUp.Load(): // for others: it had more time
 		return &overloaded

@@ -20,8 +20,8 @@ import (
 
 const mebibyte = 1 << 20
 
-// TestStalledBodies holds that bodies which are announced and do not come keep no room from those that do: what is claimed is
-// not counted, and one that trickles is given up when its room is needed.
+// TestStalledBodies holds that bodies which are announced and do not come keep no room from those that do: what is
+// claimed is not counted, and one that trickles is given up when its room is needed.
 func TestStalledBodies(t *testing.T) {
 	t.Parallel()
 	plausible := "Webhook-Id: msg_1\r\nWebhook-Signature: v1,MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIzNDU2Nzg5MDE=\r\n"
@@ -34,10 +34,13 @@ func TestStalledBodies(t *testing.T) {
 		{"chunked", "", "Transfer-Encoding: chunked\r\n\r\n1\r\nx\r\n", 4, 4 * mebibyte, false},
 		{"of a stated length", "", "Content-Length: 1048576\r\n\r\nx", 64, 64 * mebibyte, false},
 		{"so many that they fill the room", "", "Content-Length: 1048576\r\n\r\nx", 128, 2 * mebibyte, true},
-		{"so many chunked ones that they fill the room", "", "Transfer-Encoding: chunked\r\n\r\n1\r\nx\r\n", 128, 2 * mebibyte, true},
+		{"so many chunked ones that they fill the room", "", "Transfer-Encoding: chunked\r\n\r\n1\r\nx\r\n", 128,
+			2 * mebibyte, true},
 		{"so many of which nothing has come", "", "Content-Length: 1048576\r\n\r\n", 128, 2 * mebibyte, true},
-		{"of strangers that may be signed", "one", plausible + "Content-Length: 1048576\r\n\r\nx", 80, 2 * mebibyte, false},
-		{"of strangers that may be signed, and nothing has come", "one", plausible + "Content-Length: 1048576\r\n\r\n", 80, 2 * mebibyte, false},
+		{"of strangers that may be signed", "one", plausible + "Content-Length: 1048576\r\n\r\nx", 80, 2 * mebibyte,
+			false},
+		{"of strangers that may be signed, and nothing has come", "one", plausible + "Content-Length: 1048576\r\n\r\n",
+			80, 2 * mebibyte, false},
 	} {
 		t.Run(row.name, func(t *testing.T) {
 			t.Parallel()
@@ -52,14 +55,17 @@ func TestStalledBodies(t *testing.T) {
 				for i := range stalled {
 					stalled[i] = ln.dial()
 					defer stalled[i].Close()
-					_, _ = fmt.Fprintf(stalled[i], "POST /fallback HTTP/1.1\r\nHost: h\r\nWebhook-Timestamp: %d\r\n%s", time.Now().Unix(), row.stalled)
+					_, _ = fmt.Fprintf(stalled[i], "POST /fallback HTTP/1.1\r\nHost: h\r\nWebhook-Timestamp: %d\r\n%s",
+						time.Now().Unix(), row.stalled)
 				}
 				time.Sleep(trickleAfter)
 				begin := time.Now()
 				client := ln.dial()
 				defer client.Close()
 				go func() {
-					_, _ = fmt.Fprintf(client, "POST /fallback HTTP/1.1\r\nHost: h\r\nFallback-Authorization: Bearer one\r\nContent-Length: %d\r\n\r\n%s", mebibyte, strings.Repeat("y", mebibyte))
+					_, _ = fmt.Fprintf(client,
+						"POST /fallback HTTP/1.1\r\nHost: h\r\nFallback-Authorization: Bearer "+
+							"one\r\nContent-Length: %d\r\n\r\n%s", mebibyte, strings.Repeat("y", mebibyte))
 				}()
 				if response, body := answer(t, bufio.NewReader(client)); response.StatusCode != http.StatusAccepted {
 					t.Errorf("got %s %s, want 202", response.Status, body)
@@ -114,17 +120,20 @@ func TestFastBodiesStay(t *testing.T) {
 	})
 }
 
-// TestBodySteps holds what a body takes of the room while it comes: no more than four times of what has come and a first step,
-// and never more than its limit.
+// TestBodySteps holds what a body takes of the room while it comes: no more than four times of what has come and a
+// first step, and never more than its limit.
 func TestBodySteps(t *testing.T) {
 	t.Parallel()
 	for _, row := range []struct {
 		length, limit int64
 		chunked       bool
 	}{
-		{1, mebibyte, false}, {firstStep, mebibyte, false}, {firstStep + 1, mebibyte, false}, {3*firstStep - 1, mebibyte, false},
-		{mebibyte - 1, mebibyte, false}, {mebibyte, mebibyte, false}, {16 * mebibyte, 16 * mebibyte, false}, {716800, 716800, false},
-		{1, mebibyte, true}, {mebibyte, mebibyte, true}, {mebibyte - 1, mebibyte, true}, {100_001, 100_001, true}, {5, 5, true},
+		{1, mebibyte, false}, {firstStep, mebibyte, false}, {firstStep + 1, mebibyte, false},
+		{3*firstStep - 1, mebibyte, false},
+		{mebibyte - 1, mebibyte, false}, {mebibyte, mebibyte, false}, {16 * mebibyte, 16 * mebibyte, false},
+		{716800, 716800, false},
+		{1, mebibyte, true}, {mebibyte, mebibyte, true}, {mebibyte - 1, mebibyte, true}, {100_001, 100_001, true},
+		{5, 5, true},
 	} {
 		t.Run(fmt.Sprint(row), func(t *testing.T) {
 			t.Parallel()
@@ -142,7 +151,8 @@ func TestBodySteps(t *testing.T) {
 				used := room.used.Load()
 				peak = max(peak, used)
 				if most := 4*came + firstStep; used > most {
-					t.Fatalf("%d of %d bytes have come, and %d are taken, want at most %d", came, row.length, used, most)
+					t.Fatalf("%d of %d bytes have come, and %d are taken, want at most %d", came, row.length, used,
+						most)
 				}
 				n, err := source.Read(p[:min(len(p), 1000)])
 				came += int64(n)
@@ -181,7 +191,8 @@ func TestRoomIsGivenBack(t *testing.T) {
 			r := request("POST", "/fallback", strings.Repeat("x", i*600))
 			switch i % 4 {
 			case 0:
-				r.Body, r.ContentLength = io.NopCloser(io.MultiReader(strings.NewReader("x"), broken{io.ErrUnexpectedEOF})), -1
+				r.Body, r.ContentLength = io.NopCloser(io.MultiReader(strings.NewReader("x"),
+					broken{io.ErrUnexpectedEOF})), -1
 			case 1:
 				r.ContentLength = -1
 			case 2:

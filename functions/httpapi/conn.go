@@ -10,14 +10,14 @@ import (
 	"time"
 )
 
-// conn is a connection as net/http sees it. It counts each head that comes over it before net/http parses it, and refuses
-// one that is over a bound.
+// conn is a connection as net/http sees it. It counts each head that comes over it before net/http parses it, and
+// refuses one that is over a bound.
 //
-// So that it knows where a head begins, net/http gets no byte behind the end of the head or body that it is reading: else up
-// to 4 KB of the next head would be in its buffer uncounted, which is room for 1,000 fields.
+// So that it knows where a head begins, net/http gets no byte behind the end of the head or body that it is reading:
+// else up to 4 KB of the next head would be in its buffer uncounted, which is room for 1,000 fields.
 //
-// What is not atomic belongs to net/http's reading, which is never done twice at the same time; until the body has been read to its
-// end, that is done by the handler.
+// What is not atomic belongs to net/http's reading, which is never done twice at the same time; until the body has
+// been read to its end, that is done by the handler.
 type conn struct {
 	net.Conn
 	server  *Server
@@ -30,8 +30,9 @@ type conn struct {
 	rest    []byte            // what has been received behind the end of the last one
 	buffer  *[bufferSize]byte // that it is in
 	cost    int64             // of what has come of heads and trailers since the connection was idle
-	line    int64             // bytes of the request line that net/http keeps while the connection waits for the next one
-	wrote   bool              // something has been answered since then
+	// bytes of the request line that net/http keeps while the connection waits for the next one
+	line  int64
+	wrote bool // something has been answered since then
 
 	held     atomic.Int64 // of cost, what the server's account counts
 	stage    atomic.Int32
@@ -41,8 +42,9 @@ type conn struct {
 	refusal atomic.Pointer[refusal]
 }
 
-// A connection's stages: it waits for a head, or for the rest of one; it has a request in hand, which begins with the end of
-// the head; that was refused, and what is left of its body is read so that the answer arrives; or it has lost its place.
+// A connection's stages: it waits for a head, or for the rest of one; it has a request in hand, which begins with the
+// end of the head; that was refused, and what is left of its body is read so that the answer arrives; or it has lost
+// its place.
 const (
 	waiting = iota
 	busy
@@ -134,8 +136,8 @@ func (c *conn) takeHead(p []byte) (int, error) {
 	charged := c.charge(c.head.cost() - before)
 	switch {
 	case c.stage.Load() == busy:
-		// One byte, that net/http reads to see whether the client is there. It reads on only if it does not see the end of a
-		// trailer: where lines do not end as they should.
+		// One byte, that net/http reads to see whether the client is there. It reads on only if it does not see the
+		// end of a trailer: where lines do not end as they should.
 		if c.head.bytes > 1 {
 			return 0, errTrailer
 		}
@@ -167,20 +169,20 @@ func (c *conn) charge(cost int64) bool {
 	return true
 }
 
-// giveBack ends what the account counts of it, when net/http has let go of what it had parsed.
-func (c *conn) giveBack() {
+// uncount ends what the account counts of it, when net/http keeps nothing of what it had parsed.
+func (c *conn) uncount() {
 	if c.held.Load() > 0 { // else the account need not be taken from another core, which most requests would
 		c.server.heads.add(-c.held.Swap(0))
 	}
 }
 
-// maxKeptLine bounds the request line that an idle connection may have behind it. net/http keeps the method of the last
-// request until the next one comes, and with it the whole line, which it is a part of: 800 idle connections with lines of
-// 240 KB took 190 MB.
+// maxKeptLine bounds the request line that an idle connection may have behind it. net/http keeps the method of the
+// last request until the next one comes, and with it the whole line, which it is a part of: 800 idle connections with
+// lines of 240 KB took 190 MB.
 const maxKeptLine = 2 << 10
 
-// begin is called when net/http has read a head, and before anybody reads the body. It says whether there may be another
-// request behind this one.
+// begin is called when net/http has read a head, and before anybody reads the body. It says whether there may be
+// another request behind this one.
 func (c *conn) begin(r *http.Request) (mayStay bool) {
 	c.line = int64(len(r.Method) + len(r.RequestURI) + len(r.Proto))
 	if r.Body != http.NoBody { // else net/http may be reading the next head already
@@ -191,7 +193,7 @@ func (c *conn) begin(r *http.Request) (mayStay bool) {
 
 // idle is called when a request has been answered. Of the next one there may be a byte.
 func (c *conn) idle() {
-	c.giveBack()
+	c.uncount()
 	c.cost, c.wrote = c.line+c.head.cost(), false
 	c.since.Store(time.Now().UnixNano())
 	c.stage.Store(waiting)
@@ -218,8 +220,8 @@ func (c *conn) evict() bool {
 // lingers is called when a request has been refused before its body was read.
 func (c *conn) lingers() { c.stage.CompareAndSwap(busy, lingering) }
 
-// refuse has the connection end with that answer. Where something has been written, as a 100 Continue, the error is for who
-// reads the body and answers.
+// refuse has the connection end with that answer. Where something has been written, as a 100 Continue, the error is
+// for who reads the body and answers.
 func (c *conn) refuse(r *refusal) error {
 	if c.wrote {
 		return r
@@ -228,7 +230,8 @@ func (c *conn) refuse(r *refusal) error {
 	return errRefused
 }
 
-// Write keeps other answers from what is refused: net/http takes a line without an end for a bad one, and the door a body.
+// Write keeps other answers from what is refused: net/http takes a line without an end for a bad one, and the door a
+// body.
 func (c *conn) Write(p []byte) (int, error) {
 	if c.refusal.Load() != nil {
 		return 0, errRefused
@@ -237,7 +240,7 @@ func (c *conn) Write(p []byte) (int, error) {
 	return c.Conn.Write(p)
 }
 
-// Close ends the connection, or has its client told why first. By then net/http has let go of what it had parsed.
+// Close ends the connection, or has its client told why first. By then net/http keeps nothing of what it had parsed.
 func (c *conn) Close() error {
 	if r := c.refusal.Swap(nil); r != nil {
 		c.server.turnAway(c.Conn, r)

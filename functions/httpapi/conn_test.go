@@ -12,23 +12,29 @@ import (
 	"testing"
 )
 
-// streams are what clients send over one connection: requests one after the other, with all that a head or a body may look
-// like at its end.
+// streams are what clients send over one connection: requests one after the other, with all that a head or a body may
+// look like at its end.
 var streams = []string{
 	"GET / HTTP/1.1\r\nHost: h\r\n\r\n",
 	"GET / HTTP/1.1\nHost: h\n\nGET / HTTP/1.1\r\nHost: h\r\n\n",
 	"POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 4\r\n\r\nbodyGET / HTTP/1.1\r\nHost: h\r\n\r\n",
-	"POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 4\r\n\r\n\n\n\n\n\r\nPOST / HTTP/1.1\r\nHost: h\r\nContent-Length: 1\r\n\r\nb",
-	"POST / HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n4\r\nbody\r\nA;x=1\r\n0\r\n\r\n56789\r\n0\r\n\r\nGET / HTTP/1.1\r\nHost: h\r\n\r\n",
-	"POST / HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\nTrailer: X\r\n\r\n1\r\nb\r\n0\r\nX: 0\r\n\r\nGET / HTTP/1.1\r\nHost: h\r\n\r\n",
-	"POST / HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n000\r\nX: a\r\n \r\n\r\nGET / HTTP/1.1\r\nHost: h\r\n\r\n",
+	"POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 4\r\n\r\n\n\n\n\n\r\nPOST / HTTP/1.1\r\nHost: " +
+		"h\r\nContent-Length: 1\r\n\r\nb",
+	"POST / HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: " +
+		"chunked\r\n\r\n4\r\nbody\r\nA;x=1\r\n0\r\n\r\n56789\r\n0\r\n\r\nGET / HTTP/1.1\r\nHost: h\r\n\r\n",
+	"POST / HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\nTrailer: X\r\n\r\n1\r\nb\r\n0\r\nX: 0\r\n\r\nGET / " +
+		"HTTP/1.1\r\nHost: h\r\n\r\n",
+	"POST / HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n000\r\nX: a\r\n \r\n\r\nGET / " +
+		"HTTP/1.1\r\nHost: h\r\n\r\n",
 	"POST / HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n7fffffffffffffff\r\nb",
 	"POST / HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\nX: y\r\n\r\n",
 	"GET / HTTP/1.1\r\nHost: h\r\nX: folded\r\n \r\n\t\r\nY: z\r\n\r\nGET / HTTP/1.1\r\nHost: h\r\n\r\n",
-	"GET / HTTP/1.0\r\n\r\nGET / HTTP/1.0\r\nConnection: keep-alive\r\nContent-Length: 2\r\n\r\n\r\nGET / HTTP/1.0\r\n\r\n",
+	"GET / HTTP/1.0\r\n\r\nGET / HTTP/1.0\r\nConnection: keep-alive\r\nContent-Length: 2\r\n\r\n\r\nGET / " +
+		"HTTP/1.0\r\n\r\n",
 	"GET / HTTP/1.1\r\nHost: h\r\nX: a\r\r\n\r\nGET / HTTP/1.1\r\nHost: h\r\n\r\n",
 	"\r\nGET / HTTP/1.1\r\nHost: h\r\n\r\n",
-	"POST / HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\n\r\n\r\n", // net/http looks for two line ends of two bytes
+	// net/http looks for two line ends of two bytes
+	"POST / HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\n\r\n\r\n",
 	"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
 }
 
@@ -59,8 +65,8 @@ func readAsServer(in *bufio.Reader, last *http.Request) (*http.Request, error) {
 	return http.ReadRequest(in)
 }
 
-// FuzzConn holds that a head ends for us where it ends for net/http, and a body too, however the bytes come: when net/http
-// has read one, there is nothing of the next one in its buffer, or a byte that is counted.
+// FuzzConn holds that a head ends for us where it ends for net/http, and a body too, however the bytes come: when
+// net/http has read one, there is nothing of the next one in its buffer, or a byte that is counted.
 func FuzzConn(f *testing.F) {
 	for _, s := range streams {
 		for _, size := range []int{1, 2, 7, 4096} {
@@ -133,7 +139,8 @@ func TestStreams(t *testing.T) {
 
 // TestCountingAllocatesNothing holds that what is on every request's way makes no garbage.
 func TestCountingAllocatesNothing(t *testing.T) {
-	stream := []byte("POST /fallback HTTP/1.1\r\nHost: h\r\n" + strings.Repeat("X-Header: of some length\r\n", 20) + "Content-Length: 4\r\n\r\nbody")
+	stream := []byte("POST /fallback HTTP/1.1\r\nHost: h\r\n" + strings.Repeat("X-Header: of some length\r\n", 20) +
+		"Content-Length: 4\r\n\r\nbody")
 	from := &pieces{size: bufferSize}
 	c := newConn(from, newServer(nil, ServerBounds, 1<<20, slog.New(slog.DiscardHandler)))
 	r := &http.Request{ContentLength: 4, Body: io.NopCloser(from)}
@@ -153,7 +160,8 @@ func TestCountingAllocatesNothing(t *testing.T) {
 }
 
 func BenchmarkConn(b *testing.B) {
-	stream := []byte("POST /fallback HTTP/1.1\r\nHost: h\r\n" + strings.Repeat("X-Header: of some length\r\n", 20) + "Content-Length: 256\r\n\r\n" + strings.Repeat("b", 256))
+	stream := []byte("POST /fallback HTTP/1.1\r\nHost: h\r\n" + strings.Repeat("X-Header: of some length\r\n", 20) +
+		"Content-Length: 256\r\n\r\n" + strings.Repeat("b", 256))
 	from := &pieces{size: bufferSize}
 	c := newConn(from, newServer(nil, ServerBounds, 1<<20, slog.New(slog.DiscardHandler)))
 	r := &http.Request{ContentLength: 256, Body: io.NopCloser(from)}

@@ -4,10 +4,12 @@ import (
 	"net/http"
 	"slices"
 	"strings"
+
+	"fallback/functions/envelope"
 )
 
-// cors lets the pages of the origins that may send read the answer, whatever it is: without it, a browser keeps even the status
-// from them. Credentials are never allowed: a browser's cookies let nobody in.
+// cors lets the pages of the origins that may send read the answer, whatever it is: without it, a browser keeps even
+// the status from them. Credentials are never allowed: a browser's cookies let nobody in.
 func (d *Door) cors(answer, request http.Header) {
 	if len(d.options.CORSOrigins) == 0 {
 		return
@@ -18,7 +20,7 @@ func (d *Door) cors(answer, request http.Header) {
 		return
 	}
 	answer.Set("Access-Control-Allow-Origin", origin)
-	answer.Set("Access-Control-Expose-Headers", "Fallback-Id, Retry-After")
+	answer.Set("Access-Control-Expose-Headers", envelope.HeaderID+", Retry-After")
 }
 
 // isPreflight says whether a browser asks if a page of an allowed origin may send (Fetch Standard, 4.8).
@@ -27,7 +29,8 @@ func (d *Door) isPreflight(answer http.Header, r *http.Request) bool {
 		answer.Get("Access-Control-Allow-Origin") != ""
 }
 
-// preflight says yes to the methods that are queued and to any header, and lets the browser remember it for ten minutes.
+// preflight says yes to the methods that are queued and to any header, and lets the browser remember it for ten
+// minutes.
 func preflight(w http.ResponseWriter, r *http.Request, methods []string) (outcome string) {
 	h := w.Header()
 	h.Add("Vary", "Access-Control-Request-Method, Access-Control-Request-Headers")

@@ -8,7 +8,8 @@ import (
 	"fallback/functions/envelope"
 )
 
-// TestCORS holds that a page of an allowed origin may ask, send and read every answer, errors too, and that another may not.
+// TestCORS holds that a page of an allowed origin may ask, send and read every answer, errors too, and that another
+// may not.
 func TestCORS(t *testing.T) {
 	t.Parallel()
 	const shop = "https://shop.example.com"
@@ -32,16 +33,23 @@ func TestCORS(t *testing.T) {
 		allowed      bool
 	}{
 		{"a question", shop, []string{shop}, ask("OPTIONS", "/fallback/orders", ""), store{}, 204, "", true},
-		{"a question, of the second origin", "http://localhost:3000", []string{shop, "http://localhost:3000"}, ask("OPTIONS", "/fallback", ""), store{}, 204, "", true},
-		{"a question, where all are allowed", "https://other.example.com", []string{"*"}, ask("OPTIONS", "/fallback", ""), store{}, 204, "", true},
-		{"a question of another", "https://other.example.com", []string{shop}, ask("OPTIONS", "/fallback", ""), store{}, 503, "method-not-queued", false},
-		{"a question, without the setting", shop, nil, ask("OPTIONS", "/fallback", ""), store{}, 503, "method-not-queued", false},
-		{"OPTIONS that is no question", shop, []string{shop}, request("OPTIONS", "/fallback", ""), store{}, 503, "method-not-queued", true},
+		{"a question, of the second origin", "http://localhost:3000", []string{shop, "http://localhost:3000"},
+			ask("OPTIONS", "/fallback", ""), store{}, 204, "", true},
+		{"a question, where all are allowed", "https://other.example.com", []string{"*"},
+			ask("OPTIONS", "/fallback", ""), store{}, 204, "", true},
+		{"a question of another", "https://other.example.com", []string{shop}, ask("OPTIONS", "/fallback", ""), store{},
+			503, "method-not-queued", false},
+		{"a question, without the setting", shop, nil, ask("OPTIONS", "/fallback", ""), store{}, 503,
+			"method-not-queued", false},
+		{"OPTIONS that is no question", shop, []string{shop}, request("OPTIONS", "/fallback", ""), store{}, 503,
+			"method-not-queued", true},
 		{"stored", shop, []string{shop}, ask("POST", "/fallback", "x"), store{}, 202, "", true},
-		{"stored for another", "https://other.example.com", []string{shop}, ask("POST", "/fallback", "x"), store{}, 202, "", false},
+		{"stored for another", "https://other.example.com", []string{shop}, ask("POST", "/fallback", "x"), store{}, 202,
+			"", false},
 		{"stored for who is no page", "", []string{shop}, ask("POST", "/fallback", "x"), store{}, 202, "", false},
 		{"not stored", shop, []string{shop}, ask("POST", "/fallback", "x"), broken, 503, "queue-full", true},
-		{"too large", shop, []string{shop}, ask("POST", "/fallback", "0123456789abcdefg"), store{}, 413, "body-too-large", true},
+		{"too large", shop, []string{shop}, ask("POST", "/fallback", "0123456789abcdefg"), store{}, 413,
+			"body-too-large", true},
 		{"elsewhere", shop, []string{shop}, ask("POST", "/", "x"), store{}, 404, "not-found", true},
 		{"a bug", shop, []string{shop}, ask("POST", "/fallback", "x"), panics, 500, "internal", true},
 		{"ready", shop, []string{shop}, ask("GET", "/readyz", ""), store{}, 200, "", true},
@@ -55,16 +63,19 @@ func TestCORS(t *testing.T) {
 			}
 			w := serve(door(t, o, row.store), row.request)
 			checkAnswer(t, w, row.status, row.problem)
-			want := map[string]string{"Access-Control-Allow-Credentials": "", "Access-Control-Allow-Methods": "", "Access-Control-Allow-Headers": "", "Vary": "Origin"}
+			want := map[string]string{"Access-Control-Allow-Credentials": "", "Access-Control-Allow-Methods": "",
+				"Access-Control-Allow-Headers": "", "Vary": "Origin"}
 			if row.origins == nil {
 				want["Vary"] = ""
 			}
 			want["Access-Control-Allow-Origin"], want["Access-Control-Expose-Headers"] = "", ""
 			if row.allowed {
-				want["Access-Control-Allow-Origin"], want["Access-Control-Expose-Headers"] = row.origin, "Fallback-Id, Retry-After"
+				want["Access-Control-Allow-Origin"], want["Access-Control-Expose-Headers"] = row.origin,
+					"Fallback-Id, Retry-After"
 			}
 			if row.status == 204 {
-				want["Access-Control-Allow-Methods"], want["Access-Control-Allow-Headers"] = "POST, PUT", "content-type,fallback-authorization"
+				want["Access-Control-Allow-Methods"], want["Access-Control-Allow-Headers"] = "POST, PUT",
+					"content-type,fallback-authorization"
 			}
 			for name, want := range want {
 				if got := w.Header().Get(name); got != want {

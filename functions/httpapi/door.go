@@ -4,6 +4,9 @@
 // answers of the README. A 202 is written after the store has confirmed the request and not before. Every error is an
 // RFC 9457 problem with a stable type, and none shows a URL, a credential or the broker's address. A failure of ours is
 // never a 4xx: senders do not retry those.
+//
+// A request is in hand from the end of its head until it is stored or refused: its body is on its way in, or it waits
+// for the store.
 package httpapi
 
 import (
@@ -22,12 +25,13 @@ import (
 	"golang.org/x/time/rate"
 
 	"fallback/functions/envelope"
+	"fallback/functions/problem"
 )
 
 // Store is where captured requests go.
 type Store interface {
 	// Publish returns nil when the request is stored for good. Errors that have a method Code() string say why not.
-	Publish(context.Context, *envelope.Request) error
+	Publish(context.Context, envelope.Sealed) error
 	// Ready says whether Publish would succeed now.
 	Ready(context.Context) error
 }
@@ -52,8 +56,8 @@ type Options struct {
 	Limits Limits
 	// Timeout bounds the time from a request's headers to its answer.
 	Timeout time.Duration
-	// InFlight bounds the requests that are being stored at the same time, BytesInHand the bytes of bodies, those on their way
-	// in among them.
+	// InFlight bounds the requests that are being stored at the same time, BytesInHand the bytes of bodies, those on
+	// their way in among them.
 	InFlight    int
 	BytesInHand int64
 	// Rate bounds the requests a second, 0 is no bound.
@@ -61,11 +65,11 @@ type Options struct {
 	// Tokens and WebhookSecrets let a request in; if there are none of either, every request is let in.
 	Tokens         []string
 	WebhookSecrets []string
-	// AcceptReplays are the secrets with which another Fallback signs its replays, which are let in by that alone. A replay
-	// that is not signed so is refused: it is our own, come back.
+	// AcceptReplays are the secrets with which another Fallback signs its replays, which are let in by that alone. A
+	// replay that is not signed so is refused: it is our own, come back.
 	AcceptReplays []string
-	// TrustedProxies are the peers whose X-Forwarded-* and Forwarded are kept. Platform says that a platform is before the door,
-	// which sets X-Forwarded-For, -Proto and -Port, and nobody is trusted beside it.
+	// TrustedProxies are the peers whose X-Forwarded-* and Forwarded are kept. Platform says that a platform is before
+	// the door, which sets X-Forwarded-For, -Proto and -Port, and nobody is trusted beside it.
 	TrustedProxies []netip.Prefix
 	Platform       bool
 	// CORSOrigins are the origins whose pages may send: "https://shop.example.com", or "*" for all.
@@ -73,8 +77,8 @@ type Options struct {
 	// Admitted, if set, is called with each key that has let a request in: its kind, and its place in the list, from 1.
 	Admitted func(kind string, place int)
 	Log      *slog.Logger
-	// Answered, if set, is called for each request that is not about the server itself, when it has been answered, with one
-	// of [Outcomes] or the code of an error of the store.
+	// Answered, if set, is called for each request that is not about the server itself, when it has been answered,
+	// with one of [Outcomes] or the code of an error of the store.
 	Answered func(outcome string, took time.Duration)
 	// Refused, if set, is called for each connection that is turned away, with one of [Refusals].
 	Refused func(reason string)
@@ -108,7 +112,8 @@ func New(o Options, queue Store) (*Door, error) {
 		return nil, err
 	}
 	d := &Door{
-		options: o, prefix: strings.TrimRight(o.Prefix, "/"), queue: queue, keys: keys, name: string(name), bodies: newRoom(o.BytesInHand, nil),
+		options: o, prefix: strings.TrimRight(o.Prefix, "/"), queue: queue, keys: keys, name: string(name),
+		bodies: newRoom(o.BytesInHand, nil),
 	}
 	d.strangers = newRoom(max(o.BytesInHand/8, o.Limits.Body), d.bodies)
 	if d.options.Answered == nil {
@@ -144,15 +149,16 @@ func (d *Door) answer(w http.ResponseWriter, r *http.Request) (outcome string) {
 	case d.isPreflight(w.Header(), r):
 		return preflight(w, r, d.options.Methods)
 	case !ok:
-		return notFound(d.prefix).refuse(w, r)
+		return refuse(w, r, *notFound(d.prefix))
 	case !slices.Contains(d.options.Methods, r.Method):
-		return methodNotQueued.refuse(w, r)
+		return refuse(w, r, methodNotQueued)
 	default:
 		return d.enqueue(w, r, target, nil)
 	}
 }
 
-// answerMarked answers what a drain has sent. A replay is let in, if it may be, whatever its method: its client has its answer.
+// answerMarked answers what a drain has sent. A replay is let in, if it may be, whatever its method: its client has
+// its answer.
 func (d *Door) answerMarked(w http.ResponseWriter, r *http.Request, target string, ok bool) (outcome string) {
 	if d.isProbe(r) {
 		d.readyz(w, r)
@@ -160,13 +166,13 @@ func (d *Door) answerMarked(w http.ResponseWriter, r *http.Request, target strin
 	}
 	replay := d.readReplay(r.Header)
 	if replay == nil || !ok {
-		return loop.refuse(w, r)
+		return refuse(w, r, loop)
 	}
 	return d.enqueue(w, r, target, replay)
 }
 
-// isAboutServer answers who asks about the server itself, and says whether it was such a one. Without metrics, their path is like
-// any other.
+// isAboutServer answers who asks about the server itself, and says whether it was such a one. Without metrics, their
+// path is like any other.
 func (d *Door) isAboutServer(w http.ResponseWriter, r *http.Request, uri string) bool {
 	switch path := serverPath(r, uri); {
 	case path == "/livez":
@@ -206,82 +212,73 @@ func (d *Door) target(uri string) (string, bool) {
 	}
 }
 
-// enqueue stores the request, answers, and returns the outcome. What it had in hand is let go before the answer is written: a
-// client that does not read it keeps nothing from others.
+// enqueue stores the request, answers, and returns the outcome. It is not in hand any more when the answer is written:
+// a client that does not read it keeps nothing from others.
 func (d *Door) enqueue(w http.ResponseWriter, r *http.Request, target string, replay *replay) string {
-	request, read, problem := d.store(w, r, target, replay)
-	switch {
-	case problem == nil:
-		d.accepted(w, request)
-		return Accepted
-	case read:
-		return problem.write(w)
-	default:
-		return problem.refuse(w, r)
+	stored, refused := d.store(w, r, target, replay)
+	if refused != nil {
+		return refuse(w, r, *refused)
 	}
+	d.accepted(w, stored)
+	return Accepted
 }
 
-// store captures the request and stores it, or says why not, and whether its body was read to the end. replay is what it says
-// of itself if it is one.
-func (d *Door) store(w http.ResponseWriter, r *http.Request, target string, replay *replay) (request *envelope.Request, read bool, refused *problem) {
+// store captures the request and stores it, or says why not. replay is what it says of itself if it is one.
+func (d *Door) store(w http.ResponseWriter, r *http.Request, target string, replay *replay) (stored envelope.Sealed,
+	refused *problem.Problem) {
 	received := time.Now()
 	// The client's going away does not end the wait: what has been sent to the broker cannot be called back, and what
 	// is in hand stays counted until it is done.
 	ctx, cancel := context.WithDeadline(context.WithoutCancel(r.Context()), d.deadline(r, received))
 	defer cancel()
 
-	// Before anything is counted: what strangers send must not use up what others may.
 	target, visitor := d.examine(r.Header, target, replay)
-	if visitor.is == stranger {
-		return nil, false, &unauthorized
-	}
-
-	room := d.bodies
 	switch {
+	case visitor.is == stranger: // whatever else is to be said of it
+		return stored, d.admit(&visitor, nil)
 	case r.ContentLength > d.options.Limits.Body:
-		return nil, false, bodyTooLarge(d.options.Limits.Body)
+		return stored, bodyTooLarge(d.options.Limits.Body)
 	case d.full():
-		return nil, false, &overloaded
-	case visitor.is == unproved:
-		room = d.strangers
-	case d.tooMany():
-		return nil, false, &rateLimited
+		return stored, &overloaded
 	}
-
+	room := d.strangers
+	if visitor.is != unproved { // before anything is counted: what strangers send must not use up what others may
+		if room, refused = d.bodies, d.admit(&visitor, nil); refused != nil {
+			return stored, refused
+		}
+	}
 	d.requests.Add(1)
 	defer d.requests.Add(-1)
 	body := newIntake(w, room, received)
 	defer body.release()
 	content, err := body.read(r, d.options.Limits.Body)
 	if err != nil {
-		return nil, false, d.unreadable(body, err)
+		return stored, d.unreadable(body, err)
 	}
-	request = envelope.Capture(r, target, content, received)
+	r.Body = http.NoBody // nothing more of it is to come
+	request := envelope.Capture(r, target, content, received)
 	if visitor.is == unproved {
-		if refused := d.prove(&visitor, content); refused != nil {
-			return nil, true, refused
+		if refused := d.admit(&visitor, content); refused != nil {
+			return stored, refused
 		}
 		body.moveOut()
-		if d.tooMany() {
-			return nil, true, &rateLimited
-		}
 	}
 	d.clean(request, visitor)
-	if request.Seal(d.options.Limits.Header) != nil {
-		return nil, true, headerTooLarge(d.options.Limits.Header)
+	if stored, err = request.Seal(d.options.Limits.Header); err != nil {
+		return stored, headerTooLarge(d.options.Limits.Header)
 	}
 	defer d.storing.Add(-1)
 	if d.storing.Add(1) > int64(d.options.InFlight) {
-		return nil, true, &overloaded
+		return stored, &overloaded
 	}
 	if visitor.place > 0 {
 		d.options.Admitted(visitor.key, visitor.place)
 	}
-	if err := d.queue.Publish(ctx, request); err != nil {
+	if err := d.queue.Publish(ctx, stored); err != nil {
 		d.options.Log.Debug("not stored", "id", request.ID, "error", err)
-		return nil, true, notStored(err, request.ID)
+		return stored, notStored(err, request.ID)
 	}
-	return request, true, nil
+	return stored, nil
 }
 
 // deadline is the door's timeout, or a little before the platform's own deadline if that comes sooner.
@@ -297,19 +294,16 @@ func (d *Door) deadline(r *http.Request, received time.Time) time.Time {
 // full says that as many requests are being stored as may be: no further body is worth reading.
 func (d *Door) full() bool { return d.storing.Load() >= int64(d.options.InFlight) }
 
-// tooMany takes one of the requests that the rate allows for, or says that there is none.
-func (d *Door) tooMany() bool { return d.limiter != nil && !d.limiter.Allow() }
-
-// InHand is how many requests are in hand now, those whose bodies are on their way in among them, and how many bytes their
-// bodies take.
+// InHand is how many requests are in hand now, those whose bodies are on their way in among them, and how many bytes
+// their bodies take.
 func (d *Door) InHand() (requests, bytes int64) {
 	return d.requests.Load(), d.bodies.used.Load()
 }
 
 // accepted writes the 202.
-func (d *Door) accepted(w http.ResponseWriter, r *envelope.Request) {
+func (d *Door) accepted(w http.ResponseWriter, r envelope.Sealed) {
 	h := w.Header()
-	h["Fallback-Id"] = []string{r.ID}
+	h[envelope.HeaderID] = []string{r.ID}
 	h["Content-Type"] = contentTypeJSON
 	w.WriteHeader(http.StatusAccepted)
 	body := make([]byte, 0, 160)
@@ -335,5 +329,5 @@ func (d *Door) recover(w http.ResponseWriter, r *http.Request, outcome *string) 
 		panic(v)
 	}
 	d.options.Log.Error("panic", "error", fmt.Sprint(v), "method", r.Method, "stack", string(debug.Stack()))
-	*outcome = internal.write(w)
+	*outcome = write(w, internal)
 }

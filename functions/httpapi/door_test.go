@@ -20,15 +20,19 @@ import (
 	"fallback/functions/envelope"
 )
 
-// store is a Store of functions; one that is not set says yes.
+// store is a Store of functions; one that is not set says yes. publish gets what can be read of what is stored.
 type store struct {
 	publish func(context.Context, *envelope.Request) error
 	ready   func(context.Context) error
 }
 
-func (s store) Publish(ctx context.Context, r *envelope.Request) error {
+func (s store) Publish(ctx context.Context, stored envelope.Sealed) error {
 	if s.publish == nil {
 		return nil
+	}
+	r, err := envelope.Decode(stored.ID, stored.Metadata, stored.Body)
+	if err != nil {
+		return err
 	}
 	return s.publish(ctx, r)
 }
@@ -123,7 +127,8 @@ func TestStoreErrors(t *testing.T) {
 	}{
 		{"coded", full, "queue-full", "the queue is full"},
 		{"coded, with a cause", fmt.Errorf("%w: dial %s", full, secret), "queue-full", "the queue is full"},
-		{"coded, deep", fmt.Errorf("publish: %w", errors.Join(errors.New(secret), full)), "queue-full", "the queue is full"},
+		{"coded, deep", fmt.Errorf("publish: %w", errors.Join(errors.New(secret), full)), "queue-full",
+			"the queue is full"},
 		{"not coded", errors.New(secret), "not-stored", "not accepted"},
 		{"the deadline", context.DeadlineExceeded, "not-stored", "not accepted"},
 	} {
@@ -185,8 +190,8 @@ func TestAccepted(t *testing.T) {
 	}
 }
 
-// TestPanic holds that a bug of ours is a 500 for one request, holds nothing of it, and does not touch the next one: not
-// even its place among those in flight is lost.
+// TestPanic holds that a bug of ours is a 500 for one request, holds nothing of it, and does not touch the next one:
+// not even its place among those in flight is lost.
 func TestPanic(t *testing.T) {
 	t.Parallel()
 	var log bytes.Buffer
@@ -217,7 +222,10 @@ func TestPanic(t *testing.T) {
 // TestAbort holds that what net/http uses to cut a connection is left to it.
 func TestAbort(t *testing.T) {
 	t.Parallel()
-	d := door(t, options(), store{publish: func(context.Context, *envelope.Request) error { panic(http.ErrAbortHandler) }})
+	d := door(t, options(), store{publish: func(context.Context,
+		*envelope.Request) error {
+		panic(http.ErrAbortHandler)
+	}})
 	defer func() {
 		if v := recover(); v != http.ErrAbortHandler {
 			t.Errorf("got %v, want %v", v, http.ErrAbortHandler)
@@ -366,10 +374,13 @@ func TestRefused(t *testing.T) {
 		{"a body at the limit", request("POST", "/fallback", "0123456789abcdef"), 202, ""},
 		{"a body over the limit", request("POST", "/fallback", "0123456789abcdefg"), 413, "body-too-large"},
 		{"a body of unknown length at the limit", chunked(strings.NewReader("0123456789abcdef")), 202, ""},
-		{"a body of unknown length over the limit", chunked(strings.NewReader("0123456789abcdefg")), 413, "body-too-large"},
-		{"a target over the limit", request("POST", "/fallback/"+strings.Repeat("x", 2048), ""), 431, "headers-too-large"},
+		{"a body of unknown length over the limit", chunked(strings.NewReader("0123456789abcdefg")), 413,
+			"body-too-large"},
+		{"a target over the limit", request("POST", "/fallback/"+strings.Repeat("x", 2048), ""), 431,
+			"headers-too-large"},
 		{"a body shorter than it says", short, 400, "unreadable"},
-		{"a body that breaks off", chunked(io.MultiReader(strings.NewReader("x"), broken{io.ErrUnexpectedEOF})), 400, "unreadable"},
+		{"a body that breaks off", chunked(io.MultiReader(strings.NewReader("x"), broken{io.ErrUnexpectedEOF})), 400,
+			"unreadable"},
 		{"a body that does not come", chunked(broken{os.ErrDeadlineExceeded}), 408, "body-too-slow"},
 		{"GET", request("GET", "/fallback", ""), 503, "method-not-queued"},
 		{"a method of nobody", request("BREW", "/fallback", ""), 503, "method-not-queued"},
@@ -379,7 +390,11 @@ func TestRefused(t *testing.T) {
 		t.Run(row.name, func(t *testing.T) {
 			t.Parallel()
 			stored := 0
-			d := door(t, options(), store{publish: func(context.Context, *envelope.Request) error { stored++; return nil }})
+			d := door(t, options(), store{publish: func(context.Context,
+				*envelope.Request) error {
+				stored++
+				return nil
+			}})
 			checkAnswer(t, serve(d, row.request), row.status, row.problem)
 			if want := map[bool]int{true: 1}[row.status == 202]; stored != want {
 				t.Errorf("%d requests were stored, want %d", stored, want)
@@ -557,5 +572,6 @@ func TestReadyIsBounded(t *testing.T) {
 
 func TestUnconfigured(t *testing.T) {
 	t.Parallel()
-	checkAnswer(t, serve(Unconfigured, request("POST", "/fallback", "x")), http.StatusServiceUnavailable, "not-configured")
+	checkAnswer(t, serve(Unconfigured, request("POST", "/fallback", "x")), http.StatusServiceUnavailable,
+		"not-configured")
 }

@@ -11,9 +11,10 @@ import (
 // platforms set these of the family; the others are a client's there.
 var platforms = []string{envelope.ForwardedFor, envelope.ForwardedProto, "X-Forwarded-Port"}
 
-// forward takes off what the primary could take for our word, or for a proxy's, whatever its spelling. A proxy that is trusted,
-// and the platform, may have told what they knew: what they say stays, and of the addresses its own is the last. What the door
-// itself saw stands in the request, and the drain tells it where nobody has. Trailers are never a proxy's.
+// forward takes off what the primary could take for our word, or for a proxy's, whatever its spelling. A proxy that is
+// trusted, and the platform, may have told what they knew: what they say stays, and of the addresses its own is the
+// last. What the door itself saw stands in the request, and the drain tells it where nobody has. Trailers are never a
+// proxy's.
 func (d *Door) forward(r *envelope.Request) {
 	for name := range r.Header {
 		if envelope.IsOurs(name) || envelope.IsForwarded(name) && !d.keeps(r, name) {
@@ -28,7 +29,8 @@ func (d *Door) forward(r *envelope.Request) {
 	if d.options.Platform { // its list has all of them
 		return
 	}
-	told := slices.DeleteFunc(r.Header[envelope.ForwardedFor], func(value string) bool { return strings.TrimSpace(value) == "" })
+	told := slices.DeleteFunc(r.Header[envelope.ForwardedFor],
+		func(value string) bool { return strings.TrimSpace(value) == "" })
 	if len(told) > 0 {
 		r.Header[envelope.ForwardedFor] = []string{strings.Join(append(told, r.Peer().String()), ", ")}
 	}
@@ -44,8 +46,8 @@ func (d *Door) keeps(r *envelope.Request, name string) bool {
 		slices.ContainsFunc(d.options.TrustedProxies, func(p netip.Prefix) bool { return p.Contains(peer) })
 }
 
-// isPlain says whether a name is spelled with letters, digits and hyphens, as a proxy's are: any other is a client's, which
-// means to be taken for one.
+// isPlain says whether a name is spelled with letters, digits and hyphens, as a proxy's are: any other is a client's,
+// which means to be taken for one.
 func isPlain(name string) bool {
 	return !strings.ContainsFunc(name, func(c rune) bool {
 		return c != '-' && (c < '0' || c > '9') && (c < 'A' || c > 'Z') && (c < 'a' || c > 'z')

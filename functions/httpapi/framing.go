@@ -17,11 +17,12 @@ func newFraming(length int64) framing {
 	if length >= 0 {
 		return framing{left: length}
 	}
-	return framing{chunked: true, trailer: head{lines: 1}} // as if a request line had been: the first empty line is its end
+	// as if a request line had been: the first empty line is its end
+	return framing{chunked: true, trailer: head{lines: 1}}
 }
 
-// take takes what is the body's of p, which is all of it unless the body ends there. What is no chunked body is taken to the
-// last byte: net/http does not read on behind it.
+// take takes what is the body's of p, which is all of it unless the body ends there. What is no chunked body is taken
+// to the last byte: net/http does not read on behind it.
 func (f *framing) take(p []byte) (n int, ended bool) {
 	for n < len(p) && !ended {
 		switch {

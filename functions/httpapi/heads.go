@@ -5,25 +5,27 @@ import (
 	"net/http"
 	"strconv"
 	"sync/atomic"
+
+	"fallback/functions/problem"
 )
 
-// maxFields bounds the lines of one head behind its request line. net/http has no such bound, and each becomes an entry of a
-// map: 60 heads of 255 KB, all of them tiny fields, took more than 200 MB.
+// maxFields bounds the lines of one head behind its request line. net/http has no such bound, and each becomes an
+// entry of a map: 60 heads of 255 KB, all of them tiny fields, took more than 200 MB.
 const maxFields = 512
 
-// What a head takes of the account. A byte of it may be as many in the message, in JSON; before that, net/http has copies of a
-// long line. The shortest field was measured with 72 bytes.
+// What a head takes of the account. A byte of it may be as many in the message, in JSON; before that, net/http has
+// copies of a long line. The shortest field was measured with 72 bytes.
 const (
 	byteCost  = 6
 	fieldCost = 128
 )
 
-// freeCost is what each head may take without the account, because its place has room for that: most requests, and whoever
-// asks for the server's health, are served when strangers' large heads have filled the account.
+// freeCost is what each head may take without the account, because its place has room for that: most requests, and
+// whoever asks for the server's health, are served when strangers' large heads have filled the account.
 const freeCost = 8 << 10
 
-// head follows the bytes of one request's head, from the empty lines that may stand before its request line to the empty
-// line at its end. It ends a head where net/http does, or net/http does not take it.
+// head follows the bytes of one request's head, from the empty lines that may stand before its request line to the
+// empty line at its end. It ends a head where net/http does, or net/http does not take it.
 type head struct {
 	bytes int
 	lines int // whole ones, without empty ones
@@ -61,8 +63,8 @@ func (h *head) fields() int { return max(0, h.lines-1) }
 // cost is what the head takes in memory at the most.
 func (h *head) cost() int64 { return byteCost*int64(h.bytes) + fieldCost*int64(h.lines) }
 
-// account bounds what the heads that are being read or answered may take together, beyond freeCost of each: a parsed head
-// stays in memory until its request is answered.
+// account bounds what the heads that are being read or answered may take together, beyond freeCost of each: a parsed
+// head stays in memory until its request is answered.
 type account struct {
 	most int64
 	held atomic.Int64
@@ -81,7 +83,7 @@ func (a *account) hold(cost int64) bool {
 func (a *account) add(cost int64) { a.held.Add(cost) }
 
 // headTooLong is the answer to a head that is over its own bounds.
-func headTooLong(most int) problem {
-	return newProblem(http.StatusRequestHeaderFieldsTooLarge, "headers-too-large",
+func headTooLong(most int) problem.Problem {
+	return problem.New(http.StatusRequestHeaderFieldsTooLarge, "headers-too-large",
 		"The request line and headers may take "+strconv.Itoa(most)+" bytes and "+strconv.Itoa(maxFields)+" lines.")
 }

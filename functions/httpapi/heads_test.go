@@ -12,6 +12,8 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"fallback/functions/problem"
 )
 
 // listenTCP serves on loopback until the test ends.
@@ -56,14 +58,14 @@ func talk(t *testing.T, addr, raw string) (answers []string) {
 		if err != nil {
 			t.Errorf("an answer that breaks off: %v", err)
 		}
-		_, rest, _ := strings.Cut(string(body), typePrefix)
+		_, rest, _ := strings.Cut(string(body), problem.Prefix)
 		name, _, _ := strings.Cut(rest, `"`)
 		answers = append(answers, strings.TrimSpace(fmt.Sprint(response.StatusCode, " ", name)))
 	}
 }
 
-// TestHeads holds how many bytes and fields a head may have, that a body's are not taken for a head's, that every answer is
-// one of ours and arrives, and that no connection stays behind what it would keep too much of.
+// TestHeads holds how many bytes and fields a head may have, that a body's are not taken for a head's, that every
+// answer is one of ours and arrives, and that no connection stays behind what it would keep too much of.
 func TestHeads(t *testing.T) {
 	t.Parallel()
 	const post = "POST /fallback HTTP/1.1\r\nHost: h\r\n"
@@ -85,24 +87,36 @@ func TestHeads(t *testing.T) {
 		{"one more, and no end", post + fields(512, "\r\n"), []string{"431 headers-too-large"}},
 		{"far more", post + fields(5_000, "\r\n") + length, []string{"431 headers-too-large"}},
 		{"far more, with short line ends", post + fields(5_000, "\n") + length, []string{"431 headers-too-large"}},
-		{"far more, all folded", post + "X: y" + strings.Repeat("\r\n z", 5_000) + "\r\n" + length, []string{"431 headers-too-large"}},
-		{"a field that is too long", post + "X: " + strings.Repeat("x", 40_000) + "\r\n" + length, []string{"431 headers-too-large"}},
-		{"a request line that is too long", "POST /fallback/" + strings.Repeat("x", 40_000) + " HTTP/1.1\r\nHost: h\r\n" + length, []string{"431 headers-too-large"}},
-		{"behind a line that is kept", "POST /fallback/" + strings.Repeat("x", 1_900) + " HTTP/1.1\r\nHost: h\r\n" + length + post + length, []string{"202", "202"}},
-		{"behind one that is not", "POST /fallback/" + strings.Repeat("x", 2_100) + " HTTP/1.1\r\nHost: h\r\n" + length + post + length, []string{"202"}},
+		{"far more, all folded", post + "X: y" + strings.Repeat("\r\n z", 5_000) + "\r\n" + length,
+			[]string{"431 headers-too-large"}},
+		{"a field that is too long", post + "X: " + strings.Repeat("x", 40_000) + "\r\n" + length,
+			[]string{"431 headers-too-large"}},
+		{"a request line that is too long", "POST /fallback/" + strings.Repeat("x", 40_000) +
+			" HTTP/1.1\r\nHost: h\r\n" + length, []string{"431 headers-too-large"}},
+		{"behind a line that is kept", "POST /fallback/" + strings.Repeat("x", 1_900) + " HTTP/1.1\r\nHost: h\r\n" +
+			length + post + length, []string{"202", "202"}},
+		{"behind one that is not", "POST /fallback/" + strings.Repeat("x", 2_100) + " HTTP/1.1\r\nHost: h\r\n" +
+			length + post + length, []string{"202"}},
 		{"line ends and nothing else", strings.Repeat("\r\n", 100), []string{"400"}},
-		{"a field that is too long for a message", post + "X: " + strings.Repeat("x", 10_000) + "\r\n" + length, []string{"431 headers-too-large"}},
+		{"a field that is too long for a message", post + "X: " + strings.Repeat("x", 10_000) + "\r\n" + length,
+			[]string{"431 headers-too-large"}},
 		{"a body of line ends", post + "Content-Length: 2000\r\n\r\n" + lines, []string{"202"}},
 		{"a chunked body of line ends, twice", chunked + "\r\n" + chunked + "\r\n", []string{"202", "202"}},
-		{"a second head at once", post + length + post + fields(512, "\r\n") + length, []string{"202", "431 headers-too-large"}},
-		{"a second head at once, behind chunks", chunked + "\r\n" + post + fields(512, "\r\n") + length, []string{"202", "431 headers-too-large"}},
-		{"four heads at once", strings.Repeat(post+fields(500, "\r\n")+length, 4), []string{"202", "202", "202", "202"}},
+		{"a second head at once", post + length + post + fields(512, "\r\n") + length,
+			[]string{"202", "431 headers-too-large"}},
+		{"a second head at once, behind chunks", chunked + "\r\n" + post + fields(512, "\r\n") + length,
+			[]string{"202", "431 headers-too-large"}},
+		{"four heads at once", strings.Repeat(post+fields(500, "\r\n")+length, 4),
+			[]string{"202", "202", "202", "202"}},
 		{"a trailer", chunked + fields(512, "\r\n") + "\r\n", []string{"202"}},
 		{"a trailer that is too long", chunked + fields(513, "\r\n") + "\r\n", []string{"431 headers-too-large"}},
-		{"a head in place of a trailer's end", chunked + "\n" + post + fields(400, "\n") + "\r\n\r\n", []string{"400 unreadable"}},
-		{"a body that waits to be asked for", post + "Expect: 100-continue\r\n" + length + post + length, []string{"100", "202", "202"}},
+		{"a head in place of a trailer's end", chunked + "\n" + post + fields(400, "\n") + "\r\n\r\n",
+			[]string{"400 unreadable"}},
+		{"a body that waits to be asked for", post + "Expect: 100-continue\r\n" + length + post + length,
+			[]string{"100", "202", "202"}},
 		{"HTTP/1.0", "POST /fallback HTTP/1.0\r\n" + fields(511, "\r\n") + length, []string{"202"}},
-		{"all that OPTIONS asks", "OPTIONS * HTTP/1.1\r\nHost: h\r\nContent-Length: 2000\r\n\r\n" + lines, []string{"404 not-found"}},
+		{"all that OPTIONS asks", "OPTIONS * HTTP/1.1\r\nHost: h\r\nContent-Length: 2000\r\n\r\n" + lines,
+			[]string{"404 not-found"}},
 	} {
 		t.Run(row.name, func(t *testing.T) {
 			t.Parallel()
@@ -122,8 +136,8 @@ func TestHeads(t *testing.T) {
 	}
 }
 
-// TestAllHeads holds that heads which are fine by themselves get a 503 when all of them together take too much, until others
-// have been answered, or are gone; and that small ones are served all the same.
+// TestAllHeads holds that heads which are fine by themselves get a 503 when all of them together take too much, until
+// others have been answered, or are gone; and that small ones are served all the same.
 func TestAllHeads(t *testing.T) {
 	t.Parallel()
 	const post = "POST /fallback HTTP/1.1\r\nHost: h\r\n"
@@ -143,7 +157,8 @@ func TestAllHeads(t *testing.T) {
 			_, _ = io.WriteString(first, "y")
 			_, _ = http.ReadResponse(bufio.NewReader(first), nil)
 		}},
-		{"a trailer", post + "Transfer-Encoding: chunked\r\n\r\n0\r\n" + fields, func(first net.Conn) { first.Close() }},
+		{"a trailer", post + "Transfer-Encoding: chunked\r\n\r\n0\r\n" + fields,
+			func(first net.Conn) { first.Close() }},
 	} {
 		t.Run(row.name, func(t *testing.T) {
 			t.Parallel()
@@ -187,8 +202,8 @@ func TestAllHeads(t *testing.T) {
 	}
 }
 
-// TestLargeHeadsKeepNoOthersOut holds that heads which do not end lose what they have to smaller ones, the largest first; that a
-// request in hand does not; and that a place of the reserve is none for a large head.
+// TestLargeHeadsKeepNoOthersOut holds that heads which do not end lose what they have to smaller ones, the largest
+// first; that a request in hand does not; and that a place of the reserve is none for a large head.
 func TestLargeHeadsKeepNoOthersOut(t *testing.T) {
 	t.Parallel()
 	const post = "POST /fallback HTTP/1.1\r\nHost: h\r\n"

@@ -24,7 +24,7 @@ func serverPath(r *http.Request, uri string) string {
 }
 
 // livez is about the process: it answers, so it lives.
-func (d *Door) livez(w http.ResponseWriter) { healthy(w, "live") }
+func (d *Door) livez(w http.ResponseWriter) { Live(w) }
 
 // readyz is about the broker: connected, not blocked, the queue there and of the right type. It says nothing of the
 // primary, whose failure is what this is for.
@@ -32,11 +32,17 @@ func (d *Door) readyz(w http.ResponseWriter, r *http.Request) {
 	ctx, cancel := context.WithTimeout(r.Context(), d.options.Timeout)
 	defer cancel()
 	if err := d.queue.Ready(ctx); err != nil {
-		unavailable(err, "Not ready").write(w)
+		unavailable(err, "Not ready").Write(w)
 		return
 	}
-	healthy(w, "ready")
+	Ready(w)
 }
+
+// Live says that a process lives: a server's, or a worker's.
+func Live(w http.ResponseWriter) { healthy(w, "live") }
+
+// Ready says that it can do its work.
+func Ready(w http.ResponseWriter) { healthy(w, "ready") }
 
 func healthy(w http.ResponseWriter, status string) {
 	h := w.Header()

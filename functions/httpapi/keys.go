@@ -62,12 +62,13 @@ func (k keys) place(token string) (place int) {
 	return place
 }
 
-// take finds the tokens of ours that open the door and takes them off: they are not for the primary, whatever lets the request
-// in. It returns what is left of the target, and the place of the first; 0 if there is none. (What repeats a token without opening
-// the door, scrub takes off when the request is let in.)
+// take finds the tokens of ours that open the door and takes them off: they are not for the primary, whatever lets the
+// request in. It returns what is left of the target, and the place of the first; 0 if there is none. (What repeats a
+// token without opening the door, scrub takes off when the request is let in.)
 //
-// A token is the bearer of Fallback-Authorization, which is always taken off; that of Authorization, for senders that can set
-// nothing else; or in the path, /-/TOKEN/..., for those that can set a URL alone. What is no token of ours there is the primary's.
+// A token is the bearer of Fallback-Authorization, which is always taken off; that of Authorization, for senders that
+// can set nothing else; or in the path, /-/TOKEN/..., for those that can set a URL alone. What is no token of ours
+// there is the primary's.
 func (k keys) take(h http.Header, target string) (rest string, place int) {
 	own := h[envelope.HeaderAuthorization]
 	delete(h, envelope.HeaderAuthorization)
@@ -85,8 +86,8 @@ func (k keys) take(h http.Header, target string) (rest string, place int) {
 	return target, first(place, found)
 }
 
-// takeBearers takes the tokens of ours out of Authorization, and returns the place of the first. A platform may have joined
-// several values by commas.
+// takeBearers takes the tokens of ours out of Authorization, and returns the place of the first. A platform may have
+// joined several values by commas.
 func (k keys) takeBearers(h http.Header) (place int) {
 	var kept []string
 	for _, value := range h["Authorization"] {
@@ -133,8 +134,8 @@ func (k keys) bearer(value string) int {
 
 const pathMark = "/-/"
 
-// cut takes the tokens off a path at position at, and returns the place of the first. They end with their segment, or, where the
-// path stands in something else, with what ends it there.
+// cut takes the tokens off a path at position at, and returns the place of the first. They end with their segment, or,
+// where the path stands in something else, with what ends it there.
 func (k keys) cut(path string, at int) (rest string, place int) {
 	for strings.HasPrefix(path[at:], pathMark) {
 		found, end := 0, 0
@@ -165,8 +166,8 @@ func (k keys) placeIn(s string, begin int, ends string) (place, end int) {
 	return k.place(token), end
 }
 
-// scrub takes path tokens out of all that may repeat a path: the target itself, and proxies' and clients' fields, such as
-// X-Forwarded-Prefix, X-Original-Url and Referer; and bearers out of the trailer.
+// scrub takes path tokens out of all that may repeat a path: the target itself, and proxies' and clients' fields, such
+// as X-Forwarded-Prefix, X-Original-Url and Referer; and bearers out of the trailer.
 func (k keys) scrub(r *envelope.Request) {
 	if len(k.tokens) == 0 {
 		return
@@ -211,8 +212,8 @@ func (k keys) scrubbedAt(value, mark string, cut func(string, int) (string, int)
 	}
 }
 
-// webhookNames are the names that a signature of Standard Webhooks comes under: the standard's, and those of Svix, who began
-// it, and of who sends through it. They count as a whole, and are never mixed.
+// webhookNames are the names that a signature of Standard Webhooks comes under: the standard's, and those of Svix, who
+// began it, and of who sends through it. They count as a whole, and are never mixed.
 var webhookNames = [][3]string{
 	{"Webhook-Id", "Webhook-Timestamp", "Webhook-Signature"},
 	{"Svix-Id", "Svix-Timestamp", "Svix-Signature"},

@@ -17,8 +17,8 @@ import (
 	"fallback/functions/envelope"
 )
 
-// TestTokens holds who is let in, by a token in any of its places, and that no token of ours is stored: what is not ours is the
-// primary's, and is.
+// TestTokens holds who is let in, by a token in any of its places, and that no token of ours is stored: what is not
+// ours is the primary's, and is.
 func TestTokens(t *testing.T) {
 	t.Parallel()
 	for _, row := range []struct {
@@ -33,7 +33,9 @@ func TestTokens(t *testing.T) {
 		{"the second", "/fallback", []string{"Fallback-Authorization", "Bearer two"}, 2, "/", nil, ""},
 		{"the scheme in lower case", "/fallback", []string{"Fallback-Authorization", "bearer one"}, 1, "/", nil, ""},
 		{"more space", "/fallback", []string{"Fallback-Authorization", "Bearer   one"}, 1, "/", nil, ""},
-		{"with one of the primary's", "/fallback", []string{"Fallback-Authorization", "Bearer one", "Authorization", "Bearer theirs"}, 1, "/", []string{"Bearer theirs"}, ""},
+		{"with one of the primary's", "/fallback",
+			[]string{"Fallback-Authorization", "Bearer one", "Authorization", "Bearer theirs"}, 1, "/",
+			[]string{"Bearer theirs"}, ""},
 		{"none", "/fallback", nil, 0, "", nil, ""},
 		{"another", "/fallback", []string{"Fallback-Authorization", "Bearer three"}, 0, "", nil, ""},
 		{"part of one", "/fallback", []string{"Fallback-Authorization", "Bearer on"}, 0, "", nil, ""},
@@ -42,10 +44,12 @@ func TestTokens(t *testing.T) {
 		{"no scheme", "/fallback", []string{"Fallback-Authorization", "one"}, 0, "", nil, ""},
 		{"a scheme alone", "/fallback", []string{"Fallback-Authorization", "Bearer"}, 0, "", nil, ""},
 		{"an empty token", "/fallback", []string{"Fallback-Authorization", "Bearer "}, 0, "", nil, ""},
-		{"in a field that only looks alike", "/fallback", []string{"Fallback_authorization", "Bearer one"}, 0, "", nil, ""},
+		{"in a field that only looks alike", "/fallback", []string{"Fallback_authorization", "Bearer one"}, 0, "", nil,
+			""},
 
 		{"as Authorization", "/fallback", []string{"Authorization", "Bearer two"}, 2, "/", nil, ""},
-		{"as Authorization, beside the primary's", "/fallback", []string{"Authorization", "Basic dTpw", "Authorization", "Bearer one"}, 1, "/", []string{"Basic dTpw"}, ""},
+		{"as Authorization, beside the primary's", "/fallback",
+			[]string{"Authorization", "Basic dTpw", "Authorization", "Bearer one"}, 1, "/", []string{"Basic dTpw"}, ""},
 		{"the primary's Authorization alone", "/fallback", []string{"Authorization", "Bearer theirs"}, 0, "", nil, ""},
 
 		{"in the path", "/fallback/-/one/orders/42?x=1", nil, 1, "/orders/42?x=1", nil, ""},
@@ -56,18 +60,23 @@ func TestTokens(t *testing.T) {
 		{"in the path, with what only an escape can hold", "/fallback/-/a%2Fb%3F/c", nil, 3, "/c", nil, ""},
 		{"in the path, twice", "/fallback/-/one/-/two/x", nil, 1, "/x", nil, ""},
 		{"a path of the primary's", "/fallback/-/three/x", nil, 0, "", nil, ""},
-		{"a path of the primary's, with a token", "/fallback/-/three/x", []string{"Fallback-Authorization", "Bearer one"}, 1, "/-/three/x", nil, ""},
+		{"a path of the primary's, with a token", "/fallback/-/three/x",
+			[]string{"Fallback-Authorization", "Bearer one"}, 1, "/-/three/x", nil, ""},
 		{"in the path, and deeper in it", "/fallback/-/one/x/-/two?y=/-/one/z", nil, 1, "/x?y=/z", nil, ""},
 		{"in the path, as base64 has them", "/fallback/-/Zm9v=/x", nil, 4, "/x", nil, ""},
 		{"in the path, and wherever it is repeated", "/fallback/-/one/x?cb=https://h/fallback/-/one&y=1", []string{
 			"X-Elsewhere", "</fallback/-/one> (/-/two) https%3A%2F%2Fh%2F-%2Ftwo%2Fx /-/three",
 		}, 1, "/x?cb=https://h/fallback&y=1", nil, "</fallback> () https%3A%2F%2Fh%2Fx /-/three"},
-		{"as Authorization, joined to the primary's", "/fallback", []string{"Authorization", "Basic dTpw, Bearer two"}, 2, "/", []string{"Basic dTpw"}, ""},
-		{"an Authorization of the primary's with commas", "/fallback", []string{"Authorization", `Digest a="b",  c="d"`, "Fallback-Authorization", "Bearer one"}, 1, "/", []string{`Digest a="b",  c="d"`}, ""},
+		{"as Authorization, joined to the primary's", "/fallback", []string{"Authorization", "Basic dTpw, Bearer two"},
+			2, "/", []string{"Basic dTpw"}, ""},
+		{"an Authorization of the primary's with commas", "/fallback",
+			[]string{"Authorization", `Digest a="b",  c="d"`, "Fallback-Authorization", "Bearer one"}, 1, "/",
+			[]string{`Digest a="b",  c="d"`}, ""},
 		{"deeper in the path alone", "/fallback/x/-/one", nil, 0, "", nil, ""},
 
 		{"everywhere", "/fallback/-/two/x", []string{
-			"Fallback-Authorization", "Bearer one", "Authorization", "Bearer two", "X-Elsewhere", "https://h/fallback/-/one/-/two/x/-/three, /-/two",
+			"Fallback-Authorization", "Bearer one", "Authorization", "Bearer two", "X-Elsewhere",
+			"https://h/fallback/-/one/-/two/x/-/three, /-/two",
 		}, 1, "/x", nil, "https://h/fallback/x/-/three, "},
 	} {
 		t.Run(row.name, func(t *testing.T) {
@@ -83,7 +92,11 @@ func TestTokens(t *testing.T) {
 					t.Errorf("let in by a %s", kind)
 				}
 			}
-			d := door(t, o, store{publish: func(_ context.Context, r *envelope.Request) error { stored = r; return nil }})
+			d := door(t, o, store{publish: func(_ context.Context,
+				r *envelope.Request) error {
+				stored = r
+				return nil
+			}})
 			r := request("POST", row.uri, "x")
 			for i := 0; i < len(row.in); i += 2 {
 				r.Header[row.in[i]] = append(r.Header[row.in[i]], row.in[i+1])
@@ -106,8 +119,10 @@ func TestTokens(t *testing.T) {
 				return
 			}
 			checkAnswer(t, w, http.StatusAccepted, "")
-			if stored.Target != row.target || !slices.Equal(stored.Header["Authorization"], row.authorized) || stored.Header.Get("X-Elsewhere") != row.elsewhere {
-				t.Errorf("stored: got %s with %v, want %s, %q and %q", stored.Target, stored.Header, row.target, row.authorized, row.elsewhere)
+			if stored.Target != row.target || !slices.Equal(stored.Header["Authorization"], row.authorized) ||
+				stored.Header.Get("X-Elsewhere") != row.elsewhere {
+				t.Errorf("stored: got %s with %v, want %s, %q and %q", stored.Target, stored.Header, row.target,
+					row.authorized, row.elsewhere)
 			}
 			if stored.Prefix != "/fallback" {
 				t.Errorf("the prefix: got %q", stored.Prefix)
@@ -131,7 +146,8 @@ func TestTokenForSigned(t *testing.T) {
 	r.Header.Set("Authorization", "Bearer one")
 	r.Trailer = http.Header{"Authorization": {"Bearer one"}, "X-Url": {"/-/one/x"}}
 	checkAnswer(t, serve(d, r), http.StatusAccepted, "")
-	if stored.Target != "/x" || stored.Header.Get("Authorization") != "" || stored.Trailer.Get("Authorization") != "" || stored.Trailer.Get("X-Url") != "/x" {
+	if stored.Target != "/x" || stored.Header.Get("Authorization") != "" || stored.Trailer.Get("Authorization") != "" ||
+		stored.Trailer.Get("X-Url") != "/x" {
 		t.Errorf("stored: %s with %v and %v", stored.Target, stored.Header, stored.Trailer)
 	}
 }
@@ -152,8 +168,8 @@ func TestOpenDoor(t *testing.T) {
 	}
 }
 
-// TestSignatures holds that a signature counts for the very body, by any of the keys, under any of the names, and only while it
-// is fresh; and that no body is read for one that cannot be good.
+// TestSignatures holds that a signature counts for the very body, by any of the keys, under any of the names, and only
+// while it is fresh; and that no body is read for one that cannot be good.
 func TestSignatures(t *testing.T) {
 	t.Parallel()
 	const ours, second, foreign = "whsec_b3Vycw==", "whsec_c2Vjb25k", "whsec_Zm9yZWlnbg=="
@@ -197,7 +213,8 @@ func TestSignatures(t *testing.T) {
 		{"six minutes old", ours, "msg_1", "x", now.Add(-6 * time.Minute), nil, 0, false},
 		{"six minutes ahead", ours, "msg_1", "x", now.Add(6 * time.Minute), nil, 0, false},
 		{"of no time", ours, "msg_1", "x", now, func(h http.Header) { h.Set("Webhook-Timestamp", "now") }, 0, false},
-		{"of a time out of all bounds", ours, "msg_1", "x", now, func(h http.Header) { h.Set("Webhook-Timestamp", "-9223372036854775808") }, 0, false},
+		{"of a time out of all bounds", ours, "msg_1", "x", now,
+			func(h http.Header) { h.Set("Webhook-Timestamp", "-9223372036854775808") }, 0, false},
 		{"any text", ours, "msg_1", "x", now, func(h http.Header) { h.Set("Webhook-Signature", "v1,eHh4") }, 0, false},
 		{"without an id", ours, "msg_1", "x", now, func(h http.Header) { h.Del("Webhook-Id") }, 0, false},
 		{"with two ids", ours, "msg_1", "x", now, func(h http.Header) { h.Add("Webhook-Id", "msg_2") }, 0, false},
@@ -223,7 +240,8 @@ func TestSignatures(t *testing.T) {
 				}
 			}
 			r := request("POST", "/fallback", "x")
-			r.Header = http.Header{"Webhook-Id": {row.id}, "Webhook-Timestamp": {fmt.Sprint(row.at.Unix())}, "Webhook-Signature": {signature}}
+			r.Header = http.Header{"Webhook-Id": {row.id}, "Webhook-Timestamp": {fmt.Sprint(row.at.Unix())},
+				"Webhook-Signature": {signature}}
 			if row.change != nil {
 				row.change(r.Header)
 			}

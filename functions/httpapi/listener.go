@@ -6,6 +6,8 @@ import (
 	"net"
 	"net/http"
 	"time"
+
+	"fallback/functions/problem"
 )
 
 // listener hands on no more connections than there are places. What comes beyond them gets a 503 and the end of its
@@ -42,9 +44,10 @@ func (s *Server) admit(c *conn) bool {
 	return ok
 }
 
-// makeRoom takes more of the account for a head, which then has that much of it in all. For want of it, the connection that has
-// most, and more than that, loses its place: large heads that do not end keep no smaller ones out. What it has is there when
-// net/http has let go of it, and not before: else there would be more in memory than is counted.
+// makeRoom takes more of the account for a head, which then has that much of it in all. For want of it, the connection
+// that has most, and more than that, loses its place: large heads that do not end keep no smaller ones out. What it
+// has is there when net/http does not know it any more, and not before: else there would be more in memory than is
+// counted.
 func (s *Server) makeRoom(more, all int64) bool {
 	if s.heads.hold(more) {
 		return true
@@ -118,8 +121,8 @@ func (s *Server) turnAway(conn net.Conn, r *refusal) {
 	}
 }
 
-// tell answers what the client has begun to send, and reads on until it leaves: a connection that is closed with something
-// unread is reset, and the answer may be lost.
+// tell answers what the client has begun to send, and reads on until it leaves: a connection that is closed with
+// something unread is reset, and the answer may be lost.
 func (r *refusal) tell(conn net.Conn) {
 	var unread [512]byte
 	_ = conn.SetDeadline(time.Now().Add(turnAwayTime))
@@ -142,12 +145,11 @@ func (r *refusal) tell(conn net.Conn) {
 }
 
 // onWire is a problem as an answer that ends its connection.
-func onWire(p problem) []byte {
-	recorded := &wireAnswer{header: http.Header{}}
-	p.write(recorded)
+func onWire(p problem.Problem) []byte {
+	body := p.Body()
 	answer := http.Response{
-		ProtoMajor: 1, ProtoMinor: 1, StatusCode: recorded.status, Header: recorded.header, Close: true,
-		ContentLength: int64(recorded.body.Len()), Body: io.NopCloser(&recorded.body),
+		ProtoMajor: 1, ProtoMinor: 1, StatusCode: p.Status, Header: p.Header(), Close: true,
+		ContentLength: int64(len(body)), Body: io.NopCloser(bytes.NewReader(body)),
 	}
 	var out bytes.Buffer
 	if err := answer.Write(&out); err != nil {
@@ -155,14 +157,3 @@ func onWire(p problem) []byte {
 	}
 	return out.Bytes()
 }
-
-// wireAnswer is the http.ResponseWriter of an answer without a request.
-type wireAnswer struct {
-	header http.Header
-	status int
-	body   bytes.Buffer
-}
-
-func (a *wireAnswer) Header() http.Header         { return a.header }
-func (a *wireAnswer) WriteHeader(status int)      { a.status = status }
-func (a *wireAnswer) Write(p []byte) (int, error) { return a.body.Write(p) }

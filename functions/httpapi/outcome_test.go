@@ -30,8 +30,10 @@ func TestOutcomes(t *testing.T) {
 		took    time.Duration
 	}{
 		{"stored", request("POST", "/fallback", "x"), slow(nil), "accepted", took},
-		{"refused by the store", request("POST", "/fallback", "x"), slow(failure{"queue-full", "full"}), "queue-full", took},
-		{"refused for no reason", request("POST", "/fallback", "x"), slow(context.DeadlineExceeded), "not-stored", took},
+		{"refused by the store", request("POST", "/fallback", "x"), slow(failure{"queue-full", "full"}), "queue-full",
+			took},
+		{"refused for no reason", request("POST", "/fallback", "x"), slow(context.DeadlineExceeded), "not-stored",
+			took},
 		{"too large", request("POST", "/fallback", strings.Repeat("x", 17)), slow(nil), "body-too-large", 0},
 		{"elsewhere", request("POST", "/", "x"), slow(nil), "not-found", 0},
 		{"a read", request("GET", "/fallback", ""), slow(nil), "method-not-queued", 0},
@@ -68,8 +70,8 @@ func TestOutcomes(t *testing.T) {
 	}
 }
 
-// TestMetricsPath holds that /metrics is ours behind every prefix if there are metrics, for GET and HEAD only, and a path
-// like any other if there are none.
+// TestMetricsPath holds that /metrics is ours behind every prefix if there are metrics, for GET and HEAD only, and a
+// path like any other if there are none.
 func TestMetricsPath(t *testing.T) {
 	t.Parallel()
 	for _, prefix := range []string{"/fallback", "/"} {
@@ -78,11 +80,13 @@ func TestMetricsPath(t *testing.T) {
 		without := serve(door(t, o, store{}), request("GET", "/metrics", ""))
 		elsewhere := serve(door(t, o, store{}), request("GET", "/elsewhere", ""))
 		if without.Code != elsewhere.Code {
-			t.Errorf("prefix %s, without metrics: got %d, want %d as for any path", prefix, without.Code, elsewhere.Code)
+			t.Errorf("prefix %s, without metrics: got %d, want %d as for any path", prefix, without.Code,
+				elsewhere.Code)
 		}
 		o.Metrics = http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusTeapot) })
 		d := door(t, o, store{})
-		for _, r := range []*http.Request{request("GET", "/metrics", ""), request("HEAD", "/metrics", ""), request("GET", "/metrics?x=1", "")} {
+		for _, r := range []*http.Request{request("GET", "/metrics", ""), request("HEAD", "/metrics", ""),
+			request("GET", "/metrics?x=1", "")} {
 			if w := serve(d, r); w.Code != http.StatusTeapot {
 				t.Errorf("prefix %s, %s %s: got %d", prefix, r.Method, r.RequestURI, w.Code)
 			}

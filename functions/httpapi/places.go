@@ -6,8 +6,9 @@ import (
 	"time"
 )
 
-// places bound the open connections. When none is left, the address with the most connections loses the one that has waited
-// longest, so that no client shuts out the others, nor itself; who has a request in hand keeps its place, unless its body trickles.
+// places bound the open connections. When none is left, the address with the most connections loses the one that has
+// waited longest, so that no client shuts out the others, nor itself; who has a request in hand keeps its place,
+// unless its body trickles.
 type places struct {
 	most int
 
@@ -20,7 +21,8 @@ func newPlaces(most int) *places {
 	return &places{most: most, of: map[*conn]struct{}{}, per: map[netip.Prefix]int{}}
 }
 
-// take gives the connection a place, and returns the one that has lost its own for it, if any did. There may be no place.
+// take gives the connection a place, and returns the one that has lost its own for it, if any did. There may be no
+// place.
 func (p *places) take(c *conn) (loser *conn, ok bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -60,12 +62,12 @@ func (p *places) evict(newcomer netip.Prefix) *conn {
 	}
 }
 
-// settleTime is how long one that has just come, or been answered, or begun its head, keeps its place before those of an
-// address that has as many: its request may be on its way, and it would get no answer.
+// settleTime is how long one that has just come, or been answered, or begun its head, keeps its place before those of
+// an address that has as many: its request may be on its way, and it would get no answer.
 const settleTime = time.Second
 
-// idlest is, of those that may lose their places, one of the address with the most, and of these the one that has waited longest.
-// It needs mu.
+// idlest is, of those that may lose their places, one of the address with the most, and of these the one that has
+// waited longest. It needs mu.
 func (p *places) idlest(newcomer netip.Prefix) (found *conn) {
 	now := time.Now()
 	settled := now.Add(-settleTime).UnixNano()
@@ -81,8 +83,8 @@ func (p *places) idlest(newcomer netip.Prefix) (found *conn) {
 	return found
 }
 
-// evictLargest returns the connection with the largest head of those that are larger than that. It has lost its place, as
-// idlest's does; nil when none can.
+// evictLargest returns the connection with the largest head of those that are larger than that. It has lost its place,
+// as idlest's does; nil when none can.
 func (p *places) evictLargest(than int64) *conn {
 	p.mu.Lock()
 	defer p.mu.Unlock()

@@ -29,9 +29,11 @@ func (f from) Close() error         { return nil }
 func TestWhoLosesItsPlace(t *testing.T) {
 	t.Parallel()
 	for _, row := range []struct {
-		name  string
-		in    []string // addresses, by when they began to wait; with a plus it was just now; with a star they have a request in hand, with a percent sign its body trickles, with a tilde it was refused
-		loser int      // -1 for nobody
+		name string
+		// addresses, by when they began to wait; with a plus it was just now; with a star they have a request in hand,
+		// with a percent sign its body trickles, with a tilde it was refused
+		in    []string
+		loser int // -1 for nobody
 	}{
 		{"all of one address", []string{"192.0.2.1", "192.0.2.1", "192.0.2.1"}, 0},
 		{"the longest there has a request in hand", []string{"192.0.2.1*", "192.0.2.1", "192.0.2.1"}, 1},
@@ -46,7 +48,8 @@ func TestWhoLosesItsPlace(t *testing.T) {
 		{"the longest there has begun a head just now", []string{"192.0.2.1+", "192.0.2.1", "192.0.2.1"}, 1},
 		{"the longest there has been refused, and lingers", []string{"192.0.2.1*", "192.0.2.1~", "192.0.2.1"}, 1},
 		{"a body trickles", []string{"192.0.2.2*", "192.0.2.1%", "192.0.2.1*"}, 1},
-		{"a body trickles, and another address has more that wait", []string{"192.0.2.1%", "192.0.2.2", "192.0.2.2"}, 1},
+		{"a body trickles, and another address has more that wait", []string{"192.0.2.1%", "192.0.2.2", "192.0.2.2"},
+			1},
 		{"all have requests in hand", []string{"192.0.2.1*", "192.0.2.1*", "192.0.2.2*"}, -1},
 	} {
 		t.Run(row.name, func(t *testing.T) {
@@ -93,8 +96,9 @@ func TestWhoLosesItsPlace(t *testing.T) {
 	}
 }
 
-// TestPlaces holds what becomes of one connection too many: it gets the place of one that waits; when none does, it is told
-// that there is no room, at once, but for what it may ask about the server itself; and there is room again afterwards.
+// TestPlaces holds what becomes of one connection too many: it gets the place of one that waits; when none does, it is
+// told that there is no room, at once, but for what it may ask about the server itself; and there is room again
+// afterwards.
 func TestPlaces(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
@@ -123,10 +127,12 @@ func TestPlaces(t *testing.T) {
 			begin := time.Now()
 			response, body := answer(t, bufio.NewReader(conn))
 			if response.StatusCode != want || response.Close != closing || time.Since(begin) > 0 {
-				t.Errorf("got %s after %s, closing %v, want %d at once, closing %v", response.Status, time.Since(begin), response.Close, want, closing)
+				t.Errorf("got %s after %s, closing %v, want %d at once, closing %v", response.Status, time.Since(begin),
+					response.Close, want, closing)
 			}
 			if want == http.StatusServiceUnavailable {
-				if !strings.Contains(body, "urn:fallback:problem:overloaded") || response.Header.Get("Retry-After") == "" {
+				if !strings.Contains(body, "urn:fallback:problem:overloaded") ||
+					response.Header.Get("Retry-After") == "" {
 					t.Errorf("got %v %s", response.Header, body)
 				}
 			}
@@ -135,7 +141,8 @@ func TestPlaces(t *testing.T) {
 			_, err := conn.Read(make([]byte, 1))
 			return err == io.EOF
 		}
-		const post, live, ready = "POST /fallback HTTP/1.1\r\nHost: h\r\nContent-Length: 1\r\n\r\n", "GET /livez HTTP/1.1\r\nHost: h\r\n\r\n", "GET /readyz HTTP/1.1\r\nHost: h\r\n\r\n"
+		const post, live, ready = "POST /fallback HTTP/1.1\r\nHost: h\r\nContent-Length: 1\r\n\r\n",
+			"GET /livez HTTP/1.1\r\nHost: h\r\n\r\n", "GET /readyz HTTP/1.1\r\nHost: h\r\n\r\n"
 
 		idle := ln.dial()
 		send(idle, post+"x")
@@ -197,22 +204,25 @@ func TestPlaces(t *testing.T) {
 		}
 		synctest.Wait()
 		if s.places.taken() != 0 || s.reserve.taken() != 0 || s.heads.held.Load() != 0 {
-			t.Errorf("when all have left, %d and %d places are taken, and %d bytes held", s.places.taken(), s.reserve.taken(), s.heads.held.Load())
+			t.Errorf("when all have left, %d and %d places are taken, and %d bytes held", s.places.taken(),
+				s.reserve.taken(), s.heads.held.Load())
 		}
 		mu.Lock()
 		defer mu.Unlock()
-		if want := map[string]int{LostPlace: 4, NoPlace: 3}; len(refused) != 2 || refused[LostPlace] != want[LostPlace] || refused[NoPlace] != want[NoPlace] {
+		if want := map[string]int{LostPlace: 4, NoPlace: 3}; len(refused) != 2 ||
+			refused[LostPlace] != want[LostPlace] || refused[NoPlace] != want[NoPlace] {
 			t.Errorf("got %v turned away, want %v", refused, want)
 		}
 	})
 }
 
-// TestStalledBodiesHoldNoPlaces holds that requests whose bodies do not come, or that were refused and not ended by their client,
-// keep no place from others.
+// TestStalledBodiesHoldNoPlaces holds that requests whose bodies do not come, or that were refused and not ended by
+// their client, keep no place from others.
 func TestStalledBodiesHoldNoPlaces(t *testing.T) {
 	t.Parallel()
 	for name, stalled := range map[string]string{
-		"stalled": "POST /fallback HTTP/1.1\r\nHost: h\r\nFallback-Authorization: Bearer one\r\nContent-Length: 10\r\n\r\nx",
+		"stalled": "POST /fallback HTTP/1.1\r\nHost: h\r\nFallback-Authorization: Bearer one\r\nContent-Length: " +
+			"10\r\n\r\nx",
 		"refused": "POST /fallback HTTP/1.1\r\nHost: h\r\nContent-Length: 10\r\n\r\nx",
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -233,7 +243,9 @@ func TestStalledBodiesHoldNoPlaces(t *testing.T) {
 				client := ln.dial()
 				defer client.Close()
 				go func() {
-					_, _ = io.WriteString(client, "POST /fallback HTTP/1.1\r\nHost: h\r\nFallback-Authorization: Bearer one\r\nContent-Length: 1\r\n\r\ny")
+					_, _ = io.WriteString(client,
+						"POST /fallback HTTP/1.1\r\nHost: h\r\nFallback-Authorization: Bearer "+
+							"one\r\nContent-Length: 1\r\n\r\ny")
 				}()
 				if response, body := answer(t, bufio.NewReader(client)); response.StatusCode != http.StatusAccepted {
 					t.Errorf("got %s %s, want 202", response.Status, body)

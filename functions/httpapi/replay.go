@@ -12,7 +12,7 @@ import (
 	"fallback/functions/envelope"
 )
 
-// maxHops is how many doors may have let a request in as a replay, less one: the last of so many refuses it.
+// A door lets in a replay that has been let in by fewer than maxHops-1 doors before it; the next answers 508.
 const maxHops = 5
 
 // replay is what a replay of another Fallback says of itself. It is to be believed once its signature has been checked.
@@ -23,12 +23,14 @@ type replay struct {
 	signed   http.Header // the signature in the form of Standard Webhooks
 }
 
-// isProbe says whether another Fallback's drain asks, before it sends replays that may be let in, whether the door is ready.
+// isProbe says whether another Fallback's drain asks, before it sends replays that may be let in, whether the door is
+// ready.
 func (d *Door) isProbe(r *http.Request) bool {
 	return len(d.keys.replays) > 0 && r.Method == http.MethodGet && r.Header.Get(envelope.HeaderAttempt) == "0"
 }
 
-// readReplay returns nil where no replays are let in, and for what no drain that signs has sent: no body is read for its sake.
+// readReplay returns nil where no replays are let in, and for what no drain that signs has sent: no body is read for
+// its sake.
 func (d *Door) readReplay(h http.Header) *replay {
 	id, signature := h[envelope.HeaderID], h[envelope.HeaderSignature]
 	if len(d.keys.replays) == 0 || len(id) != 1 || len(signature) != 1 || !isSignature(id[0], signature[0]) {
@@ -48,8 +50,8 @@ func (d *Door) readReplay(h http.Header) *replay {
 	return &replay{id: id[0], received: received, hops: hops, signed: signed}
 }
 
-// adopt makes a captured request what the replay says that it is: the request that another door has taken. An id that is no
-// UUID, another program's, becomes the one that always is made of it.
+// adopt makes a captured request what the replay says that it is: the request that another door has taken. An id that
+// is no UUID, another program's, becomes the one that always is made of it.
 func (r replay) adopt(request *envelope.Request) {
 	request.ID, request.ReceivedAt = r.id, r.received.UTC()
 	if id, err := uuid.Parse(r.id); err != nil || id.String() != r.id {
@@ -67,8 +69,8 @@ func signedHeader(id, timestamp, signature string) http.Header {
 	return h
 }
 
-// isSignature says whether this could be a signature. What is signed is "id.timestamp.body": a dot in an id would move the
-// boundary, and one request's signature would be that of another.
+// isSignature says whether this could be a signature. What is signed is "id.timestamp.body": a dot in an id would move
+// the boundary, and one request's signature would be that of another.
 func isSignature(id, signature string) bool {
 	const length = len("v1,") + 44 // of base64 of 32 bytes
 	if id == "" || strings.Contains(id, ".") {

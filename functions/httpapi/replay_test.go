@@ -14,8 +14,8 @@ import (
 	"fallback/functions/envelope"
 )
 
-// TestLoop holds that a replay which comes back is refused before anything else is looked at, however its mark is spelled, and
-// that no part of it is read or stored.
+// TestLoop holds that a replay which comes back is refused before anything else is looked at, however its mark is
+// spelled, and that no part of it is read or stored.
 func TestLoop(t *testing.T) {
 	t.Parallel()
 	for _, row := range []struct {
@@ -25,19 +25,29 @@ func TestLoop(t *testing.T) {
 		with func(*Options)
 	}{
 		{"at an open door", "Fallback-Attempt", func() *http.Request { return request("POST", "/fallback", "x") }, nil},
-		{"as CGI would read it", "Fallback_attempt", func() *http.Request { return request("POST", "/fallback", "x") }, nil},
-		{"where a token is needed", "Fallback-Attempt", func() *http.Request { return request("POST", "/fallback", "x") }, func(o *Options) { o.Tokens = []string{"one"} }},
+		{"as CGI would read it", "Fallback_attempt", func() *http.Request { return request("POST", "/fallback", "x") },
+			nil},
+		{"where a token is needed", "Fallback-Attempt",
+			func() *http.Request { return request("POST", "/fallback", "x") },
+			func(o *Options) { o.Tokens = []string{"one"} }},
 		{"with a token", "Fallback-Attempt", func() *http.Request {
 			r := request("POST", "/fallback", "x")
 			r.Header.Set("Fallback-Authorization", "Bearer one")
 			return r
 		}, func(o *Options) { o.Tokens = []string{"one"} }},
-		{"too large", "Fallback-Attempt", func() *http.Request { return request("POST", "/fallback", strings.Repeat("x", 17)) }, nil},
-		{"over the rate", "Fallback-Attempt", func() *http.Request { return request("POST", "/fallback", "x") }, func(o *Options) { o.Rate = 1e-9 }},
-		{"a method that is not queued", "Fallback-Attempt", func() *http.Request { return request("GET", "/fallback", "") }, nil},
+		{"too large", "Fallback-Attempt", func() *http.Request {
+			return request("POST", "/fallback",
+				strings.Repeat("x", 17))
+		}, nil},
+		{"over the rate", "Fallback-Attempt", func() *http.Request { return request("POST", "/fallback", "x") },
+			func(o *Options) { o.Rate = 1e-9 }},
+		{"a method that is not queued", "Fallback-Attempt",
+			func() *http.Request { return request("GET", "/fallback", "") }, nil},
 		{"the drain's probe", "Fallback-Attempt", func() *http.Request { return request("GET", "/livez", "") }, nil},
 		{"elsewhere", "Fallback-Attempt", func() *http.Request { return request("POST", "/orders", "x") }, nil},
-		{"unsigned, where signed ones are let in", "Fallback-Attempt", func() *http.Request { return request("POST", "/fallback", "x") }, func(o *Options) { o.AcceptReplays = []string{"whsec_b3Vycw=="} }},
+		{"unsigned, where signed ones are let in", "Fallback-Attempt",
+			func() *http.Request { return request("POST", "/fallback", "x") },
+			func(o *Options) { o.AcceptReplays = []string{"whsec_b3Vycw=="} }},
 	} {
 		t.Run(row.name, func(t *testing.T) {
 			t.Parallel()
@@ -45,17 +55,25 @@ func TestLoop(t *testing.T) {
 			if row.with != nil {
 				row.with(&o)
 			}
-			d := door(t, o, store{publish: func(context.Context, *envelope.Request) error { t.Error("it was stored"); return nil }})
+			d := door(t, o, store{publish: func(context.Context,
+				*envelope.Request) error {
+				t.Error("it was stored")
+				return nil
+			}})
 			r := row.make()
 			r.Header[row.mark] = []string{"1"}
-			r.Body = io.NopCloser(readFunc(func([]byte) (int, error) { t.Error("the body was read"); return 0, io.EOF }))
+			r.Body = io.NopCloser(readFunc(func([]byte) (int, error) {
+				t.Error("the body was read")
+				return 0,
+					io.EOF
+			}))
 			checkAnswer(t, serve(d, r), http.StatusLoopDetected, "loop")
 		})
 	}
 }
 
-// TestAcceptReplays holds which replays of another Fallback are let in: those that it signed, by that alone, as the requests
-// that they are.
+// TestAcceptReplays holds which replays of another Fallback are let in: those that it signed, by that alone, as the
+// requests that they are.
 func TestAcceptReplays(t *testing.T) {
 	t.Parallel()
 	const theirs, next, foreign = "whsec_dGhlaXJz", "whsec_bmV4dA==", "whsec_Zm9yZWlnbg=="
@@ -72,8 +90,12 @@ func TestAcceptReplays(t *testing.T) {
 		{"that counts wrongly", theirs, "x", func(h http.Header) { h.Set("Fallback-Hops", "-9") }, ""},
 		{"by another secret", foreign, "x", nil, ""},
 		{"of another body", theirs, "y", nil, ""},
-		{"of another id", theirs, "x", func(h http.Header) { h.Set("Fallback-Id", "01a20262-fead-745d-a0dd-93831abf4e22") }, ""},
-		{"of another time", theirs, "x", func(h http.Header) { h.Set("Fallback-Received-At", "2026-11-22T08:32:52Z") }, ""},
+		{"of another id", theirs, "x", func(h http.Header) {
+			h.Set("Fallback-Id",
+				"01a20262-fead-745d-a0dd-93831abf4e22")
+		}, ""},
+		{"of another time", theirs, "x", func(h http.Header) { h.Set("Fallback-Received-At", "2026-11-22T08:32:52Z") },
+			""},
 		{"that seems to ask about the server", theirs, "x", nil, "1"},
 		{"elsewhere", theirs, "x", nil, ""},
 		{"without a time", theirs, "x", func(h http.Header) { h.Del("Fallback-Received-At") }, ""},
@@ -91,7 +113,11 @@ func TestAcceptReplays(t *testing.T) {
 			case "elsewhere":
 				r.RequestURI = "/orders"
 			}
-			d := door(t, o, store{publish: func(_ context.Context, r *envelope.Request) error { stored = r; return nil }})
+			d := door(t, o, store{publish: func(_ context.Context,
+				r *envelope.Request) error {
+				stored = r
+				return nil
+			}})
 			sign(t, r, row.secret, id, at, row.body)
 			r.Header.Set("X-Forwarded-For", "198.51.100.9")
 			r.Header.Set("Idempotency-Key", id)
@@ -107,11 +133,13 @@ func TestAcceptReplays(t *testing.T) {
 				return
 			}
 			checkAnswer(t, w, http.StatusAccepted, "")
-			if stored == nil || stored.ID != id || stored.ReceivedAt.Format(time.RFC3339Nano) != at || w.Header().Get("Fallback-Id") != id {
+			if stored == nil || stored.ID != id || stored.ReceivedAt.Format(time.RFC3339Nano) != at ||
+				w.Header().Get("Fallback-Id") != id {
 				t.Fatalf("stored: %+v, answered with id %q", stored, w.Header().Get("Fallback-Id"))
 			}
 			want := map[string]string{
-				"Fallback-Hops": row.hops, "Idempotency-Key": id, "Fallback-Id": "", "Fallback-Attempt": "", "Fallback-Received-At": "", "Fallback-Signature": "",
+				"Fallback-Hops": row.hops, "Idempotency-Key": id, "Fallback-Id": "", "Fallback-Attempt": "",
+				"Fallback-Received-At": "", "Fallback-Signature": "",
 				"X-Forwarded-For": "", // the signature says nothing of it
 			}
 			for name, want := range want {

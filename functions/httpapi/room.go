@@ -6,8 +6,8 @@ import (
 	"time"
 )
 
-// room is an account of bytes, those that bodies take: on their way in, and in hand. It counts what has come, in steps, and
-// not what a client says that it will send.
+// room is an account of bytes, those that bodies take: on their way in, and in hand. It counts what has come, in
+// steps, and not what a client says that it will send.
 type room struct {
 	limit  int64
 	within *room // what is taken here is taken there, too; nil for the outermost

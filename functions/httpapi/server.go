@@ -21,8 +21,8 @@ const (
 type Bounds struct {
 	// Places is how many connections may be open, beside a few for who asks about the server itself.
 	Places int
-	// Heads is what all request lines and headers may take together, from their first byte to the answer, beside the little
-	// that comes with each place.
+	// Heads is what all request lines and headers may take together, from their first byte to the answer, beside the
+	// little that comes with each place.
 	Heads int64
 }
 
@@ -42,7 +42,8 @@ func (b Bounds) Memory() int64 {
 	return int64(b.Places+reservePlaces)*(idle+freeCost) + maxTurnedAway*away + b.Heads
 }
 
-// Server is a handler that listens. What strangers may have of it is bounded: connections, heads, and every wait on a client.
+// Server is a handler that listens. What strangers may have of it is bounded: connections, heads, and every wait on a
+// client.
 type Server struct {
 	http *http.Server
 
@@ -56,8 +57,9 @@ type Server struct {
 	ending atomic.Bool // answers ask for the end of their connection
 }
 
-// NewServer returns a server for the door. Waits on a client are bounded: for the headers and the body together by the door's
-// timeout, less what the store needs of it, for taking the answer by twice as much, and for the next request by two minutes.
+// NewServer returns a server for the door. Waits on a client are bounded: for the headers and the body together by the
+// door's timeout, less what the store needs of it, for taking the answer by twice as much, and for the next request by
+// two minutes.
 func NewServer(d *Door) *Server {
 	o := d.options
 	// A head may have more bytes than it takes in the message, where a name stands once for all its values.
@@ -84,13 +86,17 @@ func NewHealth(h http.Handler, log *slog.Logger) *Server {
 func newServer(h http.Handler, b Bounds, headBytes int, log *slog.Logger) *Server {
 	s := &Server{
 		places: newPlaces(b.Places), reserve: newPlaces(reservePlaces), away: make(chan struct{}, maxTurnedAway),
-		heads: account{most: b.Heads}, headBytes: headBytes, headTooLong: &refusal{HeadTooLong, onWire(headTooLong(headBytes))},
-		refused: func(string) {},
+		heads: account{most: b.Heads}, headBytes: headBytes,
+		headTooLong: &refusal{HeadTooLong, onWire(headTooLong(headBytes))},
+		refused:     func(string) {},
 	}
 	s.http = &http.Server{
-		Handler:     s.handle(h),
-		ConnContext: func(ctx context.Context, c net.Conn) context.Context { return context.WithValue(ctx, connKey{}, c) },
-		ConnState:   s.note,
+		Handler: s.handle(h),
+		ConnContext: func(ctx context.Context,
+			c net.Conn) context.Context {
+			return context.WithValue(ctx, connKey{}, c)
+		},
+		ConnState: s.note,
 		// Past this, which is past our own bound, net/http answers by itself and not with a problem.
 		MaxHeaderBytes: headBytes,
 		// Else net/http answers OPTIONS * by itself, and reads its body behind our back.
@@ -109,8 +115,8 @@ func connOf(r *http.Request) *conn {
 	return c
 }
 
-// handle tells the connection of each request, and answers those for which there is no room. An answer closes its connection
-// that may not wait for another request: the server is ending, or it would keep too much.
+// handle tells the connection of each request, and answers those for which there is no room. An answer closes its
+// connection that may not wait for another request: the server is ending, or it would keep too much.
 func (s *Server) handle(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		c := connOf(r)
@@ -119,7 +125,7 @@ func (s *Server) handle(next http.Handler) http.Handler {
 		}
 		if c.reserve && !asksAboutServer(r) {
 			s.refused(NoPlace)
-			overloaded.refuse(w, r)
+			refuse(w, r, overloaded)
 			return
 		}
 		next.ServeHTTP(w, r)
@@ -137,7 +143,7 @@ func (s *Server) note(nc net.Conn, state http.ConnState) {
 	case http.StateIdle:
 		c.idle()
 	case http.StateClosed, http.StateHijacked:
-		c.giveBack()
+		c.uncount()
 		s.leave(c)
 	}
 }

@@ -134,8 +134,8 @@ func TestSlowBodyLeavesTimeToStore(t *testing.T) {
 	}
 }
 
-// TestRefusalIsAtOnce holds that an answer which does not depend on the body does not wait for a sender of one, and that
-// the connection of a sender whose body is here goes on.
+// TestRefusalIsAtOnce holds that an answer which does not depend on the body does not wait for a sender of one, and
+// that the connection of a sender whose body is here goes on.
 func TestRefusalIsAtOnce(t *testing.T) {
 	t.Parallel()
 	const head = "POST /fallback HTTP/1.1\r\nHost: h\r\n"
@@ -145,7 +145,8 @@ func TestRefusalIsAtOnce(t *testing.T) {
 		status     int
 	}{
 		{"no token", head + "Content-Length: 10\r\n\r\n", func(o *Options) { o.Tokens = []string{"one"} }, 401},
-		{"no token, chunked", head + "Transfer-Encoding: chunked\r\n\r\n", func(o *Options) { o.Tokens = []string{"one"} }, 401},
+		{"no token, chunked", head + "Transfer-Encoding: chunked\r\n\r\n",
+			func(o *Options) { o.Tokens = []string{"one"} }, 401},
 		{"a length over the limit", head + "Content-Length: 17\r\n\r\n", nil, 413},
 		{"a length far over the limit", head + "Content-Length: 1000000\r\n\r\n", nil, 413},
 		{"too much in hand", head + "Content-Length: 10\r\n\r\n", func(o *Options) { o.InFlight = 0 }, 503},
@@ -182,7 +183,8 @@ func TestRefusalIsAtOnce(t *testing.T) {
 				in := bufio.NewReader(slow)
 				response, body := answer(t, in)
 				if response.StatusCode != row.status || response.ContentLength < 0 {
-					t.Errorf("got %s %s of length %d, want %d", response.Status, body, response.ContentLength, row.status)
+					t.Errorf("got %s %s of length %d, want %d", response.Status, body, response.ContentLength,
+						row.status)
 				}
 				if took := time.Since(start); took > 300*time.Millisecond {
 					t.Errorf("the answer took %s", took)
@@ -205,7 +207,8 @@ func TestRefusalIsAtOnce(t *testing.T) {
 						go func() { _, _ = io.WriteString(whole, row.head+"0123456789") }()
 						response, body := answer(t, in)
 						if response.StatusCode != row.status || response.Close {
-							t.Errorf("with its body: got %s %s, closing %v, want %d", response.Status, body, response.Close, row.status)
+							t.Errorf("with its body: got %s %s, closing %v, want %d", response.Status, body,
+								response.Close, row.status)
 						}
 						time.Sleep(3 * time.Second) // whatever the server still waits for does not end the connection
 					}

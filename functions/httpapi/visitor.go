@@ -4,6 +4,7 @@ import (
 	"net/http"
 
 	"fallback/functions/envelope"
+	"fallback/functions/problem"
 )
 
 // visitor is who sends a request, as far as it is known.
@@ -40,8 +41,25 @@ func (d *Door) examine(h http.Header, target string, replay *replay) (rest strin
 	return rest, visitor{}
 }
 
+// admit decides whether a visitor is let in, who has shown who it is with the body or does not need it: by its key,
+// and then by the rate, of which it takes one.
+func (d *Door) admit(v *visitor, body []byte) (refused *problem.Problem) {
+	if v.is == unproved {
+		refused = d.prove(v, body)
+	}
+	switch {
+	case refused != nil:
+		return refused
+	case v.is != admitted:
+		return &unauthorized
+	case d.limiter != nil && !d.limiter.Allow():
+		return &rateLimited
+	}
+	return nil
+}
+
 // prove checks the signature of a visitor over the body.
-func (d *Door) prove(v *visitor, body []byte) (refused *problem) {
+func (d *Door) prove(v *visitor, body []byte) (refused *problem.Problem) {
 	kind, secrets, signatures, refused := Webhook, d.keys.webhooks, v.signatures, &unauthorized
 	if v.replay != nil {
 		kind, secrets, signatures, refused = Replay, d.keys.replays, []http.Header{v.replay.signed}, &loop
@@ -57,7 +75,8 @@ func (d *Door) prove(v *visitor, body []byte) (refused *problem) {
 	return nil
 }
 
-// clean makes of what was captured what is to be stored: without what is not for the primary, and with what the door knows of it.
+// clean makes of what was captured what is to be stored: without what is not for the primary, and with what the door
+// knows of it.
 func (d *Door) clean(request *envelope.Request, v visitor) {
 	d.keys.scrub(request)
 	delete(request.Header, "Expect") // the door has met it

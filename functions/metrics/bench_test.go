@@ -23,8 +23,10 @@ func BenchmarkDoor(b *testing.B) {
 	}{{"uncounted", nil}, {"counted", NewServer(config.Config{}).Answered}} {
 		b.Run(row.name, func(b *testing.B) {
 			d, err := httpapi.New(httpapi.Options{
-				Prefix: "/fallback", Methods: []string{"POST"}, Queue: "Queue", Limits: httpapi.Limits{Body: 1 << 20, Header: 64 << 10},
-				Timeout: 5 * time.Second, InFlight: 1000, BytesInHand: 1 << 30, Log: slog.New(slog.DiscardHandler), Answered: row.answered,
+				Prefix: "/fallback", Methods: []string{"POST"}, Queue: "Queue",
+				Limits:  httpapi.Limits{Body: 1 << 20, Header: 64 << 10},
+				Timeout: 5 * time.Second, InFlight: 1000, BytesInHand: 1 << 30, Log: slog.New(slog.DiscardHandler),
+				Answered: row.answered,
 			}, yes{})
 			if err != nil {
 				b.Fatal(err)
@@ -34,7 +36,8 @@ func BenchmarkDoor(b *testing.B) {
 				w := nowhere{http.Header{}}
 				for p.Next() {
 					d.ServeHTTP(w, &http.Request{
-						Method: "POST", RequestURI: "/fallback/orders", Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1, Host: "h",
+						Method: "POST", RequestURI: "/fallback/orders", Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1,
+						Host:   "h",
 						Header: http.Header{}, Body: io.NopCloser(strings.NewReader("0123456789")), ContentLength: 10,
 					})
 				}
@@ -56,8 +59,8 @@ func TestAnsweredAllocatesNothing(t *testing.T) {
 // yes is a store.
 type yes struct{}
 
-func (yes) Publish(context.Context, *envelope.Request) error { return nil }
-func (yes) Ready(context.Context) error                      { return nil }
+func (yes) Publish(context.Context, envelope.Sealed) error { return nil }
+func (yes) Ready(context.Context) error                    { return nil }
 
 // nowhere is where answers go.
 type nowhere struct{ header http.Header }

@@ -14,7 +14,7 @@ import (
 
 	"fallback/functions/config"
 	"fallback/functions/drain"
-	"fallback/functions/rabbit"
+	"fallback/functions/management"
 )
 
 // scrape is what /metrics says of our own series, but for comments.
@@ -57,8 +57,10 @@ func TestServer(t *testing.T) {
 		`fallback_requests_total{outcome="accepted"} 0`, `fallback_requests_total{outcome="queue-full"} 0`,
 		`fallback_requests_total{outcome="rate-limited"} 0`, `fallback_request_duration_seconds_count 0`,
 		`fallback_key_uses_total{kind="token",place="2"} 0`, `fallback_key_uses_total{kind="replay",place="1"} 0`,
-		`fallback_connections_refused_total{reason="no-place"} 0`, `fallback_connections_refused_total{reason="lost-place"} 0`,
-		`fallback_connections_refused_total{reason="head-too-long"} 0`, `fallback_connections_refused_total{reason="heads-full"} 0`,
+		`fallback_connections_refused_total{reason="no-place"} 0`,
+		`fallback_connections_refused_total{reason="lost-place"} 0`,
+		`fallback_connections_refused_total{reason="head-too-long"} 0`,
+		`fallback_connections_refused_total{reason="heads-full"} 0`,
 	}, nil)
 	s.Admitted("token", 2)
 	s.Admitted("token", 2)
@@ -72,10 +74,12 @@ func TestServer(t *testing.T) {
 	check(t, scrape(t, s), []string{
 		`fallback_requests_total{outcome="accepted"} 3`, `fallback_requests_total{outcome="queue-full"} 1`,
 		`fallback_requests_total{outcome="something new"} 1`, `fallback_requests_total{outcome="rate-limited"} 0`,
-		`fallback_request_duration_seconds_bucket{le="0.001"} 1`, `fallback_request_duration_seconds_bucket{le="0.0025"} 4`,
+		`fallback_request_duration_seconds_bucket{le="0.001"} 1`,
+		`fallback_request_duration_seconds_bucket{le="0.0025"} 4`,
 		`fallback_request_duration_seconds_bucket{le="5"} 4`, `fallback_request_duration_seconds_count 5`,
 		`fallback_key_uses_total{kind="token",place="1"} 0`, `fallback_key_uses_total{kind="token",place="2"} 2`,
-		`fallback_connections_refused_total{reason="no-place"} 1`, `fallback_requests_in_hand 2`, `fallback_bytes_in_hand 30`, `fallback_broker_connected 1`, `fallback_broker_blocked 0`,
+		`fallback_connections_refused_total{reason="no-place"} 1`, `fallback_requests_in_hand 2`,
+		`fallback_bytes_in_hand 30`, `fallback_broker_connected 1`, `fallback_broker_blocked 0`,
 	}, nil)
 }
 
@@ -98,7 +102,8 @@ func TestWorker(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	check(t, scrape(t, w), []string{`fallback_drain_total{outcome="delivered"} 0`, `fallback_drain_total{outcome="held"} 0`, `fallback_drain_pauses_total 0`},
+	check(t, scrape(t, w), []string{`fallback_drain_total{outcome="delivered"} 0`,
+		`fallback_drain_total{outcome="held"} 0`, `fallback_drain_pauses_total 0`},
 		[]string{"fallback_target_up", "fallback_drain_last_run", "fallback_queue"})
 	w.Settled(drain.Delivered)
 	w.Settled(drain.Delivered)
@@ -108,7 +113,8 @@ func TestWorker(t *testing.T) {
 	w.Ran(drain.Report{Pauses: 1})
 	got := scrape(t, w)
 	check(t, got, []string{
-		`fallback_drain_total{outcome="delivered"} 2`, `fallback_drain_total{outcome="parked"} 1`, `fallback_drain_total{outcome="expired"} 0`,
+		`fallback_drain_total{outcome="delivered"} 2`, `fallback_drain_total{outcome="parked"} 1`,
+		`fallback_drain_total{outcome="expired"} 0`,
 		`fallback_drain_pauses_total 3`, `fallback_target_up 0`,
 	}, []string{"fallback_queue"})
 	if !strings.Contains(got, "fallback_drain_last_run_timestamp_seconds 1") { // the Unix time, in whatever form
@@ -118,21 +124,22 @@ func TestWorker(t *testing.T) {
 	check(t, scrape(t, w), []string{"fallback_target_up 1"}, nil)
 }
 
-// TestQueues holds that depths are there when they are known and absent when not, that many scrapes are one question, that
-// a broker which does not answer does not hold up a scrape for long, and that the log says it once.
+// TestQueues holds that depths are there when they are known and absent when not, that many scrapes are one question,
+// that a broker which does not answer does not hold up a scrape for long, and that the log says it once.
 func TestQueues(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		var log bytes.Buffer
 		var asked int
-		var answer func(context.Context) ([]rabbit.QueueStats, error)
-		q := newQueues(func(ctx context.Context) ([]rabbit.QueueStats, error) { asked++; return answer(ctx) },
+		var answer func(context.Context) ([]management.Queue, error)
+		q := newQueues(func(ctx context.Context) ([]management.Queue, error) { asked++; return answer(ctx) },
 			slog.New(slog.NewTextHandler(&log, nil)))
 		h := handler(newRegistry(q))
-		const main, parked, up = `fallback_queue_messages{queue="Main"} 7`, `fallback_queue_messages{queue="Main.parked"} 0`, "fallback_queues_up "
+		const main, parked, up = `fallback_queue_messages{queue="Main"} 7`,
+			`fallback_queue_messages{queue="Main.parked"} 0`, "fallback_queues_up "
 
-		answer = func(context.Context) ([]rabbit.QueueStats, error) {
-			return []rabbit.QueueStats{{Queue: "Main", Messages: 7}, {Queue: "Main.parked"}}, nil
+		answer = func(context.Context) ([]management.Queue, error) {
+			return []management.Queue{{Name: "Main", Messages: 7}, {Name: "Main.parked"}}, nil
 		}
 		for range 5 {
 			check(t, scrape(t, h), []string{main, parked, up + "1"}, nil)
@@ -142,12 +149,13 @@ func TestQueues(t *testing.T) {
 		}
 
 		time.Sleep(readEvery)
-		answer = func(context.Context) ([]rabbit.QueueStats, error) {
-			return []rabbit.QueueStats{{Queue: "Main", Messages: 7}, {Queue: "Main.parked", Err: rabbit.ErrUnroutable}}, nil
+		answer = func(context.Context) ([]management.Queue, error) {
+			return []management.Queue{{Name: "Main", Messages: 7}, {Name: "Main.parked", Err: management.ErrNotFound}},
+				nil
 		}
 		check(t, scrape(t, h), []string{main, up + "0"}, []string{`fallback_queue_messages{queue="Main.parked"}`})
 
-		answer = func(ctx context.Context) ([]rabbit.QueueStats, error) {
+		answer = func(ctx context.Context) ([]management.Queue, error) {
 			<-ctx.Done()
 			return nil, errors.New("no answer")
 		}

@@ -3,13 +3,14 @@ package metrics
 import (
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"sync"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 
-	"fallback/functions/rabbit"
+	"fallback/functions/management"
 )
 
 const (
@@ -19,25 +20,27 @@ const (
 	readEvery = 2 * time.Second
 )
 
-// queues collects the depths of the queues. Where they cannot be read, there are none, rather than old or wrong ones, and
-// fallback_queues_up says so.
+// queues collects the depths of the queues. Where they cannot be read, there are none, rather than old or wrong ones,
+// and fallback_queues_up says so.
 type queues struct {
-	read         func(context.Context) ([]rabbit.QueueStats, error)
+	read         func(context.Context) ([]management.Queue, error)
 	log          *slog.Logger
 	messages, up *prometheus.Desc
 
 	mu   sync.Mutex // guards the rest, and lets one scrape read while the others wait for it
 	at   time.Time
-	rows []rabbit.QueueStats
+	rows []management.Queue
 	err  error
 	said string // of err, in the log
 }
 
-func newQueues(read func(context.Context) ([]rabbit.QueueStats, error), log *slog.Logger) *queues {
+func newQueues(read func(context.Context) ([]management.Queue, error), log *slog.Logger) *queues {
 	return &queues{
 		read: read, log: log,
-		messages: prometheus.NewDesc("fallback_queue_messages", "Messages on a queue: ready, and in a consumer's hands.", []string{"queue"}, nil),
-		up:       prometheus.NewDesc("fallback_queues_up", "1 if the depths of all queues could be read from the management API.", nil, nil),
+		messages: prometheus.NewDesc("fallback_queue_messages",
+			"Messages on a queue: ready, and in a consumer's hands.", []string{"queue"}, nil),
+		up: prometheus.NewDesc("fallback_queues_up",
+			"1 if the depths of all queues could be read from the management API.", nil, nil),
 	}
 }
 
@@ -50,14 +53,14 @@ func (q *queues) Collect(out chan<- prometheus.Metric) {
 	rows, err := q.latest()
 	for _, row := range rows {
 		if row.Err == nil {
-			out <- prometheus.MustNewConstMetric(q.messages, prometheus.GaugeValue, float64(row.Messages), row.Queue)
+			out <- prometheus.MustNewConstMetric(q.messages, prometheus.GaugeValue, float64(row.Messages), row.Name)
 		}
 	}
 	out <- prometheus.MustNewConstMetric(q.up, prometheus.GaugeValue, number(err == nil))
 }
 
 // latest are the rows of the last reading, or of a new one. The error says what is missing.
-func (q *queues) latest() ([]rabbit.QueueStats, error) {
+func (q *queues) latest() ([]management.Queue, error) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	if time.Since(q.at) < readEvery {
@@ -67,7 +70,9 @@ func (q *queues) latest() ([]rabbit.QueueStats, error) {
 	defer cancel()
 	q.rows, q.err = q.read(ctx)
 	for _, row := range q.rows {
-		q.err = errors.Join(q.err, row.Err)
+		if row.Err != nil {
+			q.err = errors.Join(q.err, fmt.Errorf("queue %s: %w", row.Name, row.Err))
+		}
 	}
 	q.at = time.Now()
 	q.tell()

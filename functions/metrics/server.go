@@ -30,15 +30,17 @@ type key struct {
 	place int
 }
 
-// NewServer returns a Server that has counted nothing: every outcome and every key of the settings is there from the start, as
-// 0, so that the first is seen as a change.
+// NewServer returns a Server that has counted nothing: every outcome and every key of the settings is there from the
+// start, as 0, so that the first is seen as a change.
 func NewServer(c config.Config) *Server {
 	s := &Server{
 		requests: prometheus.NewCounterVec(prometheus.CounterOpts{
-			Name: "fallback_requests_total", Help: "Requests answered, by outcome: accepted (202), preflight (204), or the problem's type.",
+			Name: "fallback_requests_total", Help: "Requests answered, by outcome: accepted (202), preflight (204), " +
+				"or the problem's type.",
 		}, []string{"outcome"}),
 		took: prometheus.NewHistogram(prometheus.HistogramOpts{
-			Name: "fallback_request_duration_seconds", Help: "From a request's headers to its answer, whatever the outcome.",
+			Name:    "fallback_request_duration_seconds",
+			Help:    "From a request's headers to its answer, whatever the outcome.",
 			Buckets: []float64{.001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5},
 		}),
 		refused: map[string]prometheus.Counter{},
@@ -48,7 +50,8 @@ func NewServer(c config.Config) *Server {
 		}, []string{"reason"}),
 	}
 	keys := prometheus.NewCounterVec(prometheus.CounterOpts{
-		Name: "fallback_key_uses_total", Help: "Requests let in by a token (FALLBACK_TOKENS), webhook (FALLBACK_WEBHOOK_SECRETS) or replay " +
+		Name: "fallback_key_uses_total", Help: "Requests let in by a token (FALLBACK_TOKENS), webhook " +
+			"(FALLBACK_WEBHOOK_SECRETS) or replay " +
 			"(FALLBACK_ACCEPT_REPLAYS) secret, by its place in the list.",
 	}, []string{"kind", "place"})
 	for kind, list := range map[string][]config.Secret{
@@ -107,9 +110,10 @@ func (s *Server) Watch(inHand func() (requests, bytes int64), broker func() (con
 			connected, _ := broker()
 			return number(connected)
 		}),
-		gauge("fallback_broker_blocked", "1 if the broker takes no messages, for want of memory or disk.", func() float64 {
-			_, blocked := broker()
-			return number(blocked)
-		}),
+		gauge("fallback_broker_blocked", "1 if the broker takes no messages, for want of memory or disk.",
+			func() float64 {
+				_, blocked := broker()
+				return number(blocked)
+			}),
 	)
 }

@@ -9,7 +9,7 @@ import (
 
 	"fallback/functions/config"
 	"fallback/functions/drain"
-	"fallback/functions/rabbit"
+	"fallback/functions/management"
 )
 
 // Worker is what the drain's worker counts; it answers GET /metrics.
@@ -17,42 +17,52 @@ type Worker struct {
 	http.Handler
 	settled *prometheus.CounterVec
 	pauses  prometheus.Counter
+	trouble *prometheus.GaugeVec
 
 	// Vectors without labels: their one series is not there before there is something to say.
 	lastRun, targetUp *prometheus.GaugeVec
 }
 
-// NewWorker returns a Worker that has counted nothing. With RABBITMQ_MANAGEMENT_URL it shows the queues' depths, too. The
-// error is about that URL.
+// NewWorker returns a Worker that has counted nothing. With RABBITMQ_MANAGEMENT_URL it shows the queues' depths, too.
+// The error is about that URL.
 func NewWorker(c config.Config, log *slog.Logger) (*Worker, error) {
 	w := &Worker{
 		settled: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "fallback_drain_total", Help: "Requests taken off the main queue, by what became of them.",
 		}, []string{"outcome"}),
 		pauses: prometheus.NewCounter(prometheus.CounterOpts{
-			Name: "fallback_drain_pauses_total", Help: "Pauses for the primary's sake; counted when their run has ended.",
+			Name: "fallback_drain_pauses_total",
+			Help: "Pauses for the primary's sake; counted when their run has ended.",
 		}),
+		trouble: prometheus.NewGaugeVec(prometheus.GaugeOpts{
+			Name: "fallback_drain_trouble", Help: "1 while there is such a trouble, by what it is.",
+		}, []string{"trouble"}),
 		lastRun: prometheus.NewGaugeVec(prometheus.GaugeOpts{
 			Name: "fallback_drain_last_run_timestamp_seconds", Help: "When the last run ended, in Unix time.",
 		}, nil),
 		targetUp: prometheus.NewGaugeVec(prometheus.GaugeOpts{
-			Name: "fallback_target_up", Help: "1 if the primary was alive when it was last asked, which is when something waits.",
+			Name: "fallback_target_up", Help: "1 if the primary was alive when it was last asked, which is when " +
+				"something waits.",
 		}, nil),
 	}
-	for _, outcome := range []drain.Outcome{drain.Delivered, drain.Retried, drain.Parked, drain.Expired, drain.Returned, drain.Held} {
+	for _, outcome := range []drain.Outcome{drain.Delivered, drain.Retried, drain.Aside, drain.Parked, drain.Expired,
+		drain.Returned, drain.Held} {
 		w.settled.WithLabelValues(string(outcome))
 	}
-	registry := newRegistry(w.settled, w.pauses, w.lastRun, w.targetUp)
+	for _, trouble := range drain.Troubles() {
+		w.trouble.WithLabelValues(string(trouble))
+	}
+	registry := newRegistry(w.settled, w.pauses, w.trouble, w.lastRun, w.targetUp)
 	w.Handler = handler(registry)
 	if c.ManagementURL == "" {
 		return w, nil
 	}
-	management, err := rabbit.NewManagement(c.ManagementURL.Reveal())
+	broker, err := management.New(c.ManagementURL.Reveal())
 	if err != nil {
 		return nil, err
 	}
-	registry.MustRegister(newQueues(func(ctx context.Context) ([]rabbit.QueueStats, error) {
-		return management.Queues(ctx, c.VHost, c.Topology.Queues())
+	registry.MustRegister(newQueues(func(ctx context.Context) ([]management.Queue, error) {
+		return broker.Queues(ctx, c.VHost, c.Topology.Queues())
 	}, log))
 	return w, nil
 }
@@ -62,6 +72,11 @@ func (w *Worker) Settled(o drain.Outcome) { w.settled.WithLabelValues(string(o))
 
 // Probed notes whether the primary is alive.
 func (w *Worker) Probed(alive bool) { w.targetUp.WithLabelValues().Set(number(alive)) }
+
+// Troubled notes that a trouble begins or ends.
+func (w *Worker) Troubled(t drain.Trouble, on bool) {
+	w.trouble.WithLabelValues(string(t)).Set(number(on))
+}
 
 // Ran notes the end of a run.
 func (w *Worker) Ran(r drain.Report) {

@@ -24,8 +24,12 @@ func FuzzTarget(f *testing.F) {
 		if !strings.HasPrefix(target, "/") || strings.ContainsFunc(target, noURIByte) {
 			t.Fatalf("%q is in no request line", target)
 		}
-		escaped := escape(path, isDecoded)
-		if again := escape(escaped, isDecoded); again != escaped {
+		necessary := isNotInRequestLine
+		if isDecoded {
+			necessary = isNotInPath
+		}
+		escaped := escape(path, necessary)
+		if again := escape(escaped, necessary); again != escaped {
 			t.Errorf("%q is escaped twice: %q", escaped, again)
 		}
 		if !isDecoded {

@@ -7,12 +7,13 @@ import (
 	"context"
 	"crypto/tls"
 	"encoding/base64"
-	"encoding/json"
 	"fmt"
 	"io"
 	"net/http"
 	"net/textproto"
 	"strings"
+
+	"fallback/functions/problem"
 )
 
 // Request is what an event says of a request.
@@ -25,8 +26,8 @@ type Request struct {
 	IsBase64    bool
 }
 
-// HTTP is the request as a server would have received it, but for RemoteAddr. It came over TLS: the platforms take nothing but
-// HTTPS.
+// HTTP is the request as a server would have received it, but for RemoteAddr. It came over TLS: the platforms take
+// nothing but HTTPS.
 func (in Request) HTTP(ctx context.Context) (*http.Request, error) {
 	body := []byte(in.Body)
 	if in.IsBase64 {
@@ -54,30 +55,39 @@ func (in Request) HTTP(ctx context.Context) (*http.Request, error) {
 
 // target is path and query in origin form.
 func (in Request) target() string {
-	target := escape(in.Path, in.IsDecoded)
+	target := escape(in.Path, isNotInRequestLine)
+	if in.IsDecoded {
+		target = escape(in.Path, isNotInPath)
+	}
 	if !strings.HasPrefix(target, "/") {
 		target = "/" + target
 	}
 	if in.Query != "" {
-		target += "?" + escape(in.Query, false)
+		target += "?" + escape(in.Query, isNotInRequestLine)
 	}
 	return target
 }
 
-// escape puts percent signs where s has what no request line may hold, should it have been decoded on the way; in a path
-// that may have been, also for what would end it there, and for a percent sign that escapes nothing. What was not decoded
-// stays as it is.
-func escape(s string, isDecodedPath bool) string {
+// escape writes with percent signs what rest begins with, wherever that is said to be necessary.
+func escape(s string, necessary func(rest string) bool) string {
 	var b strings.Builder
 	for i := range len(s) {
-		c := s[i]
-		if c <= ' ' || c >= 0x7f || isDecodedPath && (c == '?' || c == '#' || c == '%' && !escapes(s[i:])) {
-			fmt.Fprintf(&b, "%%%02X", c)
+		if necessary(s[i:]) {
+			fmt.Fprintf(&b, "%%%02X", s[i])
 		} else {
-			b.WriteByte(c)
+			b.WriteByte(s[i])
 		}
 	}
 	return b.String()
+}
+
+// isNotInRequestLine is for what no request line may hold, should it have been decoded on the way.
+func isNotInRequestLine(rest string) bool { return rest[0] <= ' ' || rest[0] >= 0x7f }
+
+// isNotInPath is for a path that was decoded: also for what would end it, and for a percent sign that escapes nothing.
+func isNotInPath(rest string) bool {
+	c := rest[0]
+	return isNotInRequestLine(rest) || c == '?' || c == '#' || c == '%' && !escapes(rest)
 }
 
 // escapes says whether s begins with a percent sign and two hexadecimal digits.
@@ -102,15 +112,10 @@ func Serve(handler http.Handler, r *http.Request) Answer {
 	return Answer{w.status, w.header, w.body.Bytes()}
 }
 
-// Problem is an RFC 9457 answer for what goes wrong outside a handler.
+// Problem answers for what goes wrong outside a handler.
 func Problem(status int, name, detail string) Answer {
-	body, _ := json.Marshal(struct {
-		Type   string `json:"type"`
-		Title  string `json:"title"`
-		Status int    `json:"status"`
-		Detail string `json:"detail"`
-	}{"urn:fallback:problem:" + name, http.StatusText(status), status, detail})
-	return Answer{status, http.Header{"Content-Type": {"application/problem+json"}}, body}
+	p := problem.New(status, name, detail)
+	return Answer{p.Status, p.Header(), p.Body()}
 }
 
 // Headers has one value for each name: repeated ones are joined.

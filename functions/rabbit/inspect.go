@@ -2,9 +2,8 @@ package rabbit
 
 import (
 	"context"
+	"errors"
 	"fmt"
-
-	amqp "github.com/rabbitmq/amqp091-go"
 )
 
 // QueueCount is how many messages are ready on a queue and how many consumers it has. Err says why that is not known:
@@ -17,37 +16,26 @@ type QueueCount struct {
 }
 
 // Count asks the broker for the counts of queues, over a connection of its own, until one is refused: the queues that
-// most users may see come first, and each refusal is an error in the broker's log. The error wraps [ErrUnavailable]; what
-// the broker says of one queue is in its row.
-func Count(ctx context.Context, url string, queues []string) ([]QueueCount, error) {
+// most users may see come first, and each refusal is an error in the broker's log. The error wraps [ErrUnavailable];
+// what the broker says of one queue is in its row.
+func Count(ctx context.Context, rawURL string, queues []string) ([]QueueCount, error) {
 	ctx, cancel := context.WithTimeout(ctx, dialTimeout)
 	defer cancel()
-	conn, w, err := connect(ctx, url, "fallback queues")
+	l, err := dial(ctx, rawURL, "fallback queues", nil)
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w (%s)", ErrUnavailable, err, hint(err))
 	}
-	defer closeConnection(conn, w)
-	defer closeWith(ctx, w)()
+	defer l.close()
+	defer l.endWith(ctx)()
 
 	counts := make([]QueueCount, 0, len(queues))
 	refused := false
 	for _, queue := range queues {
-		count := QueueCount{Queue: queue}
-		if refused {
-			count.Err = ErrNotAsked
-			counts = append(counts, count)
-			continue
-		}
-		count.Err = ask(conn, func(ch *amqp.Channel) error {
-			q, err := ch.QueueDeclarePassive(queue, true, false, false, false, nil)
-			count.Ready, count.Consumers = q.Messages, q.Consumers
-			return err
-		})
-		switch code(count.Err) {
-		case amqp.NotFound:
-			count.Err = ErrUnroutable
-		case amqp.AccessRefused:
-			count.Err, refused = ErrNotAllowed, true
+		count := QueueCount{Queue: queue, Err: ErrNotAsked}
+		if !refused {
+			count.Ready, count.Consumers, err = l.count(queue)
+			count.Err = refusal(err)
+			refused = errors.Is(count.Err, ErrNotAllowed)
 		}
 		counts = append(counts, count)
 	}

@@ -22,10 +22,10 @@ const (
 //
 // Nothing that a client chose goes into the message's properties unchecked: a property or a header name of more than
 // 255 bytes makes the client library close the whole connection, and with it everything in flight.
-func toMessage(r *envelope.Request, text string) amqp.Publishing {
+func toMessage(r envelope.Sealed, text string) amqp.Publishing {
 	m := amqp.Publishing{
-		Headers:      amqp.Table{HeaderMetadata: r.Metadata()},
-		ContentType:  contentType(r.Header),
+		Headers:      amqp.Table{HeaderMetadata: r.Metadata},
+		ContentType:  contentType(r.ContentType),
 		DeliveryMode: amqp.Persistent,
 		MessageId:    r.ID,
 		Timestamp:    r.ReceivedAt,
@@ -47,9 +47,8 @@ func metadataSize(m amqp.Publishing) int {
 
 // contentType is the request's, when a short string of AMQP can hold it and it is printable ASCII. The true value is in
 // the metadata in any case.
-func contentType(h http.Header) string {
+func contentType(v string) string {
 	const unknown = "application/octet-stream"
-	v := h.Get("Content-Type")
 	if v == "" || len(v) > 255 {
 		return unknown
 	}
@@ -62,8 +61,11 @@ func contentType(h http.Header) string {
 }
 
 // FromMessage is the request that a message carries. A message without metadata, from any other program, is a POST of
-// its body to "/".
+// its body to "/". One whose headers could not be read, see [HeaderUnreadable], is none: what it wanted was in them.
 func FromMessage(d amqp.Delivery) (*envelope.Request, error) {
+	if why, marked := d.Headers[HeaderUnreadable]; marked {
+		return nil, fmt.Errorf("message %s: %.200v", d.MessageId, why)
+	}
 	switch meta := d.Headers[HeaderMetadata].(type) {
 	case nil:
 		r := &envelope.Request{

@@ -1,13 +1,13 @@
 package rabbit
 
 import (
+	"math"
 	"net/http"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
-	"github.com/google/go-cmp/cmp/cmpopts"
 	amqp "github.com/rabbitmq/amqp091-go"
 
 	"fallback/functions/envelope"
@@ -35,11 +35,7 @@ func TestContentType(t *testing.T) {
 	} {
 		t.Run(row.name, func(t *testing.T) {
 			t.Parallel()
-			h := http.Header{}
-			if row.value != "" {
-				h.Set("Content-Type", row.value)
-			}
-			if got := contentType(h); got != row.want {
+			if got := contentType(row.value); got != row.want {
 				t.Errorf("got %q, want %q", got, row.want)
 			}
 		})
@@ -64,6 +60,15 @@ func captured() *envelope.Request {
 	}
 }
 
+// seal has no limit.
+func seal(r *envelope.Request) envelope.Sealed {
+	sealed, err := r.Seal(math.MaxInt)
+	if err != nil {
+		panic(err)
+	}
+	return sealed
+}
+
 // TestToMessage holds the form of a message that programs in other languages rely on.
 func TestToMessage(t *testing.T) {
 	t.Parallel()
@@ -79,7 +84,7 @@ func TestToMessage(t *testing.T) {
 		AppId:        "fallback",
 		Body:         []byte(`{"n":1}`),
 	}
-	if diff := cmp.Diff(want, toMessage(r, "text")); diff != "" {
+	if diff := cmp.Diff(want, toMessage(seal(r), "text")); diff != "" {
 		t.Errorf("-want +got:\n%s", diff)
 	}
 }
@@ -89,11 +94,11 @@ func TestToMessageWithoutBody(t *testing.T) {
 	t.Parallel()
 	r := captured()
 	r.Body = nil
-	m := toMessage(r, "A request has been sent via fallback API")
+	m := toMessage(seal(r), "A request has been sent via fallback API")
 	if m.ContentType != "text/plain" || string(m.Body) != "A request has been sent via fallback API" {
 		t.Errorf("got %s %q", m.ContentType, m.Body)
 	}
-	if back := receive(t, m); !back.Bodyless() {
+	if back := receive(t, m); len(back.Body) > 0 {
 		t.Errorf("it came back with the body %q", back.Body)
 	}
 }
@@ -101,8 +106,8 @@ func TestToMessageWithoutBody(t *testing.T) {
 func TestMessageRoundTrip(t *testing.T) {
 	t.Parallel()
 	want := captured()
-	got := receive(t, toMessage(want, "text"))
-	if diff := cmp.Diff(want, got, cmpopts.IgnoreUnexported(envelope.Request{})); diff != "" {
+	got := receive(t, toMessage(seal(want), "text"))
+	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("-sent +received:\n%s", diff)
 	}
 }
@@ -129,8 +134,10 @@ func TestFromForeignMessage(t *testing.T) {
 		want envelope.Request
 	}{
 		{
-			"the article's", amqp.Delivery{ContentType: "text/plain", Body: []byte("A request has been sent via fallback API")},
-			envelope.Request{Header: http.Header{"Content-Type": {"text/plain"}}, Body: []byte("A request has been sent via fallback API")},
+			"the article's", amqp.Delivery{ContentType: "text/plain",
+				Body: []byte("A request has been sent via fallback API")},
+			envelope.Request{Header: http.Header{"Content-Type": {"text/plain"}},
+				Body: []byte("A request has been sent via fallback API")},
 		},
 		{"nothing at all", amqp.Delivery{}, envelope.Request{Header: http.Header{}}},
 		{
@@ -149,7 +156,7 @@ func TestFromForeignMessage(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			if diff := cmp.Diff(&row.want, got, cmpopts.IgnoreUnexported(envelope.Request{})); diff != "" {
+			if diff := cmp.Diff(&row.want, got); diff != "" {
 				t.Errorf("-want +got:\n%s", diff)
 			}
 		})
@@ -174,7 +181,8 @@ func TestFromBadMessage(t *testing.T) {
 	} {
 		t.Run(row.name, func(t *testing.T) {
 			t.Parallel()
-			got, err := FromMessage(amqp.Delivery{MessageId: "id-7", Headers: amqp.Table{HeaderMetadata: row.meta}, Body: []byte("b")})
+			got, err := FromMessage(amqp.Delivery{MessageId: "id-7", Headers: amqp.Table{HeaderMetadata: row.meta},
+				Body: []byte("b")})
 			if err == nil {
 				t.Fatalf("got %+v, want an error", got)
 			}
@@ -182,5 +190,26 @@ func TestFromBadMessage(t *testing.T) {
 				t.Errorf("the error does not name the message: %v", err)
 			}
 		})
+	}
+}
+
+// TestFromUnreadableMessage holds that a message whose headers could not be read is no POST of its body, but an error
+// that says why; and that it stays so when it is moved.
+func TestFromUnreadableMessage(t *testing.T) {
+	t.Parallel()
+	d := amqp.Delivery{MessageId: "id-7", Headers: amqp.Table{HeaderUnreadable: tooDeep,
+		HeaderUnread: []byte("\x02in")}, Body: []byte("b")}
+	if got, err := FromMessage(d); err == nil || !strings.Contains(err.Error(), "id-7") ||
+		!strings.Contains(err.Error(), tooDeep) {
+		t.Errorf("got %+v, %v", got, err)
+	}
+	moved := (&Delivery{message: d}).copy(map[string]any{"fallback-attempt": int64(0)})
+	if diff := cmp.Diff(amqp.Table{HeaderUnreadable: tooDeep, HeaderUnread: []byte("\x02in"),
+		"fallback-attempt": int64(0)}, moved.Headers); diff != "" {
+		t.Errorf("moved: -want +got:\n%s", diff)
+	}
+	d.Headers[HeaderUnreadable] = strings.Repeat("x", 5000) // another program's
+	if _, err := FromMessage(d); err == nil || len(err.Error()) > 300 {
+		t.Errorf("got an error of %d bytes, want a short one", len(err.Error()))
 	}
 }

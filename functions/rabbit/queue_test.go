@@ -7,8 +7,8 @@ import (
 	"testing"
 )
 
-// TestReportIsForAll holds that what the log says of the queue and the user's permission is true of all that publish: the
-// server, which answers requests, and the drain, which moves them.
+// TestReportIsForAll holds that what the log says of the queue and the user's permission is true of all that publish:
+// the server, which answers requests, and the drain, which moves them.
 func TestReportIsForAll(t *testing.T) {
 	t.Parallel()
 	for _, err := range []error{ErrUnroutable, ErrNotAllowed} {

@@ -19,7 +19,8 @@ func TestReturnsAfterClose(t *testing.T) {
 	for _, row := range []struct {
 		queue, id string
 		want      bool
-	}{{"q", "x", false}, {"other", "b", false}, {"q", "b", true}, {"q", "b", true}, {"q", "b", false}, {"q", "a", true}} {
+	}{{"q", "x", false}, {"other", "b", false}, {"q", "b", true}, {"q", "b", true}, {"q", "b", false},
+		{"q", "a", true}} {
 		if got := ch.wasReturned(returnKey{row.queue, row.id}); got != row.want {
 			t.Errorf("%s of %s: got %v, want %v", row.id, row.queue, got, row.want)
 		}

@@ -5,52 +5,9 @@ import (
 	"errors"
 	"slices"
 	"testing"
-	"time"
 
-	"github.com/google/go-cmp/cmp"
 	amqp "github.com/rabbitmq/amqp091-go"
 )
-
-// TestCopy holds what a message is like that is published again: the same, without the broker's own accounts and what
-// would delete it, and with an id to be told by.
-func TestCopy(t *testing.T) {
-	t.Parallel()
-	d := &Delivery{message: amqp.Delivery{
-		Headers: amqp.Table{
-			"fallback": "{}", "fallback-attempt": int64(1), "fallback-reason": "old", "x-mine": "stays",
-			"CC": []any{"q"}, "BCC": []any{"q"}, "x-death": []any{}, "x-delivery-count": int64(3), "x-first-death-queue": "q", "x-last-death-reason": "expired",
-		},
-		ContentType: "application/json", ContentEncoding: "gzip", DeliveryMode: 1, Priority: 3, CorrelationId: "c", ReplyTo: "r",
-		Expiration: "1000", MessageId: "id", Type: "t", UserId: "somebody", AppId: "a", Body: []byte("body"),
-	}}
-	got := d.copy(map[string]any{"fallback-attempt": int64(2), "fallback-reason": nil})
-	want := amqp.Publishing{
-		Headers:     amqp.Table{"fallback": "{}", "fallback-attempt": int64(2), "x-mine": "stays"},
-		ContentType: "application/json", ContentEncoding: "gzip", DeliveryMode: amqp.Persistent, Priority: 3, CorrelationId: "c",
-		ReplyTo: "r", MessageId: "id", Type: "t", AppId: "a", Body: []byte("body"),
-	}
-	if diff := cmp.Diff(want, got); diff != "" {
-		t.Errorf("-want +got:\n%s", diff)
-	}
-	first, second := &Delivery{message: amqp.Delivery{Body: []byte("b")}}, &Delivery{message: amqp.Delivery{Body: []byte("b")}}
-	if id := first.Identify(); id == "" || id != first.copy(nil).MessageId || id == second.copy(nil).MessageId {
-		t.Errorf("without an id: it gets %q and is moved with %q, another with %q", id, first.copy(nil).MessageId, second.copy(nil).MessageId)
-	}
-}
-
-func TestRedrivenAt(t *testing.T) {
-	t.Parallel()
-	at := time.Date(2026, 11, 22, 8, 32, 51, 0, time.UTC)
-	for _, row := range []struct {
-		header any
-		want   time.Time
-	}{{nil, time.Time{}}, {"2026-11-22T08:32:51Z", at}, {"yesterday", time.Time{}}, {int64(7), time.Time{}}} {
-		d := &Delivery{message: amqp.Delivery{Headers: amqp.Table{HeaderRedrivenAt: row.header}}}
-		if got := d.RedrivenAt(); !got.Equal(row.want) {
-			t.Errorf("%v: got %s, want %s", row.header, got, row.want)
-		}
-	}
-}
 
 // returns remembers what is given back.
 type returns struct{ tags []uint64 }
@@ -71,7 +28,7 @@ func (r *returns) IsClosed() bool { return true }
 func TestMoveWhenLost(t *testing.T) {
 	t.Parallel()
 	d := &Delivery{message: amqp.Delivery{Acknowledger: &returns{}}} // and no way to publish
-	if err := d.Move(t.Context(), "parked", nil); !errors.Is(err, ErrUnavailable) {
+	if err := d.Move(t.Context(), "parked", nil); !errors.Is(err, ErrLostAck) {
 		t.Errorf("got %v", err)
 	}
 }
@@ -106,9 +63,9 @@ func TestMostReadyBytes(t *testing.T) {
 	next(1)
 	send(4) // there is room again
 	send(5)
-	for _, d := range s.aside {
+	for _, d := range s.overflow {
 		if d.Body != nil {
-			t.Errorf("number %d is set aside with its body", d.DeliveryTag)
+			t.Errorf("number %d is in the overflow with its body", d.DeliveryTag)
 		}
 	}
 	next(2)
@@ -124,20 +81,7 @@ func TestMostReadyBytes(t *testing.T) {
 	body = make([]byte, mostReadyBytes+1) // one alone always has room
 	send(6)
 	next(6)
-	if s.readyBytes != 0 || len(s.ready) != 0 || len(s.aside) != 0 {
-		t.Errorf("%d bytes, %d ready and %d aside in the end", s.readyBytes, len(s.ready), len(s.aside))
-	}
-}
-
-func TestAttempts(t *testing.T) {
-	t.Parallel()
-	for _, row := range []struct {
-		header any
-		want   int
-	}{{nil, 0}, {int32(3), 3}, {int64(7), 7}, {"7", 0}, {int64(-1), 0}, {int32(-5), 0}, {int64(1) << 62, 1 << 20}} {
-		d := &Delivery{message: amqp.Delivery{Headers: amqp.Table{HeaderAttempt: row.header}}}
-		if got := d.Attempts(); got != row.want {
-			t.Errorf("%v: got %d, want %d", row.header, got, row.want)
-		}
+	if s.readyBytes != 0 || len(s.ready) != 0 || len(s.overflow) != 0 {
+		t.Errorf("%d bytes, %d ready and %d aside in the end", s.readyBytes, len(s.ready), len(s.overflow))
 	}
 }

@@ -11,31 +11,34 @@ import (
 )
 
 const (
-	// wirePending bounds the bytes of messages that wait to be written, so that a broker that stops reading costs bounded
-	// memory. A single larger message may wait by itself, when no other one is being written.
+	// wirePending bounds the bytes of messages that wait to be written, so that a broker that stops reading costs
+	// bounded memory. A single larger message may wait by itself, when no other one is being written.
 	wirePending = 2 << 20
-	// wirePiece is how much of a batch is written under one deadline: what it bounds is a write that makes no progress, and
-	// not how large a message may be on a slow line.
+	// wirePiece is how much of a batch is written under one deadline: what it bounds is a write that makes no
+	// progress, and not how large a message may be on a slow line.
 	wirePiece = 128 << 10
-	// deadlineEvery is how often the read deadline is moved, at most; the shortest that heartbeats ask for is 1.5 s away.
+	// deadlineEvery is how often the read deadline is moved, at most; the shortest that heartbeats ask for is 1.5 s
+	// away.
 	deadlineEvery = 100 * time.Millisecond
-	// With gatherFrom publishes or more waiting for their confirms, the time from one write to the next is gatherEach for each
-	// of them, and at most gatherMost. Fewer and larger batches cost both sides less, and so the confirms come sooner: 128 wait
-	// some 10 ms for them anyway. The runtime's timers are no more exact than gatherFrom of gatherEach.
+	// With gatherFrom publishes or more waiting for their confirms, the time from one write to the next is gatherEach
+	// for each of them, and at most gatherMost. Fewer and larger batches cost both sides less, and so the confirms
+	// come sooner: 128 wait some 10 ms for them anyway. The runtime's timers are no more exact than gatherFrom of
+	// gatherEach.
 	gatherFrom, gatherEach, gatherMost = 8, time.Millisecond / 16, 2 * time.Millisecond
 	// closeFlush bounds how long Close waits for what is still to be written.
 	closeFlush = 500 * time.Millisecond
 )
 
 // wire is the socket below an AMQP connection. Writes return as soon as they are queued, and one goroutine writes all
-// that has queued up meanwhile in few calls: a lone write goes out at once, many become one segment and one system call,
-// for the broker too. When many wait for confirms, it lets a moment pass between two writes. Each of these calls has a
-// deadline; when it is missed, the wire closes, and with it everything that waits on it.
+// that has queued up meanwhile in few calls: a lone write goes out at once, many become one segment and one system
+// call, for the broker too. When many wait for confirms, it lets a moment pass between two writes. Each of these calls
+// has a deadline; when it is missed, the wire closes, and with it everything that waits on it.
 type wire struct {
 	net.Conn
-	timeout time.Duration // of one write
-	waiting atomic.Int64  // publishes that wait for their confirms, or as many as the acks of a consumer are worth
-	heard   atomic.Int64  // when something was last read, Unix nanoseconds, wall clock: it goes on while a process is frozen
+	timeout   time.Duration // of one write
+	batchHint atomic.Int64  // publishes that wait for their confirms, or as many as the acks of a consumer are worth
+	// when something was last read, Unix nanoseconds, wall clock: it goes on while a process is frozen
+	heard atomic.Int64
 
 	mu       sync.Mutex // guards the next six, and the order in which write deadlines are set
 	room     *sync.Cond // signals that there is less pending or reserved, or that err is set
@@ -65,9 +68,9 @@ func (w *wire) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// SetReadDeadline moves the deadline, and returns a moment later. The library calls it from its heartbeat's goroutine, which it
-// wakes after each frame and each publish without waiting for it: held here, that goroutine runs ten times a second and not
-// some ten thousand times, each of which would wake a thread of the runtime too.
+// SetReadDeadline moves the deadline, and returns a moment later. The library calls it from its heartbeat's goroutine,
+// which it wakes after each frame and each publish without waiting for it: held here, that goroutine runs ten times a
+// second and not some ten thousand times, each of which would wake a thread of the runtime too.
 func (w *wire) SetReadDeadline(t time.Time) error {
 	err := w.Conn.SetReadDeadline(t)
 	pause := time.NewTimer(deadlineEvery)
@@ -132,7 +135,8 @@ func (w *wire) Write(p []byte) (int, error) {
 		return 0, w.err
 	}
 	if len(w.pending)+len(p) > cap(w.pending) && w.reserved > wirePending {
-		// A large message comes in pieces: grown with each, the buffer would leave five times its size behind as garbage.
+		// A large message comes in pieces: grown with each, the buffer would leave five times its size behind as
+		// garbage.
 		w.pending = slices.Grow(w.pending, w.reserved+w.reserved/256+wirePiece)
 	}
 	w.pending = append(w.pending, p...)
@@ -154,7 +158,9 @@ func (w *wire) writeBatches() {
 	var last time.Time
 	for range w.wake {
 		time.Sleep(time.Until(last.Add(w.gather())))
-		runtime.Gosched() // what is about to write may do so first: larger batches cost both sides less, and a lone write waits for nobody
+		// what is about to write may do so first: larger batches cost both sides less, and a lone write waits for
+		// nobody
+		runtime.Gosched()
 		var closing bool
 		batch, closing = w.take(batch)
 		last = time.Now()
@@ -179,7 +185,7 @@ func (w *wire) writeBatches() {
 
 // gather is how long after the last write the next one may be.
 func (w *wire) gather() time.Duration {
-	n := w.waiting.Load()
+	n := w.batchHint.Load()
 	if n < gatherFrom {
 		return 0
 	}
@@ -217,7 +223,8 @@ func (w *wire) setDeadline() {
 	_ = w.Conn.SetWriteDeadline(deadline)
 }
 
-// fail makes err the answer to every Write from now on, and gives what is still pending closeFlush; the first one stays.
+// fail makes err the answer to every Write from now on, and gives what is still pending closeFlush; the first one
+// stays.
 func (w *wire) fail(err error) {
 	w.mu.Lock()
 	defer w.mu.Unlock()

@@ -68,7 +68,8 @@ func readRecords(in io.Reader, writers, writes int) error {
 			return err
 		}
 		writer, number := int(binary.BigEndian.Uint32(header[4:])), int(binary.BigEndian.Uint32(header[8:]))
-		if writer >= writers || number != next[writer] || !bytes.Equal(append(header[:], filling...), record(writer, number)) {
+		if writer >= writers || number != next[writer] ||
+			!bytes.Equal(append(header[:], filling...), record(writer, number)) {
 			return fmt.Errorf("record %d of writer %d with %d bytes is not the next one", number, writer, len(filling))
 		}
 		next[writer]++
@@ -150,14 +151,15 @@ func TestWireCoalesces(t *testing.T) {
 		if err := w.Close(); err != nil {
 			t.Error(err)
 		}
-		if want := bytes.Repeat([]byte("more "), 50); len(calls) != 2 || string(calls[0]) != "first" || !bytes.Equal(calls[1], want) {
+		if want := bytes.Repeat([]byte("more "), 50); len(calls) != 2 || string(calls[0]) != "first" ||
+			!bytes.Equal(calls[1], want) {
 			t.Errorf("got the writes %q, want two", calls)
 		}
 	})
 }
 
-// TestWireGathers holds that a write goes out at once while few publishes wait for confirms, however soon after another, and
-// that with many there is a moment between two, after which all that has come leaves in one.
+// TestWireGathers holds that a write goes out at once while few publishes wait for confirms, however soon after
+// another, and that with many there is a moment between two, after which all that has come leaves in one.
 func TestWireGathers(t *testing.T) {
 	t.Parallel()
 	for _, row := range []struct {
@@ -165,7 +167,8 @@ func TestWireGathers(t *testing.T) {
 		want    time.Duration // from the first write to the second
 		more    int           // bytes of the second
 	}{
-		{0, 0, 1}, {1, 0, 1}, {gatherFrom - 1, 0, 1}, {gatherFrom, gatherFrom * gatherEach, 5}, {16, time.Millisecond, 11}, {500, 2 * time.Millisecond, 22},
+		{0, 0, 1}, {1, 0, 1}, {gatherFrom - 1, 0, 1}, {gatherFrom, gatherFrom * gatherEach, 5},
+		{16, time.Millisecond, 11}, {500, 2 * time.Millisecond, 22},
 	} {
 		synctest.Test(t, func(t *testing.T) {
 			near, far := net.Pipe()
@@ -176,8 +179,9 @@ func TestWireGathers(t *testing.T) {
 				times, sizes = append(times, time.Now()), append(sizes, len(p))
 				return len(p), nil
 			}}, time.Minute)
-			w.waiting.Store(row.waiting)
-			const pause = 90 * time.Microsecond // never at the moment at which a write is due: which of the two is first, nobody says
+			w.batchHint.Store(row.waiting)
+			// never at the moment at which a write is due: which of the two is first, nobody says
+			const pause = 90 * time.Microsecond
 			for range 25 {
 				if _, err := w.Write([]byte{0}); err != nil {
 					t.Error(err)
@@ -194,7 +198,8 @@ func TestWireGathers(t *testing.T) {
 				between -= pause // it came so much later
 			}
 			if between != row.want || sizes[0] != 1 || sizes[1] != row.more {
-				t.Errorf("%d wait: got a second write of %d bytes after %s, want %d after %s", row.waiting, sizes[1], between, row.more, row.want)
+				t.Errorf("%d wait: got a second write of %d bytes after %s, want %d after %s", row.waiting, sizes[1],
+					between, row.more, row.want)
 			}
 		})
 	}
@@ -228,7 +233,8 @@ func TestWireRoomEndsWithContext(t *testing.T) {
 		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
 		defer cancel()
 		begin := time.Now()
-		if err := put(ctx, w, []byte("x")); !errors.Is(err, context.DeadlineExceeded) || time.Since(begin) != time.Second {
+		if err := put(ctx, w, []byte("x")); !errors.Is(err, context.DeadlineExceeded) ||
+			time.Since(begin) != time.Second {
 			t.Errorf("got %v after %s, want the context's end after 1s", err, time.Since(begin))
 		}
 		read := make(chan int, 1)
@@ -248,8 +254,8 @@ func TestWireRoomEndsWithContext(t *testing.T) {
 	})
 }
 
-// TestWireOneLargeMessage holds that a broker that does not read costs one large message and not two, beside the usual ones; and
-// that one which comes in pieces is gathered in a buffer of its size.
+// TestWireOneLargeMessage holds that a broker that does not read costs one large message and not two, beside the usual
+// ones; and that one which comes in pieces is gathered in a buffer of its size.
 func TestWireOneLargeMessage(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
@@ -294,8 +300,9 @@ func TestWireOneLargeMessage(t *testing.T) {
 	})
 }
 
-// TestWireToDeafPeer holds that a peer which does not read costs bounded memory and bounded time: messages are taken up to
-// the bound, the next ones wait, and after the timeout all of them fail, the socket is closed, and nothing hangs.
+// TestWireToDeafPeer holds that a peer which does not read costs bounded memory and bounded time: messages are taken
+// up to the bound, the next ones wait, and after the timeout all of them fail, the socket is closed, and nothing
+// hangs.
 func TestWireToDeafPeer(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
@@ -453,7 +460,8 @@ func TestWireCloseBesideBatch(t *testing.T) {
 			go func() { _, _ = w.Write([]byte("x")) }()
 			_ = w.Close()
 			if got := time.Since(begin); got > closeFlush || last.Sub(begin) > closeFlush {
-				t.Errorf("Close took %s, the last deadline was after %s, want %s at most", got, last.Sub(begin), closeFlush)
+				t.Errorf("Close took %s, the last deadline was after %s, want %s at most", got, last.Sub(begin),
+					closeFlush)
 			}
 		})
 	}
@@ -532,12 +540,13 @@ func TestWireReadDeadline(t *testing.T) {
 	})
 }
 
-// TestRetrySoon holds that a broker is tried again within a second, however long it has been away, and not all the time.
+// TestRetrySoon holds that a broker is tried again within a second, however long it has been away, and not all the
+// time.
 func TestRetrySoon(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		p := NewPublisher(Options{})
-		defer p.Close()
+		p := newConfirmer(confirmerOptions{})
+		defer p.close()
 		for i := range 200 {
 			if err := p.failed(io.EOF); !errors.Is(err, ErrUnavailable) {
 				t.Fatalf("got %v, want %v", err, ErrUnavailable)
@@ -573,7 +582,7 @@ func TestConnectEndsWithContext(t *testing.T) {
 	defer cancel()
 	ended := make(chan error, 1)
 	go func() {
-		_, _, err := connect(ctx, "amqp://u:p@"+ln.Addr().String()+"/", "test")
+		_, err := dial(ctx, "amqp://u:p@"+ln.Addr().String()+"/", "test", nil)
 		ended <- err
 	}()
 	<-accepted

@@ -3,14 +3,13 @@ package target
 import (
 	"cmp"
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
-	"io"
 	"net"
 	"net/http"
 	"net/http/httptrace"
 	"net/url"
-	"strconv"
 	"strings"
 	"sync/atomic"
 	"time"
@@ -42,7 +41,9 @@ type Client struct {
 	probe   string
 	proxied bool // requests go to a proxy, and not through it
 	signer  *standardwebhooks.Webhook
-	http    *http.Client
+	// transport is asked without an [http.Client]: a redirect is an answer. Followed, a POST would arrive as a GET, or
+	// elsewhere.
+	transport *http.Transport
 }
 
 const (
@@ -50,9 +51,13 @@ const (
 	probeTimeout = 5 * time.Second
 	// discardTimeout bounds the reading of an answer's body, which nobody needs.
 	discardTimeout = time.Second
+	// mostHead bounds the head of an answer, in bytes. A field of four takes some hundred when it is read, and as many
+	// answers come at the same time as requests are in flight.
+	mostHead = 32 << 10
 )
 
-// New returns a client, which goes by a proxy if HTTP_PROXY, HTTPS_PROXY and NO_PROXY say so. The error shows no secret.
+// New returns a client, which goes by a proxy if HTTP_PROXY, HTTPS_PROXY and NO_PROXY say so. The error shows no
+// secret.
 func New(o Options) (*Client, error) {
 	base, err := url.Parse(o.URL)
 	if err != nil || (base.Scheme != "http" && base.Scheme != "https") || base.Host == "" {
@@ -75,59 +80,76 @@ func New(o Options) (*Client, error) {
 	}
 	c.proxied = proxy != nil && base.Scheme == "http" && strings.HasPrefix(proxy.Scheme, "http")
 	c.options.Timeout = cmp.Or(o.Timeout, 30*time.Second)
-	c.http = &http.Client{
-		Transport: &http.Transport{
-			Proxy:                 http.ProxyURL(proxy),
-			DialContext:           (&net.Dialer{Timeout: probeTimeout}).DialContext,
-			TLSHandshakeTimeout:   probeTimeout,
-			ExpectContinueTimeout: time.Second,
-			IdleConnTimeout:       time.Minute,
-			MaxIdleConnsPerHost:   max(o.Connections, 1),
-			DisableCompression:    true, // it would add a header that the client did not send
-			ForceAttemptHTTP2:     true,
-			OnProxyConnectResponse: func(_ context.Context, _ *url.URL, _ *http.Request, answer *http.Response) error {
-				if answer.StatusCode != http.StatusOK { // net/http would not say whose answer it is
-					return fmt.Errorf("the proxy answers %d %s", answer.StatusCode, http.StatusText(answer.StatusCode))
-				}
-				return nil
-			},
+	c.transport = &http.Transport{
+		Proxy:                 http.ProxyURL(proxy),
+		DialContext:           (&net.Dialer{Timeout: probeTimeout}).DialContext,
+		TLSHandshakeTimeout:   probeTimeout,
+		ExpectContinueTimeout: time.Second,
+		IdleConnTimeout:       time.Minute,
+		MaxIdleConnsPerHost:   max(o.Connections, 1),
+
+		MaxResponseHeaderBytes: mostHead,
+		DisableCompression:     true, // it would add a header that the client did not send
+		ForceAttemptHTTP2:      true,
+		OnProxyConnectResponse: func(_ context.Context, _ *url.URL, _ *http.Request, answer *http.Response) error {
+			if answer.StatusCode != http.StatusOK { // net/http would not say whose answer it is
+				return fmt.Errorf("the proxy answers %d %s", answer.StatusCode, http.StatusText(answer.StatusCode))
+			}
+			return nil
 		},
-		// A redirect is an answer: followed, a POST would arrive as a GET, or elsewhere.
-		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 	}
 	return c, nil
 }
 
 // Close ends the idle connections.
-func (c *Client) Close() { c.http.CloseIdleConnections() }
+func (c *Client) Close() { c.transport.CloseIdleConnections() }
+
+// Try is one of the replays of a request.
+type Try struct {
+	Attempt     int // from 1
+	Redelivered int // how often the broker had handed it over before, and not heard what became of it
+}
 
 // Send replays r, as the attempt of the given number, and judges the answer.
-func (c *Client) Send(ctx context.Context, r *envelope.Request, attempt int) Verdict {
+func (c *Client) Send(ctx context.Context, r *envelope.Request, try Try) Verdict {
 	timed, cancel := context.WithTimeout(ctx, c.options.Timeout)
 	defer cancel()
-	out, err := r.HTTP(timed, c.base)
+	var tried, connected atomic.Bool
+	out, err := r.HTTP(httptrace.WithClientTrace(timed, &httptrace.ClientTrace{
+		GetConn: func(string) { tried.Store(true) },
+		GotConn: func(httptrace.GotConnInfo) { connected.Store(true) },
+	}), c.base)
 	if err != nil {
-		return Verdict{Action: Park, Reason: "it cannot be sent: " + err.Error()}
+		return Verdict{Action: Reject, Reason: "it cannot be sent: " + err.Error()}
 	}
 	if path := cmp.Or(out.URL.Opaque, out.URL.RawPath); c.proxied && !strings.HasPrefix(out.URL.Opaque, "//") {
 		out.URL.Opaque = "//" + c.base.Host + path // a proxy wants the whole URL (RFC 9112, 3.2.2)
 	}
 	takeOurs(out.Trailer)
-	c.addHeaders(out.Header, r, attempt)
+	c.addHeaders(out.Header, r, try)
 	sendOnce(out.Header)
-	var tried, connected atomic.Bool
-	answer, err := c.http.Do(out.WithContext(httptrace.WithClientTrace(timed, &httptrace.ClientTrace{
-		GetConn: func(string) { tried.Store(true) },
-		GotConn: func(httptrace.GotConnInfo) { connected.Store(true) },
-	})))
+	answer, err := c.ask(out)
 	switch {
 	case err == nil:
-		discard(answer.Body, cancel)
+		start := discard(answer, cancel)
+		if isLoop(answer, start, r.ID) {
+			return loop(answer.StatusCode)
+		}
 		return judge(answer.StatusCode, answer.Header, time.Now())
 	case !tried.Load() && timed.Err() == nil: // net/http has refused it, whatever the primary is up to
-		return Verdict{Action: Park, Reason: "it cannot be sent: its method, or a header's name or value, is none that HTTP allows"}
+		return Verdict{Action: Reject, Reason: "it cannot be sent: its method, or a header's name or value, is none " +
+			"that HTTP allows"}
 	}
 	return c.judgeError(ctx, timed, connected.Load(), c.options.Timeout, err)
+}
+
+// ask sends a request, with the credentials of the primary's URL if it has none.
+func (c *Client) ask(out *http.Request) (*http.Response, error) {
+	if user := c.base.User; user != nil && out.Header.Get("Authorization") == "" {
+		password, _ := user.Password()
+		out.SetBasicAuth(user.Username(), password)
+	}
+	return c.transport.RoundTrip(out)
 }
 
 // sendOnce keeps net/http from sending a request again by itself when a kept connection breaks before the answer: the
@@ -149,19 +171,24 @@ func (c *Client) judgeError(ctx, timed context.Context, connected bool, timeout 
 	case ctx.Err() != nil:
 		return Verdict{Action: Pause, Reason: "the drain ended before the answer came"}
 	case timed.Err() != nil && connected:
-		return Verdict{Action: Retry, Reason: fmt.Sprintf("no answer within %s", timeout)}
+		return Verdict{Action: Fail, Reason: fmt.Sprintf("no answer within %s", timeout)}
 	case timed.Err() != nil:
-		return Verdict{Action: Pause, Reason: fmt.Sprintf("no connection within %s", timeout)}
+		return Verdict{Action: Pause, Unreachable: true, Reason: fmt.Sprintf("no connection within %s", timeout)}
+	case isTooLarge(err):
+		return Verdict{Action: Fail, Reason: fmt.Sprintf("the head of the answer is larger than %d KiB", mostHead>>10)}
 	}
-	var u *url.Error
-	if errors.As(err, &u) {
-		err = u.Err // without the URL
-	}
-	return Verdict{Action: Pause, Reason: "no connection: " + withoutAddress(err)}
+	return Verdict{Action: Pause, Unreachable: !connected, Reason: "no connection: " + withoutAddress(err)}
 }
 
-// withoutAddress is an error of the network without the addresses before it, and without what came in place of an answer:
-// that may be anything, the request too.
+// isTooLarge says that the answer's head was over mostHead: net/http has no error of its own for that, with HTTP/1 and
+// HTTP/2.
+func isTooLarge(err error) bool {
+	text := err.Error()
+	return strings.Contains(text, "response headers exceeded") || strings.Contains(text, "response header list larger")
+}
+
+// withoutAddress is an error of the network without the addresses before it, and without what came in place of an
+// answer: that may be anything, the request too.
 func withoutAddress(err error) string {
 	var op *net.OpError
 	var whose string
@@ -171,100 +198,14 @@ func withoutAddress(err error) string {
 		}
 	}
 	var dns *net.DNSError
+	var record tls.RecordHeaderError
 	switch {
+	case errors.As(err, &record):
+		return whose + "what came is no TLS: http:// instead of https://?"
 	case errors.As(err, &dns):
 		return whose + "the host name is not found"
 	case strings.Contains(err.Error(), "transport connection broken: "):
 		return "what came is no answer that HTTP allows"
 	}
 	return whose + err.Error()
-}
-
-// addHeaders adds what the drain says of a request. What another program's message says in these fields is taken off; the hops
-// are the door's.
-func (c *Client) addHeaders(h http.Header, r *envelope.Request, attempt int) {
-	takeOurs(h)
-	if hops, ok := r.Header[envelope.HeaderHops]; ok {
-		h[envelope.HeaderHops] = hops
-	}
-	if r.ID != "" {
-		h.Set(envelope.HeaderID, r.ID)
-		if h.Get("Idempotency-Key") == "" {
-			h.Set("Idempotency-Key", r.ID)
-		}
-	}
-	h.Set(envelope.HeaderAttempt, strconv.Itoa(attempt))
-	// With a dot in the id, the end of what is signed as the id could be moved, and with it that of the body.
-	signed, received := c.signer != nil && r.ID != "" && !strings.Contains(r.ID, "."), r.ReceivedAt
-	if signed && received.IsZero() { // another program's, which does not say; a signature needs a time
-		received = time.Now()
-	}
-	if !received.IsZero() {
-		h.Set(envelope.HeaderReceivedAt, received.UTC().Format(time.RFC3339Nano))
-	}
-	addForwarded(h, r)
-	if signed {
-		if signature, err := c.signer.Sign(r.ID, received, r.Body); err == nil {
-			h.Set(envelope.HeaderSignature, signature)
-		}
-	}
-}
-
-// addForwarded says what the door knew of the request, where no proxy before it has: X-Forwarded-For, -Proto, -Host and
-// -Prefix.
-func addForwarded(h http.Header, r *envelope.Request) {
-	from := ""
-	if peer := r.Peer(); peer.IsValid() {
-		from = peer.String()
-	}
-	known := [...]string{from, r.Scheme, r.Host, r.Prefix}
-	for i, name := range [...]string{envelope.ForwardedFor, envelope.ForwardedProto, envelope.ForwardedHost, envelope.ForwardedPrefix} {
-		if h.Get(name) == "" && known[i] != "" {
-			h[name] = known[i : i+1 : i+1]
-		}
-	}
-}
-
-func takeOurs(h http.Header) {
-	for name := range h {
-		if envelope.IsOurs(name) {
-			delete(h, name)
-		}
-	}
-}
-
-// discard reads what is left of an answer, so that its connection can be used again, and not more than is cheaper to
-// read than to connect anew. The answer counts whether its body comes or not; cancel ends a slow one.
-func discard(body io.ReadCloser, cancel context.CancelFunc) {
-	timer := time.AfterFunc(discardTimeout, cancel)
-	defer timer.Stop()
-	_, _ = io.CopyN(io.Discard, body, 64<<10)
-	_ = body.Close()
-}
-
-// Probe asks whether the primary is alive: any answer under 500 says so. Otherwise the verdict's Reason says what is
-// wrong, and After for how long it asks to be left alone.
-func (c *Client) Probe(ctx context.Context) (alive bool, v Verdict) {
-	timeout := min(probeTimeout, c.options.Timeout)
-	timed, cancel := context.WithTimeout(ctx, timeout)
-	defer cancel()
-	request, err := http.NewRequestWithContext(timed, http.MethodGet, c.probe, nil)
-	if err != nil {
-		return false, Verdict{Action: Pause, Reason: "the probe's URL is not one"}
-	}
-	request.Header.Set("User-Agent", "fallback-probe")
-	request.Header.Set(envelope.HeaderAttempt, "0") // a door refuses it, so that it is not taken for the primary
-	answer, err := c.http.Do(request)
-	if err != nil {
-		v = c.judgeError(ctx, timed, true, timeout, err)
-		v.Action = Pause
-		return false, v
-	}
-	discard(answer.Body, cancel)
-	if answer.StatusCode < http.StatusInternalServerError {
-		return true, Verdict{Action: Done, Status: answer.StatusCode}
-	}
-	v = judge(answer.StatusCode, answer.Header, time.Now())
-	v.Action, v.After = Pause, retryAfter(answer.Header, time.Now())
-	return false, v
 }

@@ -16,13 +16,15 @@ import (
 	"fallback/functions/envelope"
 )
 
-// FuzzSend holds that a message of any program gets to the primary once or not at all, as the attempt that it is, with our
-// word in the headers that are ours.
+// FuzzSend holds that a message of any program gets to the primary once or not at all, as the attempt that it is, with
+// our word in the headers that are ours.
 func FuzzSend(f *testing.F) {
-	f.Add("01a20262-fead-745d-a0dd-93831abf4e21", `{"v":1,"method":"PUT","target":"/orders//4%2f2?x=1&x","header":{"Fallback-Id":["forged"],"idempotency-key":["theirs"]}}`, []byte("{}"))
+	f.Add("01a20262-fead-745d-a0dd-93831abf4e21",
+		`{"v":1,"method":"PUT","target":"/orders//4%2f2?x=1&x","header":{"Fallback-Id":["forged"],"idempotency-key":["theirs"]}}`, []byte("{}"))
 	f.Add("", `{"v":1,"method":"POST","target":"/","host":"h","header":{"Fallback-Attempt":["9","8"],"connection":["fallback-id"]},"trailer":{"Fallback-Id":["forged"]}}`, []byte("x"))
 	f.Add("a\r\nb", `{"v":1,"method":"GET","target":"/","host":"h\r\nX: y","header":{"Expect":["100-continue"],"X":["\u0000"]}}`, []byte(nil))
-	f.Add("7", `{"v":1,"method":"CONNECT","target":"/","header":{"":[""],"Upgrade":["h2c"],"Te":["trailers"]}}`, []byte(nil))
+	f.Add("7", `{"v":1,"method":"CONNECT","target":"/","header":{"":[""],"Upgrade":["h2c"],"Te":["trailers"]}}`,
+		[]byte(nil))
 	arrived := make(chan *http.Request, 10)
 	primary := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
 		_, _ = io.Copy(io.Discard, r.Body)
@@ -39,7 +41,7 @@ func FuzzSend(f *testing.F) {
 		if err != nil {
 			return
 		}
-		v := client.Send(context.Background(), r, 3)
+		v := client.Send(context.Background(), r, Try{Attempt: 3})
 		checkVerdict(t, v)
 		if n := len(arrived); n > 1 || v.Action == Done != (n == 1) {
 			t.Fatalf("%d arrived, and the verdict is %+v", n, v)
@@ -48,7 +50,8 @@ func FuzzSend(f *testing.F) {
 			return
 		}
 		got := <-arrived
-		ours := map[string][]string{envelope.HeaderAttempt: {"3"}, envelope.HeaderID: nil, envelope.HeaderSignature: nil}
+		ours := map[string][]string{envelope.HeaderAttempt: {"3"}, envelope.HeaderID: nil,
+			envelope.HeaderSignature: nil}
 		if id != "" {
 			ours[envelope.HeaderID] = []string{strings.Trim(id, " \t")}
 		}
@@ -60,13 +63,16 @@ func FuzzSend(f *testing.F) {
 	})
 }
 
-// FuzzAnswer holds that any bytes in place of an answer come to a verdict soon, which asks for a bounded wait and has no
-// more for people than we have written ourselves.
+// FuzzAnswer holds that any bytes in place of an answer come to a verdict soon, which asks for a bounded wait and has
+// no more for people than we have written ourselves.
 func FuzzAnswer(f *testing.F) {
 	for _, head := range []string{
-		"200 OK\r\nContent-Length: 2\r\n\r\nok", "204 \r\n\r\n", "101 Switching Protocols\r\nUpgrade: x\r\nConnection: upgrade\r\n\r\n",
-		"503 No\r\nRetry-After: 7\r\n\r\n", "429 No\r\nRetry-After: 1e300\r\n\r\n", "503 No\r\nRetry-After: Sun, 22 Nov 2026 12:00:30 GMT\r\nRetry-After: x\r\n\r\n",
-		"100 Continue\r\n\r\nHTTP/1.1 103 Early Hints\r\n\r\nHTTP/1.1 302 Found\r\nLocation: //\r\n\r\n", "500 \x00\r\n\r\n", "999 x\r\nTransfer-Encoding: chunked\r\n\r\nffffffffffffffff\r\n",
+		"200 OK\r\nContent-Length: 2\r\n\r\nok", "204 \r\n\r\n",
+		"101 Switching Protocols\r\nUpgrade: x\r\nConnection: upgrade\r\n\r\n",
+		"503 No\r\nRetry-After: 7\r\n\r\n", "429 No\r\nRetry-After: 1e300\r\n\r\n",
+		"503 No\r\nRetry-After: Sun, 22 Nov 2026 12:00:30 GMT\r\nRetry-After: x\r\n\r\n",
+		"100 Continue\r\n\r\nHTTP/1.1 103 Early Hints\r\n\r\nHTTP/1.1 302 Found\r\nLocation: //\r\n\r\n",
+		"500 \x00\r\n\r\n", "999 x\r\nTransfer-Encoding: chunked\r\n\r\nffffffffffffffff\r\n",
 	} {
 		f.Add([]byte("HTTP/1.1 " + head))
 	}
@@ -81,7 +87,7 @@ func FuzzAnswer(f *testing.F) {
 	f.Cleanup(client.Close)
 	f.Fuzz(func(t *testing.T, answer []byte) {
 		says.Store(&answer)
-		v := client.Send(context.Background(), captured(), 1)
+		v := client.Send(context.Background(), captured(), Try{Attempt: 1})
 		checkVerdict(t, v)
 		if v.Action == Done && (v.Status < 200 || v.Status > 299) {
 			t.Errorf("done with %+v", v)
@@ -89,8 +95,8 @@ func FuzzAnswer(f *testing.F) {
 	})
 }
 
-// answering is the address of a primary that answers one request on each connection with what it is told to say, and closes
-// it.
+// answering is the address of a primary that answers one request on each connection with what it is told to say, and
+// closes it.
 func answering(f *testing.F, says *atomic.Pointer[[]byte]) string {
 	f.Helper()
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
@@ -116,7 +122,8 @@ func answering(f *testing.F, says *atomic.Pointer[[]byte]) string {
 
 func checkVerdict(t *testing.T, v Verdict) {
 	t.Helper()
-	if !slices.Contains([]Action{Done, Retry, Park, Pause}, v.Action) || v.After < 0 || v.After > longestPause {
+	if !slices.Contains([]Action{Done, Pause, Fail, Refuse, Reject}, v.Action) || v.After < 0 ||
+		v.After > longestPause {
 		t.Errorf("got %+v", v)
 	}
 	if len(v.Reason) > 200 || strings.ContainsFunc(v.Reason, func(c rune) bool { return c < ' ' || c > '~' }) {

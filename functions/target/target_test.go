@@ -38,20 +38,24 @@ func TestVerdicts(t *testing.T) {
 		{202, "30", Done, 0},
 		{204, "", Done, 0},
 		{299, "", Done, 0},
-		{300, "", Park, 0},
-		{301, "", Park, 0},
-		{304, "", Park, 0},
-		{308, "", Park, 0},
-		{400, "", Park, 0},
-		{401, "", Park, 0},
-		{404, "5", Park, 0},
-		{407, "", Pause, 0},
+		{300, "", Refuse, 0},
+		{301, "", Refuse, 0},
+		{304, "", Refuse, 0},
+		{308, "", Refuse, 0},
+		{400, "", Reject, 0},
+		{401, "", Refuse, 0},
+		{404, "5", Pause, 5 * time.Second},
+		{407, "", Refuse, 0},
 		{408, "", Pause, 0},
-		{409, "", Park, 0},
-		{410, "", Park, 0},
-		{413, "", Park, 0},
-		{422, "", Park, 0},
+		{409, "", Reject, 0},
+		{410, "", Reject, 0},
+		{413, "", Reject, 0},
+		{422, "", Reject, 0},
 		{425, "", Pause, 0},
+		{413, "30", Pause, 30 * time.Second},
+		{303, "1", Pause, time.Second},
+		{409, "3", Pause, 3 * time.Second},
+		{508, "", Refuse, 0},
 		{429, "", Pause, 0},
 		{429, "7", Pause, 7 * time.Second},
 		{429, "0.5", Pause, 500 * time.Millisecond},
@@ -59,9 +63,10 @@ func TestVerdicts(t *testing.T) {
 		{429, "NaN", Pause, 0},
 		{429, "soon", Pause, 0},
 		{429, "1e300", Pause, time.Hour},
-		{499, "", Park, 0},
-		{500, "60", Retry, 0},
-		{501, "", Retry, 0},
+		{499, "", Refuse, 0},
+		{500, "60", Pause, time.Minute},
+		{501, "", Fail, 0},
+		{101, "", Fail, 0},
 		{502, "", Pause, 0},
 		{503, "", Pause, 0},
 		{503, "86400", Pause, time.Hour},
@@ -69,17 +74,53 @@ func TestVerdicts(t *testing.T) {
 		{503, "Sun, 22 Nov 2026 11:00:00 GMT", Pause, 0},
 		{503, "Mon, 23 Nov 2026 12:00:00 GMT", Pause, time.Hour},
 		{504, "", Pause, 0},
-		{505, "", Retry, 0},
-		{599, "", Retry, 0},
-		{600, "", Retry, 0},
+		{505, "", Fail, 0},
+		{507, "", Pause, 0},
+		{509, "", Pause, 0},
+		{511, "", Pause, 0},
+		{519, "", Fail, 0},
+		{520, "", Pause, 0},
+		{522, "7", Pause, 7 * time.Second},
+		{525, "", Pause, 0},
+		{527, "", Pause, 0},
+		{528, "", Fail, 0},
+		{529, "", Pause, 0},
+		{530, "", Pause, 0},
+		{561, "", Pause, 0},
+		{598, "", Pause, 0},
+		{599, "", Pause, 0},
+		{600, "", Fail, 0},
 	} {
 		h := http.Header{}
 		if row.retryAfter != "" {
 			h.Set("Retry-After", row.retryAfter)
 		}
 		v := judge(row.status, h, now)
-		if v.Action != row.want || v.After != row.after || v.Status != row.status || !strings.HasPrefix(v.Reason, strconv.Itoa(row.status)) {
-			t.Errorf("%d with Retry-After %q: got %+v, want %s after %s", row.status, row.retryAfter, v, row.want, row.after)
+		if v.Action != row.want || v.After != row.after || v.Status != row.status ||
+			!strings.HasPrefix(v.Reason, strconv.Itoa(row.status)) {
+			t.Errorf("%d with Retry-After %q: got %+v, want %s after %s", row.status, row.retryAfter, v, row.want,
+				row.after)
+		}
+	}
+}
+
+// TestRetryAfterDate holds that a date is of the clock that answered: ours may go wrong by an hour.
+func TestRetryAfterDate(t *testing.T) {
+	t.Parallel()
+	now := time.Date(2026, 11, 22, 13, 0, 0, 0, time.UTC) // an hour fast
+	for _, row := range []struct {
+		date, retryAfter string
+		want             time.Duration
+	}{
+		{"Sun, 22 Nov 2026 12:00:00 GMT", "Sun, 22 Nov 2026 12:00:30 GMT", 30 * time.Second},
+		{"Sun, 22 Nov 2026 12:00:00 GMT", "Sun, 22 Nov 2026 11:59:00 GMT", 0},
+		{"Sun, 22 Nov 2026 12:00:00 GMT", "20", 20 * time.Second},
+		{"yesterday", "Sun, 22 Nov 2026 13:00:05 GMT", 5 * time.Second},
+		{"", "Sun, 22 Nov 2026 13:00:05 GMT", 5 * time.Second},
+	} {
+		h := http.Header{"Date": {row.date}, "Retry-After": {row.retryAfter}}
+		if v := judge(503, h, now); v.After != row.want {
+			t.Errorf("%q with Date %q: got %s, want %s", row.retryAfter, row.date, v.After, row.want)
 		}
 	}
 }
@@ -117,7 +158,8 @@ func newClient(t *testing.T, o Options) *Client {
 
 func captured() *envelope.Request {
 	return &envelope.Request{
-		ID: "01a20262-fead-745d-a0dd-93831abf4e21", Method: "PUT", Target: "/orders//4%2f2?x=1&x", Host: "shop.example.com", Scheme: "https", Remote: "203.0.113.7:51234", Prefix: "/fallback",
+		ID: "01a20262-fead-745d-a0dd-93831abf4e21", Method: "PUT", Target: "/orders//4%2f2?x=1&x",
+		Host: "shop.example.com", Scheme: "https", Remote: "203.0.113.7:51234", Prefix: "/fallback",
 		ReceivedAt: time.Date(2026, 11, 22, 8, 32, 51, 885177639, time.UTC),
 		Header:     http.Header{"X-Tag": {"a", "b"}, "Authorization": {"Bearer the-client's"}, "Connection": {"close"}},
 		Body:       []byte(`{"order":42}`),
@@ -129,11 +171,12 @@ func TestReplay(t *testing.T) {
 	t.Parallel()
 	p := newPrimary(t, nil)
 	c := newClient(t, Options{URL: p.URL + "/v2/"})
-	if v := c.Send(context.Background(), captured(), 3); v.Action != Done || v.Status != 200 {
+	if v := c.Send(context.Background(), captured(), Try{Attempt: 3, Redelivered: 2}); v.Action != Done || v.Status != 200 {
 		t.Fatalf("got %+v", v)
 	}
 	r := <-p.got
-	if r.Method != "PUT" || r.RequestURI != "/v2/orders//4%2f2?x=1&x" || r.Host != strings.TrimPrefix(p.URL, "http://") {
+	if r.Method != "PUT" || r.RequestURI != "/v2/orders//4%2f2?x=1&x" ||
+		r.Host != strings.TrimPrefix(p.URL, "http://") {
 		t.Errorf("got %s %s of %s", r.Method, r.RequestURI, r.Host)
 	}
 	if body, _ := io.ReadAll(r.Body); string(body) != `{"order":42}` {
@@ -141,16 +184,19 @@ func TestReplay(t *testing.T) {
 	}
 	want := http.Header{
 		"X-Tag": {"a", "b"}, "Authorization": {"Bearer the-client's"}, "Content-Length": {"12"},
-		"Idempotency-Key": {"01a20262-fead-745d-a0dd-93831abf4e21"}, "Fallback-Id": {"01a20262-fead-745d-a0dd-93831abf4e21"},
-		"Fallback-Attempt": {"3"}, "Fallback-Received-At": {"2026-11-22T08:32:51.885177639Z"},
-		"X-Forwarded-For": {"203.0.113.7"}, "X-Forwarded-Proto": {"https"}, "X-Forwarded-Host": {"shop.example.com"}, "X-Forwarded-Prefix": {"/fallback"},
+		"Idempotency-Key":  {"01a20262-fead-745d-a0dd-93831abf4e21"},
+		"Fallback-Id":      {"01a20262-fead-745d-a0dd-93831abf4e21"},
+		"Fallback-Attempt": {"3"}, "Fallback-Redelivered": {"2"}, "Fallback-Received-At": {"2026-11-22T08:32:51.885177639Z"},
+		"X-Forwarded-For": {"203.0.113.7"}, "X-Forwarded-Proto": {"https"}, "X-Forwarded-Host": {"shop.example.com"},
+		"X-Forwarded-Prefix": {"/fallback"},
 	}
 	if diff := cmp.Diff(want, r.Header); diff != "" {
 		t.Errorf("headers, -want +got:\n%s", diff)
 	}
 }
 
-// TestClientsOwnHeaders holds that a client's key, and what a proxy has told, are passed on, and that no client speaks for us.
+// TestClientsOwnHeaders holds that a client's key, and what a proxy has told, are passed on, and that no client speaks
+// for us.
 func TestClientsOwnHeaders(t *testing.T) {
 	t.Parallel()
 	p := newPrimary(t, nil)
@@ -158,12 +204,14 @@ func TestClientsOwnHeaders(t *testing.T) {
 	request := captured()
 	request.Header = http.Header{
 		"Idempotency-Key": {"mine"}, "X-Forwarded-Host": {"public.example.com"},
-		"X-Forwarded-For": {"192.0.2.1, 203.0.113.7"}, "X-Forwarded-Proto": {""}, "Traceparent": {"00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"},
-		"Fallback-Id": {"forged"}, "Fallback-Attempt": {"9"}, "Fallback-Received-At": {"forged"}, "Fallback-Signature": {"forged"},
-		"Fallback_id": {"forged"}, "Fallback_Signature": {"forged"}, "Fallback-Hops": {"2"}, "Fallback_hops": {"0"},
+		"X-Forwarded-For": {"192.0.2.1, 203.0.113.7"}, "X-Forwarded-Proto": {""},
+		"Traceparent": {"00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"},
+		"Fallback-Id": {"forged"}, "Fallback-Attempt": {"9"}, "Fallback-Received-At": {"forged"},
+		"Fallback-Signature": {"forged"},
+		"Fallback_id":        {"forged"}, "Fallback_Signature": {"forged"}, "Fallback-Hops": {"2"}, "Fallback_hops": {"0"},
 	}
 	request.Trailer = http.Header{"Fallback-Id": {"forged"}, "Fallback_signature": {"forged"}, "X-Sum": {"9"}}
-	c.Send(context.Background(), request, 1)
+	c.Send(context.Background(), request, Try{Attempt: 1})
 	r := <-p.got
 	if _, err := io.Copy(io.Discard, r.Body); err != nil {
 		t.Fatal(err)
@@ -180,9 +228,12 @@ func TestClientsOwnHeaders(t *testing.T) {
 		}
 	}
 	for name, want := range map[string]string{
-		"Idempotency-Key": "mine", "X-Forwarded-Host": "public.example.com", "X-Forwarded-For": "192.0.2.1, 203.0.113.7",
-		"X-Forwarded-Proto": "https", "X-Forwarded-Prefix": "/fallback", "Fallback-Id": request.ID, "Fallback-Attempt": "1",
-		"Fallback-Received-At": "2026-11-22T08:32:51.885177639Z", "Fallback-Signature": "", "Fallback-Hops": "2", // the door's
+		"Idempotency-Key": "mine", "X-Forwarded-Host": "public.example.com",
+		"X-Forwarded-For":   "192.0.2.1, 203.0.113.7",
+		"X-Forwarded-Proto": "https", "X-Forwarded-Prefix": "/fallback", "Fallback-Id": request.ID,
+		"Fallback-Attempt": "1",
+		// the door's
+		"Fallback-Received-At": "2026-11-22T08:32:51.885177639Z", "Fallback-Signature": "", "Fallback-Hops": "2",
 		"Traceparent": "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01",
 	} {
 		if got := h.Get(name); got != want {
@@ -196,7 +247,8 @@ func TestForeign(t *testing.T) {
 	t.Parallel()
 	p := newPrimary(t, nil)
 	c := newClient(t, Options{URL: p.URL, Secret: "whsec_ZmFsbGJhY2stdGVzdC1zZWNyZXQ="})
-	c.Send(context.Background(), &envelope.Request{Method: "POST", Target: "/", Header: http.Header{}, Body: []byte("x")}, 1)
+	c.Send(context.Background(), &envelope.Request{Method: "POST", Target: "/", Header: http.Header{},
+		Body: []byte("x")}, Try{Attempt: 1})
 	h := (<-p.got).Header
 	for _, name := range []string{
 		"Idempotency-Key", "Fallback-Id", "Fallback-Received-At", "Fallback-Signature",
@@ -208,32 +260,101 @@ func TestForeign(t *testing.T) {
 	}
 }
 
+// TestCredentialsOfTheURL holds that those of the primary's URL are sent with what has none of its own.
+func TestCredentialsOfTheURL(t *testing.T) {
+	t.Parallel()
+	p := newPrimary(t, nil)
+	c := newClient(t, Options{URL: strings.Replace(p.URL, "://", "://user:geheim@", 1)})
+	ours := &http.Request{Header: http.Header{}}
+	ours.SetBasicAuth("user", "geheim")
+	for own, want := range map[string]string{"": ours.Header.Get("Authorization"), "Bearer own": "Bearer own"} {
+		r := &envelope.Request{Method: "POST", Target: "/", Header: http.Header{}}
+		if own != "" {
+			r.Header.Set("Authorization", own)
+		}
+		c.Send(t.Context(), r, Try{Attempt: 1})
+		if got := (<-p.got).Header.Get("Authorization"); got != want {
+			t.Errorf("with %q: got %q, want %q", own, got, want)
+		}
+	}
+}
+
 // TestDottedID holds that what would be signed as another request, with the boundary moved, is not signed.
 func TestDottedID(t *testing.T) {
 	t.Parallel()
 	p := newPrimary(t, nil)
 	c := newClient(t, Options{URL: p.URL, Secret: "whsec_ZmFsbGJhY2stdGVzdC1zZWNyZXQ="})
-	c.Send(context.Background(), &envelope.Request{ID: "7.1795327982", Method: "POST", Target: "/", Body: []byte("x")}, 1)
+	c.Send(context.Background(), &envelope.Request{ID: "7.1795327982", Method: "POST", Target: "/", Body: []byte("x")},
+		Try{Attempt: 1})
 	if h := (<-p.got).Header; h.Get(envelope.HeaderID) != "7.1795327982" || h.Get(envelope.HeaderSignature) != "" {
 		t.Errorf("got %v", h)
 	}
 }
 
-// TestLoop holds that a 508 is a pause whose reason names the loop, for a replay and for a probe, both of which bear the mark.
+// TestLoop holds that a door's 508 is a loop, for a replay and for a probe, both of which bear the mark, and that
+// another's is not.
 func TestLoop(t *testing.T) {
 	t.Parallel()
-	p := newPrimary(t, func(w http.ResponseWriter, r *http.Request) {
-		if r.Header.Get(envelope.HeaderAttempt) == "" {
-			t.Errorf("%s bears no mark", r.Method)
+	for body, want := range map[string]bool{
+		`{"type":"urn:fallback:problem:loop","title":"Loop Detected","status":508}`: true,
+		`{"type":"about:blank","status":508}`:                                       false,
+		"a loop of links":                                                           false,
+	} {
+		p := newPrimary(t, func(w http.ResponseWriter, r *http.Request) {
+			if r.Header.Get(envelope.HeaderAttempt) == "" {
+				t.Errorf("%s bears no mark", r.Method)
+			}
+			w.WriteHeader(http.StatusLoopDetected)
+			_, _ = io.WriteString(w, body)
+		})
+		c := newClient(t, Options{URL: p.URL})
+		if v := c.Send(context.Background(), captured(), Try{Attempt: 1}); v.Action != Refuse || v.Status != 508 || v.Loop != want ||
+			strings.Contains(v.Reason, "a loop: ") != want {
+			t.Errorf("%s: a replay: got %+v", body, v)
 		}
-		w.WriteHeader(http.StatusLoopDetected)
-	})
-	c := newClient(t, Options{URL: p.URL})
-	if v := c.Send(context.Background(), captured(), 1); v.Action != Pause || v.Status != 508 || !strings.Contains(v.Reason, "a loop: ") {
-		t.Errorf("a replay: got %+v", v)
+		if alive, v := c.Probe(context.Background()); alive || v.Loop != want ||
+			strings.Contains(v.Reason, "a loop: ") != want {
+			t.Errorf("%s: a probe: got %v and %+v", body, alive, v)
+		}
 	}
-	if alive, v := c.Probe(context.Background()); alive || v.Action != Pause || !strings.Contains(v.Reason, "a loop: ") {
-		t.Errorf("a probe: got %v and %+v", alive, v)
+}
+
+// TestDoorsAnswer holds that a 202 by which a door has taken the replay for a new request is a loop and no delivery,
+// and that one with the id that was sent is: of a second Fallback, or of a primary that echoes it.
+func TestDoorsAnswer(t *testing.T) {
+	t.Parallel()
+	const other = "01a20262-0000-7000-8000-000000000000"
+	door := func(id string) string {
+		return fmt.Sprintf(`{"id":%q,"queue":"FallbackAPIQueue","received_at":"2026-11-22T08:32:51Z"}`, id)
+	}
+	for _, row := range []struct {
+		name     string
+		status   int
+		id, body string
+		want     Action
+	}{
+		{"a door's, with an id of its own", 202, other, door(other), Refuse},
+		{"a door's, with the id that was sent", 202, captured().ID, door(captured().ID), Done},
+		{"a primary's, with the header only", 202, other, `{"order":42}`, Done},
+		{"a primary's, with the body only", 202, "", door(other), Done},
+		{"a primary's, with a long body", 202, other, strings.Repeat("x", 1<<20), Done},
+		{"a 200", 200, other, door(other), Done},
+	} {
+		t.Run(row.name, func(t *testing.T) {
+			t.Parallel()
+			p := newPrimary(t, func(w http.ResponseWriter, _ *http.Request) {
+				if row.id != "" {
+					w.Header().Set("Fallback-Id", row.id)
+				}
+				w.Header().Set("Content-Type", "application/json")
+				w.WriteHeader(row.status)
+				_, _ = io.WriteString(w, row.body)
+			})
+			v := newClient(t, Options{URL: p.URL}).Send(context.Background(), captured(), Try{Attempt: 1})
+			if v.Action != row.want || v.Status != row.status || v.Loop != (row.want == Refuse) {
+				t.Errorf("got %+v, want %s", v, row.want)
+			}
+		})
 	}
 }
 
@@ -244,7 +365,7 @@ func TestSignature(t *testing.T) {
 	const secret = "whsec_ZmFsbGJhY2stdGVzdC1zZWNyZXQ="
 	p := newPrimary(t, nil)
 	c := newClient(t, Options{URL: p.URL, Secret: secret})
-	c.Send(context.Background(), captured(), 1)
+	c.Send(context.Background(), captured(), Try{Attempt: 1})
 	r := <-p.got
 	verifier, err := standardwebhooks.NewWebhook(secret)
 	if err != nil {
@@ -256,7 +377,8 @@ func TestSignature(t *testing.T) {
 			t.Fatal(err)
 		}
 		return verifier.VerifyIgnoringTimestamp([]byte(body), http.Header{
-			"Webhook-Id": {id}, "Webhook-Timestamp": {strconv.FormatInt(at.Unix(), 10)}, "Webhook-Signature": {r.Header.Get(envelope.HeaderSignature)},
+			"Webhook-Id": {id}, "Webhook-Timestamp": {strconv.FormatInt(at.Unix(), 10)},
+			"Webhook-Signature": {r.Header.Get(envelope.HeaderSignature)},
 		})
 	}
 	id, received := r.Header.Get(envelope.HeaderID), r.Header.Get(envelope.HeaderReceivedAt)
@@ -264,7 +386,8 @@ func TestSignature(t *testing.T) {
 		t.Errorf("the signature is not good: %v", err)
 	}
 	for name, err := range map[string]error{
-		"another id": verify(id+"x", received, `{"order":42}`), "another time": verify(id, "2026-11-22T08:32:52Z", `{"order":42}`),
+		"another id":   verify(id+"x", received, `{"order":42}`),
+		"another time": verify(id, "2026-11-22T08:32:52Z", `{"order":42}`),
 		"another body": verify(id, received, `{"order":43}`),
 	} {
 		if err == nil {
@@ -273,13 +396,15 @@ func TestSignature(t *testing.T) {
 	}
 }
 
-// TestSignatureWithoutTime holds that a message of another program which does not say when it came can be checked as well.
+// TestSignatureWithoutTime holds that a message of another program which does not say when it came can be checked as
+// well.
 func TestSignatureWithoutTime(t *testing.T) {
 	t.Parallel()
 	const secret = "whsec_ZmFsbGJhY2stdGVzdC1zZWNyZXQ="
 	p := newPrimary(t, nil)
 	c := newClient(t, Options{URL: p.URL, Secret: secret})
-	c.Send(t.Context(), &envelope.Request{ID: "7", Method: "POST", Target: "/", Header: http.Header{}, Body: []byte("x")}, 1)
+	c.Send(t.Context(), &envelope.Request{ID: "7", Method: "POST", Target: "/", Header: http.Header{},
+		Body: []byte("x")}, Try{Attempt: 1})
 	h := (<-p.got).Header
 	at, err := time.Parse(time.RFC3339Nano, h.Get(envelope.HeaderReceivedAt))
 	if err != nil || time.Since(at) > time.Minute {
@@ -290,7 +415,8 @@ func TestSignatureWithoutTime(t *testing.T) {
 		t.Fatal(err)
 	}
 	if err := verifier.Verify([]byte("x"), http.Header{
-		"Webhook-Id": {"7"}, "Webhook-Timestamp": {strconv.FormatInt(at.Unix(), 10)}, "Webhook-Signature": {h.Get(envelope.HeaderSignature)},
+		"Webhook-Id": {"7"}, "Webhook-Timestamp": {strconv.FormatInt(at.Unix(), 10)},
+		"Webhook-Signature": {h.Get(envelope.HeaderSignature)},
 	}); err != nil {
 		t.Error(err)
 	}
@@ -311,7 +437,7 @@ func TestNoAnswer(t *testing.T) {
 		want      Action
 		reason    string
 	}{
-		{"hangs", hang.URL, Retry, "no answer within 1s"},
+		{"hangs", hang.URL, Fail, "no answer within 1s"},
 		{"breaks the connection", cut.URL, Pause, "no connection: EOF"},
 		{"is not there", "http://" + ln.Addr().String(), Pause, "no connection: connect: connection refused"},
 		{"has no address", "http://primary.invalid", Pause, "no connection: the host name is not found"},
@@ -323,7 +449,8 @@ func TestNoAnswer(t *testing.T) {
 				timeout = time.Minute
 			}
 			c := newClient(t, Options{URL: row.url, Timeout: timeout})
-			if v := c.Send(context.Background(), captured(), 1); v.Action != row.want || v.Reason != row.reason || v.Status != 0 {
+			if v := c.Send(context.Background(), captured(), Try{Attempt: 1}); v.Action != row.want || v.Reason != row.reason ||
+				v.Status != 0 {
 				t.Errorf("got %+v, want %s because of %q", v, row.want, row.reason)
 			}
 		})
@@ -332,14 +459,14 @@ func TestNoAnswer(t *testing.T) {
 		t.Parallel()
 		ctx, cancel := context.WithTimeout(context.Background(), 50*time.Millisecond)
 		defer cancel()
-		if v := newClient(t, Options{URL: hang.URL}).Send(ctx, captured(), 1); v.Action != Pause {
+		if v := newClient(t, Options{URL: hang.URL}).Send(ctx, captured(), Try{Attempt: 1}); v.Action != Pause {
 			t.Errorf("got %+v", v)
 		}
 	})
 }
 
-// TestReasonWithoutSecrets holds that a reason says what is wrong, and with whom, and shows nothing of the URL's user and
-// query, of the proxy's, or of a request that comes back in place of an answer.
+// TestReasonWithoutSecrets holds that a reason says what is wrong, and with whom, and shows nothing of the URL's user
+// and query, of the proxy's, or of a request that comes back in place of an answer.
 func TestReasonWithoutSecrets(t *testing.T) {
 	t.Parallel()
 	secure := httptest.NewUnstartedServer(nil)
@@ -363,22 +490,31 @@ func TestReasonWithoutSecrets(t *testing.T) {
 	ln.Close()
 	const noAnswer = "what came is no answer that HTTP allows"
 	for _, row := range []struct{ name, scheme, host, proxy, want string }{
-		{"unknown authority", "https", secure.Listener.Addr().String(), "", "tls: failed to verify certificate: x509: certificate signed by unknown authority"},
-		{"another host", "https", strings.Replace(secure.Listener.Addr().String(), "127.0.0.1", "localhost", 1), "", "tls: failed to verify certificate: x509: certificate is valid for example.com, *.example.com, not localhost"},
-		{"it speaks no TLS", "https", mustHost(refuses.URL), "", "http: server gave HTTP response to HTTPS client"},
+		{"unknown authority", "https", secure.Listener.Addr().String(), "",
+			"tls: failed to verify certificate: x509: certificate signed by unknown authority"},
+		{"another host", "https", strings.Replace(secure.Listener.Addr().String(), "127.0.0.1", "localhost", 1), "",
+			"tls: failed to verify certificate: x509: certificate is valid for example.com, *.example.com, not localhost"},
+		{"it speaks no TLS", "https", mustHost(refuses.URL), "", "what came is no TLS: http:// instead of https://?"},
 		{"it echoes", "http", says("REQUEST HTTP/1.1\r\n\r\n"), "", noAnswer},
 		{"it echoes in a header", "http", says("HTTP/1.1 200 OK\r\nREQUEST\r\n\r\n"), "", noAnswer},
-		{"the proxy is gone", "http", "api.example.com", "http://user:geheim@" + gone, "the proxy: connect: connection refused"},
-		{"the proxy is gone, TLS", "https", "api.example.com", "http://user:geheim@" + gone, "the proxy: connect: connection refused"},
-		{"the SOCKS proxy is gone", "https", "api.example.com", "socks5://user:geheim@" + gone, "the proxy: connect: connection refused"},
-		{"the proxy has no address", "https", "api.example.com", "http://user:geheim@proxy.invalid", "the proxy: the host name is not found"},
-		{"the proxy is not trusted", "https", "api.example.com", "https://user:geheim@" + secure.Listener.Addr().String(), "the proxy: tls: failed to verify certificate: x509: certificate signed by unknown authority"},
-		{"the proxy refuses", "https", "api.example.com", "http://user:geheim@" + mustHost(refuses.URL), "the proxy answers 407 Proxy Authentication Required"},
+		{"the proxy is gone", "http", "api.example.com", "http://user:geheim@" + gone,
+			"the proxy: connect: connection refused"},
+		{"the proxy is gone, TLS", "https", "api.example.com", "http://user:geheim@" + gone,
+			"the proxy: connect: connection refused"},
+		{"the SOCKS proxy is gone", "https", "api.example.com", "socks5://user:geheim@" + gone,
+			"the proxy: connect: connection refused"},
+		{"the proxy has no address", "https", "api.example.com", "http://user:geheim@proxy.invalid",
+			"the proxy: the host name is not found"},
+		{"the proxy is not trusted", "https", "api.example.com", "https://user:geheim@" +
+			secure.Listener.Addr().String(), "the proxy: tls: failed to verify certificate: x509: certificate signed by " +
+			"unknown authority"},
+		{"the proxy refuses", "https", "api.example.com", "http://user:geheim@" + mustHost(refuses.URL),
+			"the proxy answers 407 Proxy Authentication Required"},
 	} {
 		t.Run(row.name, func(t *testing.T) {
 			t.Parallel()
 			c := newClient(t, Options{URL: row.scheme + "://user:geheim@" + row.host + "/x?key=geheim"})
-			transport := c.http.Transport.(*http.Transport)
+			transport := c.transport
 			if row.name == "another host" {
 				transport.TLSClientConfig = &tls.Config{RootCAs: trusted}
 			}
@@ -391,7 +527,7 @@ func TestReasonWithoutSecrets(t *testing.T) {
 			}
 			request := captured()
 			request.Target = "/orders?key=geheim"
-			if v := c.Send(t.Context(), request, 1); v.Action != Pause || v.Reason != "no connection: "+row.want {
+			if v := c.Send(t.Context(), request, Try{Attempt: 1}); v.Action != Pause || v.Reason != "no connection: "+row.want {
 				t.Errorf("got %+v, want %q", v, row.want)
 			}
 			if alive, v := c.Probe(t.Context()); alive || v.Reason != "no connection: "+row.want {
@@ -405,7 +541,8 @@ func TestReasonWithoutSecrets(t *testing.T) {
 func TestRedirect(t *testing.T) {
 	t.Parallel()
 	p := newPrimary(t, func(w http.ResponseWriter, r *http.Request) { http.Redirect(w, r, "/elsewhere", http.StatusFound) })
-	if v := newClient(t, Options{URL: p.URL}).Send(context.Background(), captured(), 1); v.Action != Park || v.Status != 302 {
+	if v := newClient(t, Options{URL: p.URL}).Send(context.Background(), captured(), Try{Attempt: 1}); v.Action != Refuse ||
+		v.Status != 302 {
 		t.Errorf("got %+v", v)
 	}
 	if n := len(p.got); n != 1 {
@@ -439,7 +576,8 @@ func TestProbe(t *testing.T) {
 		}
 	}
 	p.Close()
-	if alive, v := c.Probe(context.Background()); alive || v.Reason == "" || strings.Contains(v.Reason, mustHost(p.URL)) {
+	if alive, v := c.Probe(context.Background()); alive || v.Reason == "" ||
+		strings.Contains(v.Reason, mustHost(p.URL)) {
 		t.Errorf("a primary that is not there: got alive %v, %+v", alive, v)
 	}
 }

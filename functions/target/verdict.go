@@ -15,12 +15,14 @@ type Action string
 const (
 	// Done: the primary has it.
 	Done Action = "done"
-	// Retry: it failed by itself. It is tried again later, and its attempts are counted.
-	Retry Action = "retry"
-	// Park: the primary will not take it, now or later.
-	Park Action = "park"
-	// Pause: the primary is not up to it. Nothing more is sent for a while, and the attempt does not count.
+	// Pause: not now. The primary is away or not up to it, or asks to wait. It says nothing of the request.
 	Pause Action = "pause"
+	// Fail: the primary failed at it.
+	Fail Action = "fail"
+	// Refuse: the request is not taken, because of itself or of the way that it takes to the primary.
+	Refuse Action = "refuse"
+	// Reject: the primary will not take this request, now or later.
+	Reject Action = "reject"
 )
 
 // Verdict is what an attempt came to.
@@ -30,69 +32,108 @@ type Verdict struct {
 	Status int
 	// After is for how long the primary asks to be left alone (Retry-After), an hour at most; 0 when it does not say.
 	After time.Duration
-	// Reason is for people, and holds nothing of the request, or of the address but a host name that a certificate is not for.
+	// Again is how often a request that is rejected is tried again before that holds.
+	Again int
+	// Unreachable: there was no connection. Loop: the answer is a door's, and not the primary's.
+	Unreachable, Loop bool
+	// Reason is for people, and holds nothing of the request, or of the address but a host name that a certificate is
+	// not for.
 	Reason string
 }
 
-// rule is a row of the table. The first that holds the status applies.
+// rule is a row of the table. The first that holds the status applies. Source is where the status is defined, for
+// those that RFC 9110 does not know.
 type rule struct {
 	from, to int
 	action   Action
 	about    string
+	source   string
 }
 
 var rules = []rule{
-	{200, 299, Done, "the primary has it"},
-	{407, 407, Pause, "a proxy on the way wants credentials: set them in HTTP_PROXY"},
-	{408, 408, Pause, "the primary was too slow to read it"},
-	{425, 425, Pause, "too early"},
-	{429, 429, Pause, "too many requests"},
-	{502, 504, Pause, "the primary, or what it depends on, is away or overloaded"},
-	{508, 508, Pause, "a loop: a door of Fallback refuses the replay"},
-	{500, 599, Retry, "the primary failed at it"},
-	{300, 399, Park, "redirects are not followed: set FALLBACK_TARGET_URL to where they lead"},
-	{400, 499, Park, "the primary will not take it"},
+	{200, 299, Done, "the primary has it", ""},
+	{408, 408, Pause, "the primary was too slow to read it", ""},
+	{425, 425, Pause, "too early", "RFC 8470"},
+	{429, 429, Pause, "too many requests", "RFC 6585"},
+	{502, 504, Pause, "the primary, or what it depends on, is away or overloaded", ""},
+	{507, 507, Pause, "the primary has no room to store anything", "RFC 4918"},
+	{508, 508, Refuse, "a loop on the way: of doors, if a door of Fallback says so", "RFC 5842"},
+	{509, 509, Pause, "the host's bandwidth for this month is used up", "cPanel"},
+	{511, 511, Pause, "the network on the way wants a login", "RFC 6585"},
+	{520, 527, Pause, "the proxy in front cannot reach the primary, or not understand it", "Cloudflare"},
+	{529, 529, Pause, "the primary is overloaded", "Qualys, Anthropic"},
+	{530, 530, Pause, "the proxy in front does not know where the primary is, or its site is frozen",
+		"Cloudflare, Pantheon"},
+	{561, 562, Pause, "the load balancer cannot ask who logs in", "AWS"},
+	{598, 599, Pause, "a proxy on the way had no answer in time", "some proxies"},
+	{500, 599, Fail, "the primary failed at it", ""},
+	{409, 409, Reject, "a conflict; tried again twice before, since the first try may still be under way", ""},
+	{400, 400, Reject, "the request is malformed", ""},
+	{410, 410, Reject, "what it is for is gone for good", ""},
+	{413, 413, Reject, "its body is too large", ""},
+	{415, 415, Reject, "its body is of a kind that is not taken", ""},
+	{422, 422, Reject, "what it says makes no sense", ""},
+	{407, 407, Refuse, "a proxy on the way wants credentials: set them in HTTP_PROXY", ""},
+	{300, 399, Refuse, "redirects are not followed: set FALLBACK_TARGET_URL to where they lead", ""},
+	{400, 499, Refuse, "it is not taken, or does not get there: a path, a login, a rule of a proxy", ""},
 }
 
-// loopReason is what a 508 most likely means. It is no matter of the request: whoever answers it, the way leads in a circle.
-const loopReason = "508, a loop: the target leads back to a door of Fallback; set FALLBACK_TARGET_URL to the API itself, around whatever fails over " +
-	"(for a second Fallback, its FALLBACK_ACCEPT_REPLAYS must be FALLBACK_REPLAY_SECRET)"
+// conflicts is how often a request is tried again after a 409.
+const conflicts = 2
 
-// judge is the verdict on an answer.
+// loopReason is no matter of the request: whoever answers so, the way leads in a circle.
+const loopReason = "a loop: the target leads back to a door of Fallback; set FALLBACK_TARGET_URL to the API itself, " +
+	"around what fails over " +
+	"(a second Fallback needs FALLBACK_ACCEPT_REPLAYS)"
+
+// judge is the verdict on an answer, but for what its body says. Whatever it is, if it is no success and asks to wait,
+// it is a pause first (RFC 9110, 10.2.3; RFC 6585, 4).
 func judge(status int, h http.Header, now time.Time) Verdict {
-	v := Verdict{Action: Retry, Status: status}
+	v := Verdict{Action: Fail, Status: status}
 	for _, r := range rules {
 		if r.from <= status && status <= r.to {
 			v.Action = r.action
 			break
 		}
 	}
-	v.Reason = strings.TrimSpace(fmt.Sprint(status, " ", http.StatusText(status)))
-	if v.Action == Pause {
+	if v.Action != Done {
 		v.After = retryAfter(h, now)
 	}
-	if status == http.StatusLoopDetected {
-		v.Reason = loopReason
+	if v.After > 0 {
+		v.Action = Pause
 	}
+	if status == http.StatusConflict {
+		v.Again = conflicts
+	}
+	v.Reason = strings.TrimSpace(fmt.Sprint(status, " ", http.StatusText(status)))
 	return v
+}
+
+// loop is the verdict on a door's answer.
+func loop(status int) Verdict {
+	return Verdict{Action: Refuse, Status: status, Loop: true, Reason: fmt.Sprint(status, ", ", loopReason)}
 }
 
 // longestPause bounds what a primary may ask for.
 const longestPause = time.Hour
 
 // retryAfter reads the header in both its forms, seconds and a date (RFC 9110, 10.2.3); 0 if there is none to be read.
+// A date is of the clock that the answer's own Date is of; now is for an answer without.
 func retryAfter(h http.Header, now time.Time) time.Duration {
 	value := strings.TrimSpace(h.Get("Retry-After"))
 	if seconds, err := strconv.ParseFloat(value, 64); err == nil && seconds >= 0 {
 		return time.Duration(min(seconds, longestPause.Seconds()) * float64(time.Second))
 	}
 	if at, err := http.ParseTime(value); err == nil {
+		if answered, err := http.ParseTime(h.Get("Date")); err == nil {
+			now = answered
+		}
 		return min(max(at.Sub(now), 0), longestPause)
 	}
 	return 0
 }
 
-// Markdown is the table of verdicts for the README.
+// Markdown is the table of verdicts for docs/drain.md.
 func Markdown() string {
 	var b strings.Builder
 	b.WriteString("| the primary | the request | why |\n| --- | --- | --- |\n")
@@ -104,10 +145,14 @@ func Markdown() string {
 		case r.to > r.from:
 			status = fmt.Sprintf("%d–%d", r.from, r.to)
 		}
+		if r.source != "" {
+			status += " (" + r.source + ")"
+		}
 		fmt.Fprintf(&b, "| %s | %s | %s |\n", status, r.action, r.about)
 	}
 	fmt.Fprintf(&b, "| cannot be reached, or breaks the connection | %s | it is away |\n", Pause)
-	fmt.Fprintf(&b, "| does not answer within FALLBACK_TARGET_TIMEOUT | %s | it may hang on this one |\n", Retry)
-	fmt.Fprintf(&b, "| is not asked | %s | the message cannot be read, or is no request that HTTP allows |\n", Park)
+	fmt.Fprintf(&b, "| does not answer within FALLBACK_TARGET_TIMEOUT | %s | it may hang on this one |\n", Fail)
+	fmt.Fprintf(&b, "| is not asked | %s | the message cannot be read, or is no request that HTTP allows |\n", Reject)
+	fmt.Fprintf(&b, "| any but 2xx, with Retry-After | %s | it asks to wait |\n", Pause)
 	return b.String()
 }

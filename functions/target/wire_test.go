@@ -4,6 +4,8 @@ import (
 	"bufio"
 	"bytes"
 	"context"
+	"crypto/tls"
+	"crypto/x509"
 	"encoding/pem"
 	"fmt"
 	"io"
@@ -20,8 +22,8 @@ import (
 	"fallback/functions/envelope"
 )
 
-// wirePrimary is a primary below net/http. It remembers every request with its first line, and has answer do with it and
-// its connection what the test wants; false closes the connection.
+// wirePrimary is a primary below net/http. It remembers every request with its first line, and has answer do with it
+// and its connection what the test wants; false closes the connection.
 type wirePrimary struct {
 	net.Listener
 	mu  sync.Mutex
@@ -92,7 +94,8 @@ func TestSentOnce(t *testing.T) {
 	}{
 		{"a body", captured(), false},
 		{"no body", &envelope.Request{ID: "1", Method: "DELETE", Target: "/orders/1"}, false},
-		{"the client's own key", &envelope.Request{ID: "1", Method: "POST", Target: "/", Body: []byte("x"), Header: http.Header{"Idempotency-Key": {"a"}, "X-Idempotency-Key": {"b"}}}, false},
+		{"the client's own key", &envelope.Request{ID: "1", Method: "POST", Target: "/", Body: []byte("x"),
+			Header: http.Header{"Idempotency-Key": {"a"}, "X-Idempotency-Key": {"b"}}}, false},
 		{"a body, and the connection is reset", captured(), true},
 	} {
 		t.Run(row.name, func(t *testing.T) {
@@ -104,10 +107,10 @@ func TestSentOnce(t *testing.T) {
 				return n != 2 && ok(conn)
 			})
 			c := newClient(t, Options{URL: "http://" + p.Addr().String()})
-			if v := c.Send(context.Background(), row.request, 1); v.Action != Done {
+			if v := c.Send(context.Background(), row.request, Try{Attempt: 1}); v.Action != Done {
 				t.Fatalf("the first: %+v", v)
 			}
-			if v := c.Send(context.Background(), row.request, 2); v.Action != Pause || v.Status != 0 {
+			if v := c.Send(context.Background(), row.request, Try{Attempt: 2}); v.Action != Pause || v.Status != 0 {
 				t.Errorf("on a connection that breaks: %+v", v)
 			}
 			got := p.requests()
@@ -132,7 +135,7 @@ func TestIdleConnectionClosed(t *testing.T) {
 	p := newWirePrimary(t, func(_ int, _ *http.Request, conn net.Conn) bool { ok(conn); return false })
 	c := newClient(t, Options{URL: "http://" + p.Addr().String()})
 	for i := range 3 {
-		if v := c.Send(context.Background(), captured(), 1); v.Action != Done {
+		if v := c.Send(context.Background(), captured(), Try{Attempt: 1}); v.Action != Done {
 			t.Errorf("number %d: %+v", i, v)
 		}
 		time.Sleep(time.Second) // for the close to arrive
@@ -140,12 +143,14 @@ func TestIdleConnectionClosed(t *testing.T) {
 }
 
 // oddTargets must keep every byte on their way.
-var oddTargets = []string{"/", "/orders//4%2f2?x=1&x", "//c//d", "/a/../b/./c", "/%E2%82%AC/%e2?q=%20+%2B", `/a"b^c|d`, "/caf\xe9?\xe9", "/?", "/:80", "//user@host/x"}
+var oddTargets = []string{"/", "/orders//4%2f2?x=1&x", "//c//d", "/a/../b/./c", "/%E2%82%AC/%e2?q=%20+%2B", `/a"b^c|d`,
+	"/caf\xe9?\xe9", "/?", "/:80", "//user@host/x"}
 
 // sendAll sends a request to each of the odd targets and says what came of it.
 func sendAll(c *Client) (failed string) {
 	for _, target := range oddTargets {
-		if v := c.Send(context.Background(), &envelope.Request{ID: "1", Method: "POST", Target: target, Body: []byte("x")}, 1); v.Action != Done {
+		if v := c.Send(context.Background(), &envelope.Request{ID: "1", Method: "POST", Target: target,
+			Body: []byte("x")}, Try{Attempt: 1}); v.Action != Done {
 			failed += fmt.Sprintf("%q: %+v\n", target, v)
 		}
 	}
@@ -197,11 +202,13 @@ func TestProxy(t *testing.T) {
 			proxy, asked := newProxy(t, address)
 			env := []string{"FALLBACK_TEST_SEND_TO=" + row.scheme + "://" + address}
 			if row.proxied { // never for loopback, so the primary has a name, which the proxy knows
-				env = []string{"FALLBACK_TEST_SEND_TO=" + row.scheme + "://api.example.com", "HTTP_PROXY=" + proxy, "HTTPS_PROXY=" + proxy}
+				env = []string{"FALLBACK_TEST_SEND_TO=" + row.scheme + "://api.example.com", "HTTP_PROXY=" + proxy,
+					"HTTPS_PROXY=" + proxy}
 			}
 			if row.scheme == "https" {
 				file := t.TempDir() + "/ca.pem"
-				if err := os.WriteFile(file, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: primary.Certificate().Raw}), 0o600); err != nil {
+				if err := os.WriteFile(file, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE",
+					Bytes: primary.Certificate().Raw}), 0o600); err != nil {
 					t.Fatal(err)
 				}
 				env = append(env, "SSL_CERT_FILE="+file)
@@ -222,7 +229,8 @@ func TestProxy(t *testing.T) {
 				t.Errorf("the proxy was asked %d times", n)
 			}
 			for _, line := range asked() {
-				if row.scheme == "http" && !strings.Contains(line, " http://api.example.com/") || row.scheme == "https" && !strings.HasPrefix(line, "CONNECT api.example.com:443 ") {
+				if row.scheme == "http" && !strings.Contains(line, " http://api.example.com/") ||
+					row.scheme == "https" && !strings.HasPrefix(line, "CONNECT api.example.com:443 ") {
 					t.Errorf("the proxy was asked %q", line)
 				}
 			}
@@ -267,10 +275,12 @@ func newProxy(t *testing.T, behind string) (address string, asked func() []strin
 		} else {
 			target, absolute := strings.CutPrefix(rest, "http://api.example.com")
 			if !absolute {
-				_, _ = io.WriteString(conn, "HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
+				_, _ = io.WriteString(conn, "HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\nConnection: "+
+					"close\r\n\r\n")
 				return
 			}
-			_, _ = io.WriteString(out, method+" "+target+"Connection: close\r\n") // so that each request is one connection
+			// so that each request is one connection
+			_, _ = io.WriteString(out, method+" "+target+"Connection: close\r\n")
 		}
 		go func() { _, _ = io.Copy(out, in) }()
 		_, _ = io.Copy(conn, out)
@@ -303,36 +313,41 @@ func TestUnsendable(t *testing.T) {
 		change func(*envelope.Request)
 		reason string
 	}{
-		{"a header's name with a control byte", func(r *envelope.Request) { r.Header["X-\x00"] = []string{"a"} }, refused},
+		{"a header's name with a control byte", func(r *envelope.Request) { r.Header["X-\x00"] = []string{"a"} },
+			refused},
 		{"a header's name with a space", func(r *envelope.Request) { r.Header["X Tag"] = []string{"a"} }, refused},
 		{"a header without a name", func(r *envelope.Request) { r.Header[""] = []string{"a"} }, refused},
 		{"a header's value with a line end", func(r *envelope.Request) { r.Header["X-Tag"] = []string{"a\r\nX-Forged: b"} }, refused},
-		{"a key with a control byte", func(r *envelope.Request) { r.Header["Idempotency-Key"] = []string{"\x01"} }, refused},
+		{"a key with a control byte", func(r *envelope.Request) { r.Header["Idempotency-Key"] = []string{"\x01"} },
+			refused},
 		{"a host with a line end", func(r *envelope.Request) { r.Host = "h\r\n" }, refused},
 		{"an id with a line end", func(r *envelope.Request) { r.ID = "1\n" }, refused},
 		{"a method with a space", func(r *envelope.Request) { r.Method = "BAD METHOD" }, refused},
 		{"no method", func(r *envelope.Request) { r.Method = "" }, "it cannot be sent: it has no method"},
-		{"a target without a slash", func(r *envelope.Request) { r.Target = "orders" }, "it cannot be sent: its target is not a path"},
-		{"a target with a line end", func(r *envelope.Request) { r.Target = "/a\r\nX-Forged: b" }, "it cannot be sent: its target holds a space or a control character"},
+		{"a target without a slash", func(r *envelope.Request) { r.Target = "orders" },
+			"it cannot be sent: its target is not a path"},
+		{"a target with a line end", func(r *envelope.Request) { r.Target = "/a\r\nX-Forged: b" },
+			"it cannot be sent: its target holds a space or a control character"},
 	} {
 		t.Run(row.name, func(t *testing.T) {
 			r := captured()
 			row.change(r)
-			if v := c.Send(context.Background(), r, 1); v.Action != Park || v.Reason != row.reason || v.Status != 0 {
+			if v := c.Send(context.Background(), r, Try{Attempt: 1}); v.Action != Reject || v.Reason != row.reason || v.Status != 0 {
 				t.Errorf("got %+v, want it parked: %s", v, row.reason)
 			}
 		})
 	}
-	for _, name := range []string{"Transfer-Encoding", "Trailer", "Content-Length", "X Sum", ""} { // no trailers, by any means: they are left out
+	// no trailers, by any means: they are left out
+	for _, name := range []string{"Transfer-Encoding", "Trailer", "Content-Length", "X Sum", ""} {
 		r := captured()
 		r.Trailer = http.Header{name: {"1"}, "X-Sum": {"a"}}
-		if v := c.Send(context.Background(), r, 1); v.Action != Done {
+		if v := c.Send(context.Background(), r, Try{Attempt: 1}); v.Action != Done {
 			t.Errorf("with a trailer %s: got %+v", name, v)
 		}
 	}
 	ended, cancel := context.WithCancel(context.Background())
 	cancel()
-	if v := c.Send(ended, captured(), 1); v.Action != Pause {
+	if v := c.Send(ended, captured(), Try{Attempt: 1}); v.Action != Pause {
 		t.Errorf("when the drain has ended before: got %+v", v)
 	}
 }
@@ -372,7 +387,7 @@ func TestEndlessAnswer(t *testing.T) {
 			})
 			c := newClient(t, Options{URL: "http://" + p.Addr().String()})
 			begin := time.Now()
-			if v := c.Send(context.Background(), captured(), 1); v.Action != Done || v.Status != 201 {
+			if v := c.Send(context.Background(), captured(), Try{Attempt: 1}); v.Action != Done || v.Status != 201 {
 				t.Errorf("got %+v", v)
 			}
 			if alive, v := c.Probe(context.Background()); !alive {
@@ -383,5 +398,68 @@ func TestEndlessAnswer(t *testing.T) {
 				t.Errorf("took %s, want %s", took, 2*discardTimeout)
 			}
 		})
+	}
+}
+
+// TestForeignAnswers holds that an answer which a primary should not give has a verdict soon, costs little, and leaves
+// nothing that hangs.
+func TestForeignAnswers(t *testing.T) {
+	t.Parallel()
+	const fields = "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n"
+	for _, row := range []struct {
+		name, answer string
+		action       Action
+		status       int
+		reason       string
+	}{
+		{"another protocol, without an end", "HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: " +
+			"websocket\r\n\r\n", Fail, 101, "101 Switching Protocols"},
+		{"a head of tiny lines", fields + strings.Repeat("a:\r\n", 2<<20) + "\r\n", Fail, 0,
+			"the head of the answer is larger than 32 KiB"},
+		{"a head with a long line", fields + "a: " + strings.Repeat("a", 9<<20) + "\r\n\r\n", Fail, 0,
+			"the head of the answer is larger than 32 KiB"},
+		{"a head without an end", fields + strings.Repeat("a: b\r\n", 16<<10), Fail, 0,
+			"the head of the answer is larger than 32 KiB"},
+		{"a body that does not come", "HTTP/1.1 201 Created\r\nContent-Length: 10\r\n\r\n", Done, 201, "201 Created"},
+		{"a large head, as servers give it", fields + "set-cookie: " + strings.Repeat("a", 8000) + "\r\ncsp: " +
+			strings.Repeat("b", 16000) + "\r\n\r\n", Done, 200, "200 OK"},
+	} {
+		t.Run(row.name, func(t *testing.T) {
+			t.Parallel()
+			hold := make(chan struct{})
+			t.Cleanup(func() { close(hold) })
+			p := newWirePrimary(t, func(_ int, _ *http.Request, conn net.Conn) bool {
+				go func() { _, _ = io.WriteString(conn, row.answer) }() // what is not read does not keep it
+				<-hold
+				return false
+			})
+			c := newClient(t, Options{URL: "http://" + p.Addr().String(), Timeout: time.Hour})
+			ctx, cancel := context.WithTimeout(context.Background(), time.Minute) // far over what it may take
+			defer cancel()
+			if v := c.Send(ctx, captured(), Try{Attempt: 1}); v.Action != row.action || v.Status != row.status ||
+				v.Reason != row.reason {
+				t.Errorf("got %+v, want %s because of %q", v, row.action, row.reason)
+			}
+		})
+	}
+}
+
+// TestLargeHeadHTTP2 holds the same for HTTP/2.
+func TestLargeHeadHTTP2(t *testing.T) {
+	t.Parallel()
+	p := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		for i := range 40 {
+			w.Header().Set(fmt.Sprint("X-", i), strings.Repeat("a", 1000))
+		}
+	}))
+	p.EnableHTTP2 = true
+	p.StartTLS()
+	t.Cleanup(p.Close)
+	c := newClient(t, Options{URL: p.URL})
+	c.transport.TLSClientConfig = &tls.Config{RootCAs: x509.NewCertPool()}
+	c.transport.TLSClientConfig.RootCAs.AddCert(p.Certificate())
+	if v := c.Send(context.Background(), captured(), Try{Attempt: 1}); v.Action != Fail ||
+		!strings.Contains(v.Reason, "the head of the answer") {
+		t.Errorf("got %+v", v)
 	}
 }

@@ -47,8 +47,7 @@ func (t Topology) Definitions(comment string, password func(user string) Passwor
 		Comment: comment,
 		// Only inside metadata is the default queue type heard; without it, a declare that names no type, as the
 		// article's, would be refused for not being the quorum queue that is there.
-		VHosts:   []object{{"name": VHost, "metadata": object{"default_queue_type": "quorum"}}},
-		Policies: t.policies(),
+		VHosts: []object{{"name": VHost, "metadata": object{"default_queue_type": "quorum"}}},
 	}
 	for _, u := range t.Users() {
 		d.Users = append(d.Users, object{
@@ -59,10 +58,17 @@ func (t Topology) Definitions(comment string, password func(user string) Passwor
 			"user": u.Name, "vhost": VHost, "configure": u.Configure, "write": u.Write, "read": u.Read,
 		})
 	}
+	for _, p := range t.Policies() {
+		d.Policies = append(d.Policies, object{
+			"name": p.Queue, "vhost": VHost, "pattern": "^" + regexp.QuoteMeta(p.Queue) + "$", "apply-to": "queues",
+			"priority": 10, "definition": p.Definition,
+		})
+	}
 	for _, name := range t.Queues() {
 		d.Queues = append(d.Queues, object{
 			"name": name, "vhost": VHost, "durable": true, "auto_delete": false,
-			"arguments": object{"x-queue-type": "quorum"}, // everything else is policy: it can change while messages wait
+			// everything else is policy: it can change while messages wait
+			"arguments": object{"x-queue-type": "quorum"},
 		})
 	}
 	var out bytes.Buffer
@@ -73,35 +79,4 @@ func (t Topology) Definitions(comment string, password func(user string) Passwor
 		panic(err) // strings and numbers only
 	}
 	return out.Bytes()
-}
-
-// policies: a full queue refuses (reject-publish), and what is dead-lettered stays where it is until its next queue has
-// it (at-least-once, which needs reject-publish: with drop-head the broker silently does less).
-func (t Topology) policies() []object {
-	policies := []object{
-		t.policy(t.Main, object{
-			"delivery-limit": deliveryLimit, "max-length": maxLength, "max-length-bytes": maxLengthBytes,
-			"overflow": "reject-publish", "dead-letter-strategy": "at-least-once",
-			"dead-letter-exchange": "", "dead-letter-routing-key": t.Parked,
-		}),
-		t.policy(t.Parked, object{
-			"delivery-limit": deliveryLimit, "max-length": maxLength, "max-length-bytes": maxLengthBytes,
-			"overflow": "reject-publish",
-		}),
-	}
-	for _, r := range t.Retries {
-		policies = append(policies, t.policy(r.Name, object{
-			"message-ttl": r.TTL.Milliseconds(), "max-length": retryMaxLength, "max-length-bytes": retryMaxLengthBytes,
-			"overflow": "reject-publish", "dead-letter-strategy": "at-least-once",
-			"dead-letter-exchange": "", "dead-letter-routing-key": t.Main,
-		}))
-	}
-	return policies
-}
-
-func (t Topology) policy(queue string, definition object) object {
-	return object{
-		"name": queue, "vhost": VHost, "pattern": "^" + regexp.QuoteMeta(queue) + "$", "apply-to": "queues",
-		"priority": 10, "definition": definition,
-	}
 }

@@ -28,32 +28,20 @@ type Topology struct {
 	Retries []Retry
 }
 
-// Retry is a queue that gives its messages back to the main queue after TTL. There is one for each time to wait, because
-// a quorum queue expires messages at its head only: with different times in one queue, the long ones block the short.
+// Retry is a queue that gives its messages back to the main queue after TTL. There is one for each time to wait,
+// because a quorum queue expires messages at its head only: with different times in one queue, the long ones block the
+// short.
 type Retry struct {
 	Name string
 	TTL  time.Duration
 }
 
-// Limits of a queue, past which it refuses messages (and never drops one): the publisher gets a nack. In bytes, and in
-// messages too, because before RabbitMQ 4.3 the bytes of headers are not counted.
-const (
-	maxLength      = 1_000_000 // about 33 MB of the broker's memory
-	maxLengthBytes = 4 << 30
-
-	retryMaxLength      = 100_000
-	retryMaxLengthBytes = 512 << 20
-)
-
-// deliveryLimit is as good as none. The default of 20 deletes a message after 21 deliveries that were not acknowledged,
-// an operator's look at it included, and -1 (none) is refused by RabbitMQ 3.10.
-const deliveryLimit = 1_000_000
-
 // Of derives the topology from the name of the main queue. The name must be one to 200 bytes of printable ASCII and not
 // begin with "amq.", which the broker keeps for itself.
 func Of(queue string) (Topology, error) {
 	if queue == "" || len(queue) > 200 || strings.HasPrefix(queue, "amq.") || !printable.MatchString(queue) {
-		return Topology{}, fmt.Errorf(`queue name %q: want 1 to 200 printable ASCII characters, not beginning with "amq."`, queue)
+		return Topology{}, fmt.Errorf(
+			`queue name %q: want 1 to 200 printable ASCII characters, not beginning with "amq."`, queue)
 	}
 	return Topology{
 		Main:   queue,

@@ -111,8 +111,8 @@ func definitionsOf(t *testing.T, topology Topology) file {
 	return f
 }
 
-// TestDefinitions holds what the promise of a 202 rests on: quorum queues, on durable storage, that refuse when they are
-// full and delete nothing.
+// TestDefinitions holds what the promise of a 202 rests on: quorum queues, on durable storage, that refuse when they
+// are full and delete nothing.
 func TestDefinitions(t *testing.T) {
 	t.Parallel()
 	topology := of(t, "orders")
@@ -135,6 +135,12 @@ func TestDefinitions(t *testing.T) {
 		if d["overflow"] != "reject-publish" || d["max-length"] == nil || d["max-length-bytes"] == nil {
 			t.Errorf("policy %s: a full queue drops: %v", p.Name, d)
 		}
+		// all that is on one may have to go to another
+		for _, limit := range []string{"max-length", "max-length-bytes"} {
+			if of := f.Policies[0].Definition[limit]; d[limit] != of {
+				t.Errorf("policy %s: %s is %v, and that of the main queue %v", p.Name, limit, d[limit], of)
+			}
+		}
 		if d["dead-letter-exchange"] != nil && d["dead-letter-strategy"] != "at-least-once" {
 			t.Errorf("policy %s: dead letters may be lost: %v", p.Name, d)
 		}
@@ -143,7 +149,8 @@ func TestDefinitions(t *testing.T) {
 		}
 	}
 	for name, key := range map[string]string{
-		"orders": "orders.parked", "orders.retry.10s": "orders", "orders.retry.1m": "orders", "orders.retry.10m": "orders",
+		"orders": "orders.parked", "orders.retry.10s": "orders", "orders.retry.1m": "orders",
+		"orders.retry.10m": "orders",
 	} {
 		i := slices.IndexFunc(f.Policies, func(p policy) bool { return p.Name == name })
 		if i < 0 || f.Policies[i].Definition["dead-letter-routing-key"] != key {

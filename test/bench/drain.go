@@ -32,29 +32,31 @@ type drainer struct {
 
 var drainers = []drainer{
 	{
-		name: "consume only", about: "the same messages taken and acked, one by one, by amqp091-go, with a prefetch of as many as are in flight elsewhere",
+		name: "consume only", about: "the same messages taken and acked, one by one, by amqp091-go, with the " +
+			"drain's prefetch",
 		consume: true, run: consumeOnly,
 	},
 	{
 		name: "POST only", about: "the same requests sent by net/http to the primary", primary: true, run: postOnly,
 	},
 	{
-		name: "drain", about: "`fallback drain --once`, from its first connection to its report", consume: true, primary: true, run: runDrain,
+		name: "drain", about: "`fallback drain --once`, from its first connection to its report", consume: true,
+		primary: true, run: runDrain,
 	},
 }
 
 // drained are the places where drainers are compared. There are as many messages as keep the drain busy for a few
-// seconds, so that its begin with one in flight, and its end, count for what they do in a real run. The first is the one
-// that is to be reached; 8 in flight is the drain's default.
+// seconds, so that its begin with one in flight, and its end, count for what they do in a real run. The first two
+// have a ratio to reach; 8 in flight is the drain's default.
 var drained = []place{
-	{body: 256, inFlight: 128, waiting: 20_000},
-	{body: 256, inFlight: 8, waiting: 20_000},
+	{body: 256, inFlight: 128, waiting: 40_000},
+	{body: 256, inFlight: 8, waiting: 40_000},
 	{body: 16 << 10, inFlight: 128, waiting: 10_000},
 }
 
-// emptyQueues compares the drainers.
+// emptyQueues compares the drainers, and drains a long queue.
 func (w *world) emptyQueues(r *results, o options) error {
-	for round := 1; round <= o.rounds; round++ {
+	for round := 1; round <= o.drainRounds; round++ {
 		for _, at := range drained {
 			for _, d := range order(drainers, round) {
 				c := cell{System: d.name, InFlight: at.inFlight, Body: at.body, Waiting: at.waiting, Round: round}
@@ -63,12 +65,19 @@ func (w *world) emptyQueues(r *results, o options) error {
 				}
 			}
 		}
-		r.Rounds = max(r.Rounds, round)
+		r.DrainRounds = round
 		if err := r.save(o); err != nil {
 			return err
 		}
 	}
-	return nil
+	if o.long == 0 {
+		return nil
+	}
+	var err error
+	if r.Long, err = w.longQueue(o.long); err != nil {
+		r.fail("a long queue", err)
+	}
+	return r.save(o)
 }
 
 // empty measures a drainer with a full queue and a broker at rest.
@@ -107,6 +116,10 @@ func took(n int, d time.Duration) sample {
 	return sample{Requests: n, Seconds: d.Seconds(), PerSecond: float64(n) / d.Seconds()}
 }
 
+// ahead is how many the drain takes beside those in flight. A floor that took fewer would be none where few are in
+// flight: the way to the broker and back would bound it, and not its work.
+const ahead = 32
+
 func consumeOnly(w *world, at place) (sample, error) {
 	begin := time.Now()
 	conn, err := amqp.Dial(w.amqpURL)
@@ -114,12 +127,13 @@ func consumeOnly(w *world, at place) (sample, error) {
 		return sample{}, err
 	}
 	defer conn.Close()
-	defer time.AfterFunc(time.Minute, func() { _ = conn.CloseDeadline(time.Now()) }).Stop() // the wait for a message has no end of its own
+	// the wait for a message has no end of its own
+	defer time.AfterFunc(time.Minute, func() { _ = conn.CloseDeadline(time.Now()) }).Stop()
 	ch, err := conn.Channel()
 	if err != nil {
 		return sample{}, err
 	}
-	if err := ch.Qos(at.inFlight, 0, false); err != nil {
+	if err := ch.Qos(at.inFlight+ahead, 0, false); err != nil {
 		return sample{}, err
 	}
 	deliveries, err := ch.Consume(topology.DefaultQueue, "bench", false, false, false, false, nil)
@@ -144,7 +158,8 @@ func consumeOnly(w *world, at place) (sample, error) {
 // postOnly sends the requests with a client like the drain's own.
 func postOnly(w *world, at place) (sample, error) {
 	transport := &http.Transport{
-		DialContext: (&net.Dialer{Timeout: patience}).DialContext, MaxIdleConnsPerHost: at.inFlight, IdleConnTimeout: time.Minute,
+		DialContext: (&net.Dialer{Timeout: patience}).DialContext, MaxIdleConnsPerHost: at.inFlight,
+		IdleConnTimeout:    time.Minute,
 		DisableCompression: true, ForceAttemptHTTP2: true,
 	}
 	defer transport.CloseIdleConnections()
@@ -157,9 +172,11 @@ func postOnly(w *world, at place) (sample, error) {
 		}
 		for name, value := range map[string]string{
 			"User-Agent": "bench", "Content-Type": "application/json",
-			"X-Forwarded-For": "127.0.0.1", "X-Forwarded-Proto": "http", "X-Forwarded-Host": "127.0.0.1:34567", "X-Forwarded-Prefix": "/fallback",
-			"Fallback-Id": "01a20262-fead-745d-a0dd-93831abf4e21", "Idempotency-Key": "01a20262-fead-745d-a0dd-93831abf4e21",
-			"Fallback-Attempt": "1", "Fallback-Received-At": "2026-11-22T08:32:51.885177639Z",
+			"X-Forwarded-For": "127.0.0.1", "X-Forwarded-Proto": "http", "X-Forwarded-Host": "127.0.0.1:34567",
+			"X-Forwarded-Prefix": "/fallback",
+			"Fallback-Id":        "01a20262-fead-745d-a0dd-93831abf4e21",
+			"Idempotency-Key":    "01a20262-fead-745d-a0dd-93831abf4e21",
+			"Fallback-Attempt":   "1", "Fallback-Received-At": "2026-11-22T08:32:51.885177639Z",
 		} {
 			request.Header.Set(name, value)
 		}
@@ -190,9 +207,9 @@ func postOnly(w *world, at place) (sample, error) {
 
 // runDrain is the built program's own run, as it reports it.
 func runDrain(w *world, at place) (sample, error) {
-	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Minute)
+	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Minute)
 	defer cancel()
-	cmd := exec.CommandContext(ctx, w.fallback, "drain", "--once", "--json")
+	cmd := exec.CommandContext(ctx, w.fallback, "drain", "--once", "--for", "0", "--json")
 	cmd.Env = []string{
 		"PATH=" + os.Getenv("PATH"), "AMQP_SERVER_URL=" + w.amqpURL, "FALLBACK_TARGET_URL=http://" + w.addr,
 		fmt.Sprint("FALLBACK_DRAIN_CONCURRENCY=", at.inFlight), "LOG_LEVEL=warn",

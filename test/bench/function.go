@@ -47,13 +47,15 @@ func (w *world) function(starts int) (*functionResult, error) {
 	return w.deployed(functionExec(), starts,
 		`{"http":{"method":"POST","path":"/orders/42","queryString":"","headers":{"content-type":"text/plain"},"body":"hello"}}`,
 		func(amqpURL string) (deployed, error) {
-			return deploy.Start(context.Background(), deploy.Config{Exec: functionExec(), Env: map[string]string{"AMQP_SERVER_URL": amqpURL}})
+			return deploy.Start(context.Background(),
+				deploy.Config{Exec: functionExec(), Env: map[string]string{"AMQP_SERVER_URL": amqpURL}})
 		})
 }
 
-// deployed starts a program anew a few times and calls it with an event, cold and then warm. One start or call that fails is an
-// error: what is left of the others would not say so.
-func (w *world) deployed(program string, starts int, event string, start func(amqpURL string) (deployed, error)) (*functionResult, error) {
+// deployed starts a program anew a few times and calls it with an event, cold and then warm. One start or call that
+// fails is an error: what is left of the others would not say so.
+func (w *world) deployed(program string, starts int, event string,
+	start func(amqpURL string) (deployed, error)) (*functionResult, error) {
 	info, err := os.Stat(program)
 	if err != nil {
 		return nil, err
@@ -80,7 +82,8 @@ func (w *world) deployed(program string, starts int, event string, start func(am
 	}
 	return &functionResult{
 		ExecMB: float64(info.Size()) / 1e6, ReadyMS: spread(t.ready).median, TripMS: trip,
-		ColdTrips: t.coldTrips, ColdMS: spread(t.cold).median, WarmTrips: t.warmTrips, WarmMS: spread(t.warm).median, EndMS: t.end,
+		ColdTrips: t.coldTrips, ColdMS: spread(t.cold).median, WarmTrips: t.warmTrips, WarmMS: spread(t.warm).median,
+		EndMS: t.end,
 	}, nil
 }
 
@@ -132,8 +135,8 @@ func call(f deployed, event string) error {
 	return nil
 }
 
-// echo is what a round trip takes over the distance at which the broker is put, to a peer that answers at once: the median
-// of n, in ms.
+// echo is what a round trip takes over the distance at which the broker is put, to a peer that answers at once: the
+// median of n, in ms.
 func echo(n int) (float64, error) {
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {

@@ -21,7 +21,8 @@ type connection struct {
 }
 
 // httpOperations are n connections that send a POST. One that breaks, or that the server closes, is dialled anew.
-func httpOperations(n int, addr, path string, header string, body []byte, want int) (operations []operation, closeAll func(), err error) {
+func httpOperations(n int, addr, path string, header string, body []byte, want int) (operations []operation,
+	closeAll func(), err error) {
 	request := post(addr, path, header, body)
 	var all []*connection
 	closeAll = func() {
@@ -42,7 +43,8 @@ func httpOperations(n int, addr, path string, header string, body []byte, want i
 
 // post is a request as it stands on the wire.
 func post(addr, path, header string, body []byte) []byte {
-	return fmt.Appendf(nil, "POST %s HTTP/1.1\r\nHost: %s\r\nUser-Agent: bench\r\n%sContent-Type: application/json\r\nContent-Length: %d\r\n\r\n%s",
+	return fmt.Appendf(nil, "POST %s HTTP/1.1\r\nHost: %s\r\nUser-Agent: bench\r\n%sContent-Type: "+
+		"application/json\r\nContent-Length: %d\r\n\r\n%s",
 		path, addr, header, len(body), body)
 }
 

@@ -125,15 +125,16 @@ func TestPercentile(t *testing.T) {
 		sorted []time.Duration
 		p      int
 		want   time.Duration
-	}{{nil, 99, 0}, {hundred[:1], 50, 1}, {hundred[:1], 99, 1}, {hundred[:3], 50, 2}, {hundred, 50, 50}, {hundred, 99, 99}, {hundred[:50], 99, 50}} {
+	}{{nil, 99, 0}, {hundred[:1], 50, 1}, {hundred[:1], 99, 1}, {hundred[:3], 50, 2}, {hundred, 50, 50},
+		{hundred, 99, 99}, {hundred[:50], 99, 50}} {
 		if got := percentile(row.sorted, row.p); got != row.want {
 			t.Errorf("p%d of %d values is %d, want %d", row.p, len(row.sorted), got, row.want)
 		}
 	}
 }
 
-// TestConnectionGoesOn holds that an answer that is not wanted is one error, and that a connection that the server closes,
-// announced or not, is dialled anew.
+// TestConnectionGoesOn holds that an answer that is not wanted is one error, and that a connection that the server
+// closes, announced or not, is dialled anew.
 func TestConnectionGoesOn(t *testing.T) {
 	t.Parallel()
 	var n, connections atomic.Int64
@@ -157,7 +158,8 @@ func TestConnectionGoesOn(t *testing.T) {
 	}
 	server.Start()
 	defer server.Close()
-	operations, closeAll, err := httpOperations(1, strings.TrimPrefix(server.URL, "http://"), "/", "", []byte("x"), http.StatusAccepted)
+	operations, closeAll, err := httpOperations(1, strings.TrimPrefix(server.URL, "http://"), "/", "", []byte("x"),
+		http.StatusAccepted)
 	if err != nil {
 		t.Fatal(err)
 	}

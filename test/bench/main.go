@@ -1,12 +1,12 @@
 // Command bench measures Fallback beside what it is made of and beside the other ways: AMQP only, HTTP only, the floor
-// that the two give (1 / (1/AMQP + 1/HTTP): what a server would reach on the same cores that adds nothing), the article's
-// program, and RabbitMQ's own HTTP API. The drain is measured beside its own two, consuming and POSTs. It is a benchmark and not
-// a test: nothing fails on a slow machine. What could not be measured has no figure, is named in the results, and makes the
-// program end with an error, after the rest.
+// that the two give (1 / (1/AMQP + 1/HTTP): what a server would reach on the same cores that adds nothing), the
+// article's program, and RabbitMQ's own HTTP API. The drain is measured beside its own two, consuming and POSTs, and
+// over a long queue. It is a benchmark and not a test: nothing fails on a slow machine. What could not be measured has
+// no figure, is named in the results, and makes the program end with an error, after the rest.
 //
 // Rounds are interleaved, so that what disturbs the machine disturbs all alike, and ratios are taken within one round.
-// `make bench` runs it; results.json has every figure of every round, and RESULTS.md and bench.svg are made from it alone
-// (`dist/bench -render` makes them again).
+// `make bench` runs it; results.json has every figure of every round, and RESULTS.md and bench.svg are made from it
+// alone (`dist/bench -render` makes them again).
 package main
 
 import (
@@ -22,10 +22,11 @@ import (
 
 // options are the command line.
 type options struct {
-	rounds, soak int
-	seconds      float64
-	quick, drain bool
-	out          string
+	rounds, drainRounds int
+	soak, long          int
+	seconds             float64
+	quick, drain        bool
+	out                 string
 }
 
 func main() {
@@ -33,12 +34,16 @@ func main() {
 	serve := flag.String("serve", "", "be the server http or article (for the program's own use)")
 	addr := flag.String("addr", "", "where that server listens")
 	render := flag.Bool("render", false, "measure nothing: make RESULTS.md and bench.svg from results.json")
-	flag.IntVar(&o.rounds, "rounds", 5, "how often each cell is measured")
+	flag.IntVar(&o.rounds, "rounds", 11, "how often each cell is measured")
+	flag.IntVar(&o.drainRounds, "drain-rounds", 11, "how often each of the drain's is")
 	flag.Float64Var(&o.seconds, "seconds", 1.25, "how long a cell is measured")
 	flag.IntVar(&o.soak, "soak", 1_000_000, "requests of the memory run; 0 leaves it out")
-	flag.BoolVar(&o.quick, "quick", false, "one body size, 128 and 512 in flight, nothing written: for work on the hot path")
+	flag.IntVar(&o.long, "long", 500_000, "messages of the drain's long queue; 0 leaves it out")
+	flag.BoolVar(&o.quick, "quick", false, "one body size, 16, 128 and 512 in flight, nothing written: for work on "+
+		"the hot path")
 	flag.BoolVar(&o.drain, "drain", false, "the drain only, nothing written: for work on its hot path")
-	flag.StringVar(&o.out, "out", filepath.Join(harness.Root(), "test", "bench"), "folder of results.json, RESULTS.md and bench.svg")
+	flag.StringVar(&o.out, "out", filepath.Join(harness.Root(), "test", "bench"),
+		"folder of results.json, RESULTS.md and bench.svg")
 	flag.Parse()
 	var err error
 	switch {
@@ -103,7 +108,7 @@ func bench(o options) error {
 // places are where systems are compared at full speed.
 func (o options) places() []place {
 	if o.quick {
-		return []place{{body: 256, inFlight: 128}, {body: 256, inFlight: 512}}
+		return []place{{body: 256, inFlight: 16}, {body: 256, inFlight: 128}, {body: 256, inFlight: 512}}
 	}
 	var all []place
 	for _, body := range bodies {
@@ -129,9 +134,9 @@ func (w *world) compare(r *results, o options, round int, at place, d time.Durat
 	return nil
 }
 
-// order is the order of the systems, or drainers, in a round. Each round begins with another one and goes through them by
-// another step, so that none always comes after the same one, whose messages the broker may not have done with. Every step
-// reaches all, because there are 5 of them, or 3, and both are primes.
+// order is the order of the systems, or drainers, in a round. Each round begins with another one and goes through them
+// by another step, so that none always comes after the same one, whose messages the broker may not have done with.
+// Every step reaches all, because there are 5 of them, or 3, and both are primes.
 func order[T any](systems []T, round int) []T {
 	n := len(systems)
 	step := 1 + (round-1)%(n-1)
@@ -169,7 +174,8 @@ func (w *world) aside(r *results, o options) {
 		measure func(starts int) (*functionResult, error)
 		result  **functionResult
 	}{
-		{"DigitalOcean Function", w.function, &r.Function}, {"AWS Lambda", w.lambda, &r.Lambda}, {"server", w.server, &r.Server},
+		{"DigitalOcean Function", w.function, &r.Function}, {"AWS Lambda", w.lambda, &r.Lambda},
+		{"server", w.server, &r.Server},
 	} {
 		var err error
 		if *place.result, err = place.measure(o.rounds); err != nil {

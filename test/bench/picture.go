@@ -25,7 +25,8 @@ func (r *results) picture() []byte {
 	panel(&b, 530, "p99 in ms", late)
 	left := 40
 	for _, l := range throughput {
-		fmt.Fprintf(&b, `<line x1="%d" x2="%d" y1="386" y2="386" %s/><text x="%d" y="391">%s</text>`+"\n", left, left+24, l.style, left+30, l.name)
+		fmt.Fprintf(&b, `<line x1="%d" x2="%d" y1="386" y2="386" %s/><text x="%d" y="391">%s</text>`+"\n", left,
+			left+24, l.style, left+30, l.name)
 		left += 54 + 7*len(l.name)
 	}
 	b.WriteString("</svg>\n")
@@ -78,7 +79,8 @@ func panel(b *bytes.Buffer, left float64, title string, lines []line) {
 	for i, n := range inFlight {
 		fmt.Fprintf(b, `<text x="%.0f" y="%.0f" text-anchor="middle">%d</text>`+"\n", x(i), panelTop+panelHeight+18, n)
 	}
-	fmt.Fprintf(b, `<text x="%.0f" y="%.0f" text-anchor="middle">in flight</text>`+"\n", left+panelWidth/2, panelTop+panelHeight+34)
+	fmt.Fprintf(b, `<text x="%.0f" y="%.0f" text-anchor="middle">in flight</text>`+"\n", left+panelWidth/2,
+		panelTop+panelHeight+34)
 	for _, l := range lines {
 		var points bytes.Buffer
 		for i, v := range l.values {

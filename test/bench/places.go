@@ -27,7 +27,8 @@ func (w *world) lambda(starts int) (*functionResult, error) {
 		`{"version":"2.0","rawPath":"/orders/42","headers":{"content-type":"text/plain"},"body":"hello",`+
 			`"requestContext":{"http":{"method":"POST","protocol":"HTTP/1.1","sourceIp":"203.0.113.7"}}}`,
 		func(amqpURL string) (deployed, error) {
-			return deploy.StartLambda(context.Background(), deploy.LambdaConfig{Bootstrap: lambdaBootstrap(), Env: map[string]string{"AMQP_SERVER_URL": amqpURL}})
+			return deploy.StartLambda(context.Background(),
+				deploy.LambdaConfig{Bootstrap: lambdaBootstrap(), Env: map[string]string{"AMQP_SERVER_URL": amqpURL}})
 		})
 }
 
@@ -113,7 +114,11 @@ func (r *results) placesTable(b *bytes.Buffer) {
 		}
 		return fmt.Sprintf("%d (%.0f ms)", f.ColdTrips, f.ColdMS)
 	})
-	line("a warm call, round trips", func(f *functionResult) string { return fmt.Sprintf("%d (%.0f ms)", f.WarmTrips, f.WarmMS) })
-	fmt.Fprint(b, "\nThe server connects before it says that it is ready, a function at its first call. The platforms' own part of a cold start "+
+	line("a warm call, round trips", func(f *functionResult) string {
+		return fmt.Sprintf("%d (%.0f ms)", f.WarmTrips,
+			f.WarmMS)
+	})
+	fmt.Fprint(b, "\nThe server connects before it says that it is ready, a function at its first call. The "+
+		"platforms' own part of a cold start "+
 		"is not in it.\n")
 }

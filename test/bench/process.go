@@ -26,7 +26,8 @@ func launch(w *world, command string, addr string) (*process, error) {
 		cmd = exec.Command(w.fallback, "serve")
 	}
 	// Not the caller's environment: a GOGC or a FALLBACK_ setting there would change what is measured.
-	cmd.Env = []string{"PATH=" + os.Getenv("PATH"), "AMQP_SERVER_URL=" + w.amqpURL, "FALLBACK_ADDR=" + addr, "LOG_LEVEL=warn"}
+	cmd.Env = []string{"PATH=" + os.Getenv("PATH"), "AMQP_SERVER_URL=" + w.amqpURL, "FALLBACK_ADDR=" + addr,
+		"LOG_LEVEL=warn"}
 	cmd.Stdout, cmd.Stderr = os.Stderr, os.Stderr
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	if err := cmd.Start(); err != nil {

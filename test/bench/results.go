@@ -17,18 +17,20 @@ import (
 
 // results are all figures of one run; results.json is this.
 type results struct {
-	Made     string             `json:"made"`
-	Rounds   int                `json:"rounds"`
-	Seconds  float64            `json:"seconds_per_cell"`
-	Machine  map[string]string  `json:"machine"`
-	Versions map[string]string  `json:"versions"`
-	Summary  map[string]float64 `json:"summary"`
-	Function *functionResult    `json:"function,omitempty"`
-	Lambda   *functionResult    `json:"lambda,omitempty"`
-	Server   *functionResult    `json:"server,omitempty"`
-	Soak     *soakResult        `json:"soak,omitempty"`
-	Failed   []string           `json:"failed,omitempty"` // what could not be measured, and why
-	Cells    []cell             `json:"cells"`
+	Made        string             `json:"made"`
+	Rounds      int                `json:"rounds"`
+	DrainRounds int                `json:"drain_rounds"`
+	Seconds     float64            `json:"seconds_per_cell"`
+	Machine     map[string]string  `json:"machine"`
+	Versions    map[string]string  `json:"versions"`
+	Summary     map[string]float64 `json:"summary"`
+	Function    *functionResult    `json:"function,omitempty"`
+	Lambda      *functionResult    `json:"lambda,omitempty"`
+	Server      *functionResult    `json:"server,omitempty"`
+	Long        *longResult        `json:"long_queue,omitempty"`
+	Soak        *soakResult        `json:"soak,omitempty"`
+	Failed      []string           `json:"failed,omitempty"` // what could not be measured, and why
+	Cells       []cell             `json:"cells"`
 }
 
 // cell is one measurement.
@@ -59,7 +61,8 @@ var (
 func newResults(d time.Duration, broker *harness.Broker) *results {
 	return &results{
 		Made: time.Now().UTC().Format(time.DateOnly), Seconds: d.Seconds(), Versions: versions(broker),
-		Machine: map[string]string{"cores": fmt.Sprint(runtime.NumCPU()), "cpu": procValue("/proc/cpuinfo", "model name"),
+		Machine: map[string]string{"cores": fmt.Sprint(runtime.NumCPU()),
+			"cpu":    procValue("/proc/cpuinfo", "model name"),
 			"memory": procValue("/proc/meminfo", "MemTotal"), "os": runtime.GOOS + "/" + runtime.GOARCH},
 	}
 }
@@ -73,7 +76,8 @@ func versions(broker *harness.Broker) map[string]string {
 	if err := broker.Call("GET", "/api/overview", nil, &overview); err != nil {
 		overview.RabbitMQ = harness.Version()
 	}
-	v := map[string]string{"go": runtime.Version(), "rabbitmq": overview.RabbitMQ, "erlang": overview.Erlang, "commit": commit()}
+	v := map[string]string{"go": runtime.Version(), "rabbitmq": overview.RabbitMQ, "erlang": overview.Erlang,
+		"commit": commit()}
 	if info, ok := debug.ReadBuildInfo(); ok {
 		for _, m := range info.Deps {
 			if m.Path == "github.com/rabbitmq/amqp091-go" {
@@ -95,7 +99,8 @@ func commit() string {
 	}
 	revision := set["vcs.revision"]
 	if len(revision) < 7 {
-		git := exec.Command("git", "--no-optional-locks", "-C", harness.Root(), "describe", "--always", "--abbrev=7", "--exclude=*", "--dirty=+modified")
+		git := exec.Command("git", "--no-optional-locks", "-C", harness.Root(), "describe", "--always", "--abbrev=7",
+			"--exclude=*", "--dirty=+modified")
 		out, _ := git.Output()
 		return strings.TrimSpace(string(out))
 	}
@@ -133,8 +138,8 @@ func (r *results) err() error {
 	return fmt.Errorf("not all of it was measured:\n%s", strings.Join(r.Failed, "\n"))
 }
 
-// add keeps a cell and says it on the terminal. One whose measurement failed, or in which nothing was answered, keeps no
-// figure.
+// add keeps a cell and says it on the terminal. One whose measurement failed, or in which nothing was answered, keeps
+// no figure.
 func (r *results) add(c cell, measured sample, err error) {
 	if err == nil && measured.Requests == 0 {
 		err = fmt.Errorf("none of %d requests was answered", measured.Errors)
@@ -169,7 +174,7 @@ func spread(values []float64) stats {
 // over is the stats of a figure over the rounds. A 0 is a round that has none, because nothing was answered in it.
 func (r *results) over(figure func(round int) float64) stats {
 	var values []float64
-	for round := 1; round <= r.Rounds; round++ {
+	for round := 1; round <= max(r.Rounds, r.DrainRounds); round++ {
 		if v := figure(round); v > 0 {
 			values = append(values, v)
 		}
@@ -205,19 +210,24 @@ func (r *results) ratio(system, other string, at place, figure func(cell) float6
 	})
 }
 
-// lateness is a system's p99 over that of AMQP only at the offered rate, in the rounds in which AMQP only kept up: where
-// it did not, there is nothing to compare with. There is none of a system that did not keep up.
-func (r *results) lateness(system string) stats {
+// overSum is a system's latency over that of AMQP only and HTTP only together, at the offered rate, in the rounds in
+// which these two kept up: where one did not, there is nothing to compare with. There is none of a system that did not
+// keep up.
+func (r *results) overSum(system string, latency func(cell) float64) stats {
 	at := r.atRate()
 	if r.of(system, at, perSecond).median < keepsUp*at.rate {
 		return stats{}
 	}
 	return r.over(func(round int) float64 {
-		amqp := r.cell("AMQP only", at, round)
-		if amqp.PerSecond < keepsUp*at.rate {
-			return 0
+		var sum float64
+		for _, part := range []string{"AMQP only", "HTTP only"} {
+			c := r.cell(part, at, round)
+			if c.PerSecond < keepsUp*at.rate {
+				return 0
+			}
+			sum += latency(c)
 		}
-		return quotient(r.cell(system, at, round).P99, amqp.P99)
+		return quotient(latency(r.cell(system, at, round)), sum)
 	})
 }
 
@@ -236,8 +246,8 @@ func (r *results) overFloor(system string, at place) stats {
 	})
 }
 
-// floorIn is what a server, or a drain, would reach that adds nothing to the cost of HTTP and the cost of AMQP on the same
-// cores.
+// floorIn is what a server, or a drain, would reach that adds nothing to the cost of HTTP and the cost of AMQP on the
+// same cores.
 func (r *results) floorIn(round int, at place) float64 {
 	amqp, http := "AMQP only", "HTTP only"
 	if at.waiting > 0 {
@@ -268,10 +278,12 @@ func (r *results) atRate() place {
 func (r *results) summarize() {
 	at := func(body, n int) place { return place{body: body, inFlight: n} }
 	r.Summary = map[string]float64{
+		"server_over_floor_16":  r.overFloor("fallback", at(256, 16)).median,
 		"server_over_floor_128": r.overFloor("fallback", at(256, 128)).median,
 		"server_over_floor_512": r.overFloor("fallback", at(256, 512)).median,
 		"server_over_article":   r.ratio("fallback", "article", at(256, 128), perSecond).median,
-		"p99_over_amqp":         r.lateness("fallback").median,
+		"p50_over_sum":          r.overSum("fallback", p50).median,
+		"p99_over_sum":          r.overSum("fallback", p99).median,
 	}
 	var memory float64
 	for _, body := range bodies {
@@ -280,6 +292,10 @@ func (r *results) summarize() {
 	r.Summary["rss_mb_512"] = memory
 	if r.isDrained() {
 		r.Summary["drain_over_floor"] = r.overFloor("drain", drained[0]).median
+		r.Summary["drain_over_floor_8"] = r.overFloor("drain", drained[1]).median
+	}
+	if r.Long != nil {
+		r.Summary["drain_500k_late_over_early"] = r.Long.lateOverEarly()
 	}
 	if r.Soak != nil {
 		r.Summary["rss_growth_1m"] = r.Soak.GrowthMB

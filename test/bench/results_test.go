@@ -62,7 +62,8 @@ func TestRendered(t *testing.T) {
 // run is a run of three rounds in which the machine was half as fast in the second.
 func run() *results {
 	r := &results{Rounds: 3, Versions: map[string]string{"commit": "abc1234"}}
-	speed := map[string]float64{"AMQP only": 20_000, "HTTP only": 60_000, "fallback": 15_000, "article": 500, "RabbitMQ HTTP API": 800}
+	speed := map[string]float64{"AMQP only": 20_000, "HTTP only": 60_000, "fallback": 15_000, "article": 500,
+		"RabbitMQ HTTP API": 800}
 	for round, machine := range []float64{1, 0.5, 0.8} {
 		for _, s := range systems {
 			for _, at := range append(options{}.places(), place{body: 256, inFlight: 128, rate: 7500}) {
@@ -83,7 +84,8 @@ func TestSummary(t *testing.T) {
 	r := run()
 	r.summarize()
 	want := map[string]float64{
-		"server_over_floor_128": 1, "server_over_floor_512": 1, "server_over_article": 30, "p99_over_amqp": 1,
+		"server_over_floor_16": 1, "server_over_floor_128": 1, "server_over_floor_512": 1, "server_over_article": 30,
+		"p50_over_sum": 0.5, "p99_over_sum": 0.5,
 		"rss_mb_512": 20 + 16 + 2, // of either body size, in whichever round
 	}
 	if diff := cmp.Diff(want, r.Summary, cmp.Comparer(near)); diff != "" {
@@ -102,30 +104,63 @@ func TestDrained(t *testing.T) {
 	throughput := string(r.report())
 	throughput = throughput[:strings.Index(throughput, "## Beside")]
 	speed := map[string]float64{"consume only": 20_000, "POST only": 5_000, "drain": 3_000}
-	for round, machine := range []float64{1, 0.5, 0.8} {
+	for round, machine := range []float64{1, 0.5, 0.8, 0.9, 0.9} { // more rounds than the server has
 		for _, d := range drainers {
 			for _, at := range drained {
 				c := cell{System: d.name, InFlight: at.inFlight, Body: at.body, Waiting: at.waiting, Round: round + 1}
 				c.sample = sample{Requests: at.waiting, PerSecond: speed[d.name] * machine, Errors: 1}
+				if d.name == "drain" && at.inFlight == 8 {
+					c.PerSecond = 3_600 * machine
+				}
 				r.Cells = append(r.Cells, c)
 			}
 		}
 	}
+	r.DrainRounds = 5
+	r.Long = &longResult{Waiting: 500_000, PerSecond: []float64{9_000, 10_000, 1, 1, 1, 1, 1, 1, 1, 8_500}}
 	r.summarize()
-	if got := r.Summary["drain_over_floor"]; !near(got, 0.75) {
-		t.Errorf("drain_over_floor is %v, want 0.75", got)
+	for key, want := range map[string]float64{"drain_over_floor": 0.75, "drain_over_floor_8": 0.9,
+		"drain_500k_late_over_early": 0.85} {
+		if got := r.Summary[key]; !near(got, want) {
+			t.Errorf("%s is %v, want %v", key, got, want)
+		}
 	}
 	report := string(r.report())
 	if !strings.HasPrefix(report, throughput) {
 		t.Error("the drain's figures are among those of the server")
 	}
 	for _, want := range []string{
-		"| drain | 256 | 128 | 20000 | 2400 (1500–3000) | 0.75 (0.75–0.75) | – | – | 3 |",
-		"| **floor** | 256 | 8 | 20000 | 3200 (2000–4000) | 1 |  |  |  |", "| drain / its floor, 128 in flight | 0.75 (0.75–0.75) | 0.8 |",
+		"Medians of 5 rounds.", "| drain | 256 | 128 | 40000 | 2700 (1500–3000) | 0.75 (0.75–0.75) | – | – | 5 |",
+		"| **floor** | 256 | 8 | 40000 | 3600 (2000–4000) | 1 |  |  |  |",
+		"drains 500000 of 256 bytes, 128 in flight, requests/s were, in each tenth: 9000 10000 1 1 1 1 1 1 1 8500.",
+		"| drain / its floor, 128 in flight | 0.75 (0.75–0.75) | 0.85 |",
+		"| drain / its floor, 8 in flight | 0.90 (0.90–0.90) | 0.85 |",
+		"| drain of 500000 waiting, requests/s in the last tenth / in the second | 0.85 | 0.8 |",
 	} {
 		if !strings.Contains(report, want) {
 			t.Errorf("RESULTS.md does not say %q:\n%s", want, report)
 		}
+	}
+}
+
+// TestRates holds that a drain which slows down has the rate of each tenth.
+func TestRates(t *testing.T) {
+	t.Parallel()
+	now := time.Now()
+	came := []time.Time{now}
+	for i := range 1000 {
+		now = now.Add(time.Duration(1+i/100) * time.Millisecond)
+		came = append(came, now)
+	}
+	want := make([]float64, 10)
+	for i := range want {
+		want[i] = 1000 / float64(1+i)
+	}
+	if diff := cmp.Diff(want, rates(came), cmp.Comparer(near)); diff != "" {
+		t.Errorf("-want +got:\n%s", diff)
+	}
+	if diff := cmp.Diff(make([]float64, 10), rates(came[:1])); diff != "" {
+		t.Errorf("of one: -want +got:\n%s", diff)
 	}
 }
 
@@ -144,7 +179,8 @@ func TestSummaryOfNothing(t *testing.T) {
 			t.Error(err)
 		}
 		keys := slices.Sorted(maps.Keys(r.Summary))
-		want := []string{"p99_over_amqp", "rss_mb_512", "server_over_article", "server_over_floor_128", "server_over_floor_512"}
+		want := []string{"p50_over_sum", "p99_over_sum", "rss_mb_512", "server_over_article", "server_over_floor_128",
+			"server_over_floor_16", "server_over_floor_512"}
 		if diff := cmp.Diff(want, keys); diff != "" {
 			t.Errorf("-want +got:\n%s", diff)
 		}
@@ -167,7 +203,8 @@ func TestRatioWithinRounds(t *testing.T) {
 		}
 	}
 	want := stats{15_000 * 0.8, 15_000 * 0.5, 15_000}
-	if got := r.floor(at); !near(got.median, want.median) || !near(got.least, want.least) || !near(got.most, want.most) {
+	if got := r.floor(at); !near(got.median, want.median) || !near(got.least, want.least) ||
+		!near(got.most, want.most) {
 		t.Errorf("floor is %v, want %v", got, want)
 	}
 }
@@ -213,8 +250,9 @@ func TestSaved(t *testing.T) {
 	}
 	report := string(r.report())
 	for _, want := range []string{
-		"![", "(bench.svg)", "commit abc1234", "| **floor** | 128 | 12000 (7500–15000) |", "| AMQP only | 1 | 16000 (10000–20000) | 1.33 (1.33–1.33) | 1.25 | 2.50 |  |  | 7 |",
-		"| article | 400 (250–500) | – | – | – | 0 |", "+2.0: no growth",
+		"![", "(bench.svg)", "commit abc1234", "| **floor** | 128 | 12000 (7500–15000) |",
+		"| AMQP only | 1 | 16000 (10000–20000) | 1.33 (1.33–1.33) | 1.25 | 2.50 |  |  | 7 |",
+		"| article | 400 (250–500) | – | – | – | – | 0 |", "+2.0: no growth",
 		"| program, MB | 15.9 | 7.1 | – |", "| none is cold | 7 (150 ms) | – |",
 	} {
 		if !strings.Contains(report, want) {
@@ -223,7 +261,8 @@ func TestSaved(t *testing.T) {
 	}
 }
 
-// TestFailed holds that what could not be measured has no figure, is named in the results, and makes an error of the run.
+// TestFailed holds that what could not be measured has no figure, is named in the results, and makes an error of the
+// run.
 func TestFailed(t *testing.T) {
 	t.Parallel()
 	r := &results{Rounds: 1}
@@ -256,7 +295,8 @@ func TestFailed(t *testing.T) {
 		t.Fatal("the run ended well")
 	}
 	for _, want := range []string{
-		"round 1, fallback, 128 in flight, 256 bytes: it was gone", "round 1, article, 128 in flight, 256 bytes: none of 5 requests was answered",
+		"round 1, fallback, 128 in flight, 256 bytes: it was gone",
+		"round 1, article, 128 in flight, 256 bytes: none of 5 requests was answered",
 		"a call of the AWS Lambda: start 1 of 5: boom",
 	} {
 		if !strings.Contains(report, "\n- "+want+"\n") || !strings.Contains(ended.Error(), want) {
@@ -264,9 +304,11 @@ func TestFailed(t *testing.T) {
 		}
 	}
 	for _, want := range []string{
-		"| HTTP only | 128 | 10 (10–10) | – | 1.00 | 1.00 | 1 | 1 | 0 |", "| fallback | 128 | – | – | – | – | – | – | 1 |",
+		"| HTTP only | 128 | 10 (10–10) | – | 1.00 | 1.00 | 1 | 1 | 0 |",
+		"| fallback | 128 | – | – | – | – | – | – | 1 |",
 		"| article | 128 | – | – | – | – | – | – | 6 |", "| program, MB | – | 7.1 | – |",
-		"either body size, MB | – | 64 |", "| p99 at half the floor's rate / that of AMQP only | – | 1.5 |",
+		"either body size, MB | – | 64 |", "| p50 at half the floor's rate / those of AMQP only and HTTP only | – | " +
+			"1.6 |",
 	} {
 		if !strings.Contains(report, want) {
 			t.Errorf("RESULTS.md does not say %q:\n%s", want, report)
@@ -283,9 +325,18 @@ func TestDeployedFails(t *testing.T) {
 	}
 	w := &world{amqp: "127.0.0.1:1"}
 	for want, start := range map[string]func(string) (deployed, error){
-		"start 1 of 2: boom":                           func(string) (deployed, error) { return nil, errors.New("boom") },
-		`start 1 of 2: it answered {"statusCode":503}`: func(string) (deployed, error) { return answering(`{"statusCode":503}`), nil },
-		"start 1 of 2: it answered without the broker": func(string) (deployed, error) { return answering(`{"statusCode":202}`), nil },
+		"start 1 of 2: boom": func(string) (deployed, error) {
+			return nil,
+				errors.New("boom")
+		},
+		`start 1 of 2: it answered {"statusCode":503}`: func(string) (deployed,
+			error) {
+			return answering(`{"statusCode":503}`), nil
+		},
+		"start 1 of 2: it answered without the broker": func(string) (deployed,
+			error) {
+			return answering(`{"statusCode":202}`), nil
+		},
 	} {
 		if result, err := w.deployed(program, 2, "{}", start); result != nil || err == nil || err.Error() != want {
 			t.Errorf("got %+v, %v, want %s", result, err, want)
@@ -309,10 +360,10 @@ func (a answering) Invoke(context.Context, json.RawMessage) (json.RawMessage, er
 func TestLatenessOfTheSlow(t *testing.T) {
 	t.Parallel()
 	r := run()
-	if r.lateness("fallback") == (stats{}) {
+	if r.overSum("fallback", p99) == (stats{}) {
 		t.Error("fallback kept up, and has none")
 	}
-	if got := r.lateness("article"); got != (stats{}) {
+	if got := r.overSum("article", p99); got != (stats{}) {
 		t.Errorf("article did not keep up: got %v", got)
 	}
 }

@@ -17,8 +17,8 @@ type soakResult struct {
 	PerSecond float64   `json:"per_second"` // while sending, without what is between the tenths
 }
 
-// soak sends n requests, 128 at a time, and looks at the server's memory after each tenth. With one that failed it would not
-// have been n.
+// soak sends n requests, 128 at a time, and looks at the server's memory after each tenth. With one that failed it
+// would not have been n.
 func (w *world) soak(n int) (*soakResult, error) {
 	p, err := startServer(w, "fallback", w.addr)
 	if err != nil {
@@ -49,7 +49,8 @@ func (w *world) soak(n int) (*soakResult, error) {
 	r.PerSecond = float64(n-r.Errors) / sending.Seconds()
 	r.judge()
 	if r.Errors > 0 {
-		return nil, fmt.Errorf("%d of %d requests failed; the server's memory after each tenth was, in MB: %.1f", r.Errors, n, r.MemoryMB)
+		return nil, fmt.Errorf("%d of %d requests failed; the server's memory after each tenth was, in MB: %.1f",
+			r.Errors, n, r.MemoryMB)
 	}
 	return r, nil
 }

@@ -55,14 +55,17 @@ var systems = []system{
 		open: func(w *world, n int, body []byte) ([]operation, func(), error) {
 			publish, err := json.Marshal(map[string]any{
 				"properties":  map[string]any{"delivery_mode": 2, "content_type": "application/json"},
-				"routing_key": topology.DefaultQueue, "payload_encoding": "base64", "payload": base64.StdEncoding.EncodeToString(body),
+				"routing_key": topology.DefaultQueue, "payload_encoding": "base64",
+				"payload": base64.StdEncoding.EncodeToString(body),
 			})
 			if err != nil {
 				return nil, nil, err
 			}
 			password := topology.Demonstration(topology.Admin).Plain
-			auth := "Authorization: Basic " + base64.StdEncoding.EncodeToString([]byte(topology.Admin+":"+password)) + "\r\n"
-			return httpOperations(n, w.management, "/api/exchanges/%2F/amq.default/publish", auth, publish, http.StatusOK)
+			auth := "Authorization: Basic " + base64.StdEncoding.EncodeToString([]byte(topology.Admin+":"+password)) +
+				"\r\n"
+			return httpOperations(n, w.management, "/api/exchanges/%2F/amq.default/publish", auth, publish,
+				http.StatusOK)
 		},
 	},
 }
@@ -162,26 +165,31 @@ func (l *amqpLink) channel(i int) (*amqp.Channel, error) {
 func sameMessage(body []byte) amqp.Publishing {
 	r := &envelope.Request{
 		ID: "01a20262-fead-745d-a0dd-93831abf4e21", Method: "POST", Target: "/orders/42?x=1", Host: "127.0.0.1:34567",
-		Scheme: "http", Proto: "HTTP/1.1", Remote: "127.0.0.1:45678", Prefix: "/fallback", ReceivedAt: time.Now(), Body: body,
-		Header: http.Header{"User-Agent": {"bench"}, "Content-Type": {"application/json"}, "Content-Length": {fmt.Sprint(len(body))}},
+		Scheme: "http", Proto: "HTTP/1.1", Remote: "127.0.0.1:45678", Prefix: "/fallback", ReceivedAt: time.Now(),
+		Body: body,
+		Header: http.Header{"User-Agent": {"bench"}, "Content-Type": {"application/json"},
+			"Content-Length": {fmt.Sprint(len(body))}},
 	}
 	return amqp.Publishing{
 		Headers: amqp.Table{rabbit.HeaderMetadata: r.Metadata()}, ContentType: "application/json",
-		DeliveryMode: amqp.Persistent, MessageId: r.ID, Timestamp: r.ReceivedAt, Type: rabbit.MessageType, AppId: rabbit.AppID, Body: body,
+		DeliveryMode: amqp.Persistent, MessageId: r.ID, Timestamp: r.ReceivedAt, Type: rabbit.MessageType,
+		AppId: rabbit.AppID, Body: body,
 	}
 }
 
 // serveHTTPOnly is what a server costs that does nothing.
 func serveHTTPOnly(addr string) error {
-	return http.ListenAndServe(addr, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if _, err := io.ReadAll(r.Body); err != nil {
-			http.Error(w, err.Error(), http.StatusBadRequest)
-			return
-		}
-		w.Header().Set("Content-Type", "application/json")
-		w.WriteHeader(http.StatusAccepted)
-		_, _ = io.WriteString(w, `{"id":"01a20262-fead-745d-a0dd-93831abf4e21","queue":"FallbackAPIQueue","received_at":"2026-11-22T08:32:51.885177639Z"}`+"\n")
-	}))
+	return http.ListenAndServe(addr, http.HandlerFunc(answerAtOnce))
+}
+
+func answerAtOnce(w http.ResponseWriter, r *http.Request) {
+	if _, err := io.ReadAll(r.Body); err != nil {
+		http.Error(w, err.Error(), http.StatusBadRequest)
+		return
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(http.StatusAccepted)
+	_, _ = io.WriteString(w, `{"id":"01a20262-fead-745d-a0dd-93831abf4e21","queue":"FallbackAPIQueue","received_at":"2026-11-22T08:32:51.885177639Z"}`+"\n")
 }
 
 // serveArticle does what the article's program does for each request.

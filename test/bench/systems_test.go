@@ -11,7 +11,6 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
-	"github.com/google/go-cmp/cmp/cmpopts"
 	amqp "github.com/rabbitmq/amqp091-go"
 
 	"fallback/functions/envelope"
@@ -20,10 +19,10 @@ import (
 )
 
 // stored is a store that keeps the last request.
-type stored struct{ request *envelope.Request }
+type stored struct{ request envelope.Sealed }
 
-func (s *stored) Publish(_ context.Context, r *envelope.Request) error { s.request = r; return nil }
-func (s *stored) Ready(context.Context) error                          { return nil }
+func (s *stored) Publish(_ context.Context, r envelope.Sealed) error { s.request = r; return nil }
+func (s *stored) Ready(context.Context) error                        { return nil }
 
 // TestSameMessage holds that the floor has messages of the server's own size: else the ratio to it says nothing.
 func TestSameMessage(t *testing.T) {
@@ -37,7 +36,8 @@ func TestSameMessage(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	r, err := http.ReadRequest(bufio.NewReader(bytes.NewReader(post("127.0.0.1:34567", "/fallback/orders/42?x=1", "", body))))
+	r, err := http.ReadRequest(bufio.NewReader(bytes.NewReader(post("127.0.0.1:34567", "/fallback/orders/42?x=1", "",
+		body))))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -47,16 +47,17 @@ func TestSameMessage(t *testing.T) {
 		t.Fatalf("%d %s", w.Code, w.Body)
 	}
 	m := sameMessage(body)
-	got, err := rabbit.FromMessage(amqp.Delivery{Headers: m.Headers, MessageId: m.MessageId, Type: m.Type, Body: m.Body})
+	got, err := rabbit.FromMessage(amqp.Delivery{Headers: m.Headers, MessageId: m.MessageId, Type: m.Type,
+		Body: m.Body})
 	if err != nil {
 		t.Fatal(err)
 	}
-	want, err := envelope.Decode(got.ID, store.request.Metadata(), store.request.Body)
+	want, err := envelope.Decode(got.ID, store.request.Metadata, store.request.Body)
 	if err != nil {
 		t.Fatal(err)
 	}
 	want.ReceivedAt = got.ReceivedAt
-	if diff := cmp.Diff(want, got, cmpopts.IgnoreUnexported(envelope.Request{})); diff != "" {
+	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("the server's -, the floor's +:\n%s", diff)
 	}
 }

@@ -47,15 +47,18 @@ func newWorld(o options) (*world, error) {
 	if err != nil {
 		return nil, err
 	}
-	// What a cell leaves behind is not gone at once, and the faster the machine, the more it is: an alarm would be measured.
+	// What a cell leaves behind is not gone at once, and the faster the machine, the more it is: an alarm would be
+	// measured.
 	if err := broker.Eval(`vm_memory_monitor:set_vm_memory_high_watermark({absolute, 2 bsl 30})`); err != nil {
 		return nil, errors.Join(err, broker.Close())
 	}
 	// The container's own address: through the published port, every byte would pass one more process.
 	ip := broker.IP()
 	return &world{
-		self: self, fallback: fallback, broker: broker, amqp: ip + ":5672", management: ip + ":15672", addr: harness.FreeAddress(),
-		amqpURL:       "amqp://" + topology.Admin + ":" + topology.Demonstration(topology.Admin).Plain + "@" + ip + ":5672/",
+		self: self, fallback: fallback, broker: broker, amqp: ip + ":5672", management: ip + ":15672",
+		addr: harness.FreeAddress(),
+		amqpURL: "amqp://" + topology.Admin + ":" + topology.Demonstration(topology.Admin).Plain + "@" + ip +
+			":5672/",
 		brokerProcess: findBroker(broker.ID()),
 	}, nil
 }
@@ -75,8 +78,8 @@ func findBroker(container string) *process {
 	return nil
 }
 
-// measureCell measures one cell, which begins with an empty queue. Its only error is that the broker is gone: what else goes wrong
-// is noted in the results.
+// measureCell measures one cell, which begins with an empty queue. Its only error is that the broker is gone: what
+// else goes wrong is noted in the results.
 func (w *world) measureCell(r *results, c cell, once func() (sample, error)) error {
 	if err := w.purge(); err != nil {
 		return fmt.Errorf("the broker is gone: %w", err)

@@ -41,13 +41,14 @@ func write(t *testing.T, file, text string) {
 	}
 }
 
-// run is what a script says, and its exit code. PATH begins with the project's folder, and of the environment nothing is
-// handed on that a make above may have set.
+// run is what a script says, and its exit code. PATH begins with the project's folder, and of the environment nothing
+// is handed on that a make above may have set.
 func run(t *testing.T, dir string, command ...string) (said string, code int) {
 	t.Helper()
 	cmd := exec.CommandContext(t.Context(), command[0], command[1:]...)
 	cmd.Dir = dir
-	cmd.Env = append(os.Environ(), "PATH="+dir+":"+os.Getenv("PATH"), "MAKEFLAGS=", "MAKELEVEL=", "GOFLAGS=", "GOWORK=off")
+	cmd.Env = append(os.Environ(), "PATH="+dir+":"+os.Getenv("PATH"), "MAKEFLAGS=", "MAKELEVEL=", "GOFLAGS=",
+		"GOWORK=off")
 	out, err := cmd.CombinedOutput()
 	if exit := (*exec.ExitError)(nil); errors.As(err, &exit) {
 		return string(out), exit.ExitCode()
@@ -80,7 +81,8 @@ func TestRunFails(t *testing.T) {
 	t.Parallel()
 	dir := project(t, map[string]string{"Makefile": steps + "test:\n\t@echo a test fails; exit 1\n"}, "run")
 	said, code := run(t, dir, ".ci/run")
-	if code == 0 || !regexp.MustCompile(`a test fails(?s).*\d s  make test: failed\n`).MatchString(said) || strings.Contains(said, "test-long") {
+	if code == 0 || !regexp.MustCompile(`a test fails(?s).*\d s  make test: failed\n`).MatchString(said) ||
+		strings.Contains(said, "test-long") {
 		t.Errorf("ended with %d:\n%s", code, said)
 	}
 }
@@ -94,7 +96,8 @@ func TestRunEnds(t *testing.T) {
 	} {
 		t.Run(row.name, func(t *testing.T) {
 			t.Parallel()
-			dir := project(t, map[string]string{"Makefile": steps + "test:\n\t@sh -c 'sleep 60; echo never' & echo $$! >pid; wait\n"}, "run")
+			dir := project(t, map[string]string{"Makefile": steps +
+				"test:\n\t@sh -c 'sleep 60; echo never' & echo $$! >pid; wait\n"}, "run")
 			watch := harness.StartWatch()
 			said, code := run(t, dir, ".ci/run", row.all, row.test)
 			watch.Hold(t, 10*time.Second, "the end")
@@ -130,7 +133,8 @@ func Fuzz` + name + `(f *testing.F) {
 `
 }
 
-// TestFuzz holds that all targets of all packages run, those behind one that fails too, and that the failing input is kept.
+// TestFuzz holds that all targets of all packages run, those behind one that fails too, and that the failing input is
+// kept.
 func TestFuzz(t *testing.T) {
 	t.Parallel()
 	dir := project(t, map[string]string{
@@ -158,7 +162,8 @@ func TestFuzz(t *testing.T) {
 // TestFuzzWithoutTargets holds that nothing to run is no success, nor is what does not compile.
 func TestFuzzWithoutTargets(t *testing.T) {
 	t.Parallel()
-	for name, text := range map[string]string{"none": "package p\n", "does not compile": "package p\n\nfunc FuzzX() int {}\n"} {
+	for name, text := range map[string]string{"none": "package p\n",
+		"does not compile": "package p\n\nfunc FuzzX() int {}\n"} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			dir := project(t, map[string]string{"go.mod": "module p\n\ngo 1.25\n", "p_test.go": text}, "fuzz.sh")
@@ -169,8 +174,8 @@ func TestFuzzWithoutTargets(t *testing.T) {
 	}
 }
 
-// TestFuzzOutOfTime holds that Go's own mistake at the end of the time is no failure, and that everything else is. It comes too
-// rarely to be waited for, so that a `go` that says so stands in.
+// TestFuzzOutOfTime holds that Go's own mistake at the end of the time is no failure, and that everything else is. It
+// comes too rarely to be waited for, so that a `go` that says so stands in.
 func TestFuzzOutOfTime(t *testing.T) {
 	t.Parallel()
 	const mistake = "--- FAIL: FuzzX (5.10s)\n    context deadline exceeded\nFAIL\nexit status 1\n"
@@ -188,7 +193,8 @@ func TestFuzzOutOfTime(t *testing.T) {
 			t.Parallel()
 			dir := project(t, map[string]string{
 				"says": row.says,
-				"go":   "#!/bin/sh\nif [ \"$2\" = -list ]; then printf 'FuzzX\\nok  \\tp\\t0.1s\\n'; else cat says; exit 1; fi\n",
+				"go": "#!/bin/sh\nif [ \"$2\" = -list ]; then printf 'FuzzX\\nok  \\tp\\t0.1s\\n'; else cat says; " +
+					"exit 1; fi\n",
 			}, "fuzz.sh")
 			if said, code := run(t, dir, ".ci/fuzz.sh", "5s"); code != row.code {
 				t.Errorf("ended with %d:\n%s", code, said)

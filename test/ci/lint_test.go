@@ -20,16 +20,19 @@ func database(t *testing.T, function string) string {
 	const id, day = "GO-2020-0001", "2020-01-01T00:00:00Z"
 	dir := t.TempDir()
 	for name, value := range map[string]any{
-		"index/db.json":      map[string]any{"modified": day},
-		"index/vulns.json":   []any{map[string]any{"id": id, "modified": day}},
-		"index/modules.json": []any{map[string]any{"path": "stdlib", "vulns": []any{map[string]any{"id": id, "modified": day}}}},
+		"index/db.json":    map[string]any{"modified": day},
+		"index/vulns.json": []any{map[string]any{"id": id, "modified": day}},
+		"index/modules.json": []any{map[string]any{"path": "stdlib",
+			"vulns": []any{map[string]any{"id": id, "modified": day}}}},
 		"ID/" + id + ".json": map[string]any{
 			"schema_version": "1.3.1", "id": id, "modified": day, "published": day, "summary": "a hole in net/url",
 			"database_specific": map[string]any{"url": "https://example.com"},
 			"affected": []any{map[string]any{
-				"package":            map[string]any{"name": "stdlib", "ecosystem": "Go"},
-				"ranges":             []any{map[string]any{"type": "SEMVER", "events": []any{map[string]any{"introduced": "0"}}}},
-				"ecosystem_specific": map[string]any{"imports": []any{map[string]any{"path": "net/url", "symbols": []string{function}}}},
+				"package": map[string]any{"name": "stdlib", "ecosystem": "Go"},
+				"ranges": []any{map[string]any{"type": "SEMVER",
+					"events": []any{map[string]any{"introduced": "0"}}}},
+				"ecosystem_specific": map[string]any{"imports": []any{map[string]any{"path": "net/url",
+					"symbols": []string{function}}}},
 			}},
 		},
 	} {
@@ -60,8 +63,8 @@ func proxies(t *testing.T) (closed, silent string) {
 	return urls[0], urls[1]
 }
 
-// TestVulnerabilities holds that what is called fails CI and is named, what is not called does not, and that a database out of
-// reach is no failure, but is said.
+// TestVulnerabilities holds that what is called fails CI and is named, what is not called does not, and that a
+// database out of reach is no failure, but is said.
 func TestVulnerabilities(t *testing.T) {
 	dir := project(t, map[string]string{
 		"go.mod":  "module p\n\ngo 1.25\n",

@@ -197,7 +197,8 @@ func TestSignatures(t *testing.T) {
 		FindStringSubmatch(one(t, r, "Stripe-Signature"))
 	if signature == nil {
 		t.Errorf("Stripe-Signature: %q", one(t, r, "Stripe-Signature"))
-	} else if want := hex.EncodeToString(mac(sha256.New, StripeSecret, signature[1], ".", string(r.Body))); signature[2] != want {
+	} else if want := hex.EncodeToString(mac(sha256.New, StripeSecret, signature[1], ".",
+		string(r.Body))); signature[2] != want {
 		t.Errorf("Stripe-Signature: v1=%s, want %s", signature[2], want)
 	}
 
@@ -206,7 +207,8 @@ func TestSignatures(t *testing.T) {
 	if err != nil || string(key) != Secret {
 		t.Errorf("StandardWebhooksSecret holds %q, %v", key, err)
 	}
-	want := "v1," + b64(mac(sha256.New, Secret, one(t, r, "webhook-id"), ".", one(t, r, "webhook-timestamp"), ".", string(r.Body)))
+	want := "v1," + b64(mac(sha256.New, Secret, one(t, r, "webhook-id"), ".", one(t, r, "webhook-timestamp"), ".",
+		string(r.Body)))
 	if got := strings.Split(one(t, r, "webhook-signature"), " "); len(got) != 2 || got[1] != want {
 		t.Errorf("webhook-signature: %q, want the second to be %q", got, want)
 	}
@@ -230,7 +232,8 @@ func TestSignatures(t *testing.T) {
 
 	r = byName(t, "chunked-trailer")
 	sum := sha256.Sum256(r.Body)
-	if got, want := values(r.Trailer, "content-digest"), "sha-256=:"+b64(sum[:])+":"; !slices.Equal(got, []string{want}) {
+	if got, want := values(r.Trailer, "content-digest"),
+		"sha-256=:"+b64(sum[:])+":"; !slices.Equal(got, []string{want}) {
 		t.Errorf("trailer Content-Digest: %q, want %q", got, want)
 	}
 }
@@ -239,8 +242,11 @@ func TestSignatures(t *testing.T) {
 // special about it, where no other test does.
 func TestSpecial(t *testing.T) {
 	special := map[string]func(*testing.T, Request) bool{
-		"empty-body": func(t *testing.T, r Request) bool { return r.Method == "POST" && r.Body != nil && len(r.Body) == 0 },
-		"no-body":    func(t *testing.T, r Request) bool { return r.Method == "DELETE" && r.Body == nil },
+		"empty-body": func(t *testing.T, r Request) bool {
+			return r.Method == "POST" && r.Body != nil &&
+				len(r.Body) == 0
+		},
+		"no-body": func(t *testing.T, r Request) bool { return r.Method == "DELETE" && r.Body == nil },
 		"multipart-png": func(t *testing.T, r Request) bool {
 			_, params, err := mime.ParseMediaType(one(t, r, "Content-Type"))
 			if err != nil {
@@ -304,7 +310,8 @@ func TestSpecial(t *testing.T) {
 		},
 		"put-json": func(t *testing.T, r Request) bool { return r.Method == "PUT" && json.Valid(r.Body) },
 		"patch-merge": func(t *testing.T, r Request) bool {
-			return r.Method == "PATCH" && json.Valid(r.Body) && one(t, r, "Content-Type") == "application/merge-patch+json"
+			return r.Method == "PATCH" && json.Valid(r.Body) &&
+				one(t, r, "Content-Type") == "application/merge-patch+json"
 		},
 		"delete-with-body": func(t *testing.T, r Request) bool { return r.Method == "DELETE" && json.Valid(r.Body) },
 		"long-content-type": func(t *testing.T, r Request) bool {
@@ -348,8 +355,11 @@ func TestSpecial(t *testing.T) {
 			return one(t, r, "Idempotency-Key") == `"8e03978e-40d5-43dd-bc93-6894a57f9324"` &&
 				one(t, r, "traceparent") != "" && one(t, r, "tracestate") != ""
 		},
-		"authorization":   func(t *testing.T, r Request) bool { return one(t, r, "Cookie") != "" },
-		"expect-continue": func(t *testing.T, r Request) bool { return one(t, r, "Expect") == "100-continue" && len(r.Body) > 1024 },
+		"authorization": func(t *testing.T, r Request) bool { return one(t, r, "Cookie") != "" },
+		"expect-continue": func(t *testing.T, r Request) bool {
+			return one(t, r, "Expect") == "100-continue" &&
+				len(r.Body) > 1024
+		},
 		// What is special about these is in TestSignatures.
 		"github-push":         func(t *testing.T, r Request) bool { return json.Valid(r.Body) && len(r.Body) > 8_000 },
 		"shopify-order":       func(t *testing.T, r Request) bool { return json.Valid(r.Body) },

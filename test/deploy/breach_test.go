@@ -37,7 +37,8 @@ func TestStartRefuses(t *testing.T) {
 
 func TestStartRefusesWhatIsNoProgram(t *testing.T) {
 	t.Parallel()
-	if _, err := deploy.Start(t.Context(), deploy.Config{Exec: filepath.Join(t.TempDir(), "exec")}); !errors.Is(err, deploy.ErrStart) {
+	if _, err := deploy.Start(t.Context(), deploy.Config{Exec: filepath.Join(t.TempDir(), "exec")}); !errors.Is(err,
+		deploy.ErrStart) {
 		t.Errorf("got %v, want %v", err, deploy.ErrStart)
 	}
 	if _, err := deploy.Start(t.Context(), config(t, "echo", func(c *deploy.Config) { c.Web = "true" })); err == nil {
@@ -55,9 +56,12 @@ func TestBreachesAreReported(t *testing.T) {
 		timeout time.Duration
 		grace   time.Duration
 	}{
-		{fake: "no end on stdout", is: deploy.ErrProtocol, want: "no " + sentinel + " on stdout", grace: 500 * time.Millisecond},
-		{fake: "no end on stderr", is: deploy.ErrProtocol, want: "no " + sentinel + " on stderr", grace: 500 * time.Millisecond},
-		{fake: "no line for the end", is: deploy.ErrProtocol, want: "no " + sentinel + " on stdout", grace: 500 * time.Millisecond},
+		{fake: "no end on stdout", is: deploy.ErrProtocol, want: "no " + sentinel + " on stdout",
+			grace: 500 * time.Millisecond},
+		{fake: "no end on stderr", is: deploy.ErrProtocol, want: "no " + sentinel + " on stderr",
+			grace: 500 * time.Millisecond},
+		{fake: "no line for the end", is: deploy.ErrProtocol, want: "no " + sentinel + " on stdout",
+			grace: 500 * time.Millisecond},
 		{fake: "junk before", is: deploy.ErrProtocol, want: "fd 3 has"},
 		{fake: "null", is: deploy.ErrProtocol, want: `fd 3 has "null", want a JSON object`},
 		{fake: "array", is: deploy.ErrProtocol, want: `fd 3 has "[]", want a JSON object`},

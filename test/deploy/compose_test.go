@@ -34,8 +34,8 @@ func services(t *testing.T) map[string]service {
 	return compose.Services
 }
 
-// TestMemoryAddsUp holds that all that strangers may have of a container at the same time fits into it by default, beside what
-// the program takes for itself.
+// TestMemoryAddsUp holds that all that strangers may have of a container at the same time fits into it by default,
+// beside what the program takes for itself.
 func TestMemoryAddsUp(t *testing.T) {
 	t.Parallel()
 	const (
@@ -57,13 +57,14 @@ func TestMemoryAddsUp(t *testing.T) {
 		}
 		t.Logf("%s: %d MiB of %d", name, most>>20, limit)
 		if most >= limit<<20 {
-			t.Errorf("%s: strangers and the program may take %d MiB together, and the container has %d", name, most>>20, limit)
+			t.Errorf("%s: strangers and the program may take %d MiB together, and the container has %d", name, most>>20,
+				limit)
 		}
 	}
 }
 
-// TestComposePassesEverySetting holds that what the README calls a setting is one of the server, of the drain, or of both in
-// docker-compose.yml.
+// TestComposePassesEverySetting holds that what the README calls a setting is one of the server, of the drain, or of
+// both in docker-compose.yml.
 func TestComposePassesEverySetting(t *testing.T) {
 	t.Parallel()
 	all := services(t)

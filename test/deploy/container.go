@@ -9,8 +9,8 @@ import (
 	"time"
 )
 
-// containers is what a deployed function is on every platform: it runs one invocation at a time in one process, which is
-// kept between them. The platforms start more processes for concurrent invocations; here they wait for their turn.
+// containers is what a deployed function is on every platform: it runs one invocation at a time in one process, which
+// is kept between them. The platforms start more processes for concurrent invocations; here they wait for their turn.
 type containers struct {
 	launch func(ctx context.Context) (container, error) // starts a process and returns when it is ready
 	log    *logbook
@@ -48,8 +48,8 @@ func (c *containers) begin(ctx context.Context) error {
 	return nil
 }
 
-// Invoke runs the function once with an event and returns what it answered. The invocation ends at the function's time limit
-// or when ctx ends, whichever is first. After an error the process is gone, but for ErrFunction.
+// Invoke runs the function once with an event and returns what it answered. The invocation ends at the function's time
+// limit or when ctx ends, whichever is first. After an error the process is gone, but for ErrFunction.
 func (c *containers) Invoke(ctx context.Context, event json.RawMessage) (json.RawMessage, error) {
 	return c.invoke(ctx, newID(), event)
 }
@@ -190,8 +190,8 @@ func (c *containers) refuse() {
 	c.closed = true
 }
 
-// Close refuses what has not begun, waits for the invocation in hand and ends the process as the platform does. In any case
-// nothing is left running. Closing twice is fine.
+// Close refuses what has not begun, waits for the invocation in hand and ends the process as the platform does. In any
+// case nothing is left running. Closing twice is fine.
 func (c *containers) Close() error {
 	c.refuse()
 	<-c.turn

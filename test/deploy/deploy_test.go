@@ -8,8 +8,8 @@ import (
 	"testing"
 )
 
-// TestDeploy runs what `make deploy` runs, with a doctl that only says what it was told: nothing that .env.example has made up
-// is deployed, and no function that could not work.
+// TestDeploy runs what `make deploy` runs, with a doctl that only says what it was told: nothing that .env.example has
+// made up is deployed, and no function that could not work.
 func TestDeploy(t *testing.T) {
 	t.Parallel()
 	const (
@@ -24,26 +24,38 @@ func TestDeploy(t *testing.T) {
 		environ     []string
 		says, runs  string // runs is empty where nothing may be deployed
 	}{
-		{"copied, and not edited", untouched, "", nil, "AMQP_SERVER_URL is as in .env.example (change-me, broker.example.com)", ""},
-		{"the host alone", `AMQP_SERVER_URL="amqps://fallback-publisher:change-me@broker.test/"`, "", nil, "AMQP_SERVER_URL is as in .env.example (change-me)", ""},
-		{"the password alone", `AMQP_SERVER_URL=amqps://fallback-publisher:geheim@broker.example.com/`, "", nil, "(broker.example.com)", ""},
+		{"copied, and not edited", untouched, "", nil,
+			"AMQP_SERVER_URL is as in .env.example (change-me, broker.example.com)", ""},
+		{"the host alone", `AMQP_SERVER_URL="amqps://fallback-publisher:change-me@broker.test/"`, "", nil,
+			"AMQP_SERVER_URL is as in .env.example (change-me)", ""},
+		{"the password alone", `AMQP_SERVER_URL=amqps://fallback-publisher:geheim@broker.example.com/`, "", nil,
+			"(broker.example.com)", ""},
 		{"the broker", broker, "", nil, "without the function drain", "serverless deploy . --exclude fallback/drain"},
-		{"the broker, in the shell", untouched, "", []string{"AMQP_SERVER_URL=amqps://u:geheim@broker.test/"}, "without the function drain", "serverless deploy . --exclude fallback/drain"},
-		{"half of the drain", broker + drainTarget, "", nil, "FALLBACK_DRAIN_AMQP_URL is as in .env.example (change-me, broker.example.com)", ""},
-		{"the other half", broker + drainBroker, "", nil, "FALLBACK_DRAIN_TARGET_URL is as in .env.example (api.example.com)", ""},
+		{"the broker, in the shell", untouched, "", []string{"AMQP_SERVER_URL=amqps://u:geheim@broker.test/"},
+			"without the function drain", "serverless deploy . --exclude fallback/drain"},
+		{"half of the drain", broker + drainTarget, "", nil,
+			"FALLBACK_DRAIN_AMQP_URL is as in .env.example (change-me, broker.example.com)", ""},
+		{"the other half", broker + drainBroker, "", nil,
+			"FALLBACK_DRAIN_TARGET_URL is as in .env.example (api.example.com)", ""},
 		{"all", broker + drainBroker + drainTarget, "", nil, "", "serverless deploy ."},
-		{"a token that is none", broker + `FALLBACK_TOKENS="the output of: openssl rand -hex 32"`, "FALLBACK_TOKENS", nil, "FALLBACK_TOKENS is as in .env.example (the output of)", ""},
-		{"a secret that is none", broker + `FALLBACK_WEBHOOK_SECRETS="whsec_..."`, "FALLBACK_WEBHOOK_SECRETS", nil, "FALLBACK_WEBHOOK_SECRETS is as in .env.example (whsec_...)", ""},
-		{"a token that no function gets", broker + `FALLBACK_TOKENS="geheim"`, "", nil, "FALLBACK_TOKENS is set, and project.yml hands it to no function", ""},
-		{"a secret in the shell that no function gets", broker, "", []string{"FALLBACK_WEBHOOK_SECRETS=geheim"}, "FALLBACK_WEBHOOK_SECRETS is set, and project.yml", ""},
-		{"a token", broker + `FALLBACK_TOKENS="geheim"`, "FALLBACK_TOKENS", nil, "", "serverless deploy . --exclude fallback/drain"},
+		{"a token that is none", broker + `FALLBACK_TOKENS="the output of: openssl rand -hex 32"`, "FALLBACK_TOKENS",
+			nil, "FALLBACK_TOKENS is as in .env.example (the output of)", ""},
+		{"a secret that is none", broker + `FALLBACK_WEBHOOK_SECRETS="whsec_..."`, "FALLBACK_WEBHOOK_SECRETS", nil,
+			"FALLBACK_WEBHOOK_SECRETS is as in .env.example (whsec_...)", ""},
+		{"a token that no function gets", broker + `FALLBACK_TOKENS="geheim"`, "", nil,
+			"FALLBACK_TOKENS is set, and project.yml hands it to no function", ""},
+		{"a secret in the shell that no function gets", broker, "", []string{"FALLBACK_WEBHOOK_SECRETS=geheim"},
+			"FALLBACK_WEBHOOK_SECRETS is set, and project.yml", ""},
+		{"a token", broker + `FALLBACK_TOKENS="geheim"`, "FALLBACK_TOKENS", nil, "",
+			"serverless deploy . --exclude fallback/drain"},
 	} {
 		t.Run(row.name, func(t *testing.T) {
 			t.Parallel()
 			dir := deployable(t)
 			if row.project != "" {
 				const line = `          LOG_LEVEL: "${LOG_LEVEL}"` + "\n"
-				write(t, dir, "project.yml", strings.Replace(string(readProject(t)), line, line+"          "+row.project+`: "${`+row.project+`}"`+"\n", 1))
+				write(t, dir, "project.yml", strings.Replace(string(readProject(t)), line,
+					line+"          "+row.project+`: "${`+row.project+`}"`+"\n", 1))
 			}
 			write(t, dir, ".env", readText(t, ".env.example")+"\n"+row.edits)
 			out, err := runDeploy(dir, row.environ...)

@@ -54,15 +54,17 @@ type Config struct {
 	Name       string            // package/function; fallback/enqueue if empty
 	Web        string            // `web:`, "raw" (also if empty) or "false": then HTTP finds nothing
 	Timeout    time.Duration     // limits.timeout; 15 s if zero
-	Extra      time.Duration     // by how much later the limit strikes than the function is told, for a slow machine; the platform's is 0
-	Blocking   time.Duration     // how long a web client is kept waiting before it gets a 202; the platform's 30 s if zero
-	Init       time.Duration     // the bound for being ready; 10 s if zero
-	Grace      time.Duration     // the bound for the sentinels and for the exit; 30 s if zero
-	Logs       io.Writer         // gets each line of stdout and stderr as it comes; may be nil
+	// by how much later the limit strikes than the function is told, for a slow machine; the platform's is 0
+	Extra time.Duration
+	// how long a web client is kept waiting before it gets a 202; the platform's 30 s if zero
+	Blocking time.Duration
+	Init     time.Duration // the bound for being ready; 10 s if zero
+	Grace    time.Duration // the bound for the sentinels and for the exit; 30 s if zero
+	Logs     io.Writer     // gets each line of stdout and stderr as it comes; may be nil
 }
 
-// Function is one deployed function: DigitalOcean's side of it. What it does as a Lambda does, invoking, freezing and counting,
-// is in containers.
+// Function is one deployed function: DigitalOcean's side of it. What it does as a Lambda does, invoking, freezing and
+// counting, is in containers.
 type Function struct {
 	containers
 	config     Config
@@ -114,9 +116,9 @@ func or[T comparable](value, otherwise T) T {
 	return value
 }
 
-// Close waits for the clients' invocations, too, before it ends stdin. It returns nil if the process then exits with 0 within
-// Config.Grace, having left nothing behind on fd 3 and no sentinel too many; otherwise it is killed. A paused process is
-// killed without blame: the platform gives it no chance to say goodbye either.
+// Close waits for the clients' invocations, too, before it ends stdin. It returns nil if the process then exits with 0
+// within Config.Grace, having left nothing behind on fd 3 and no sentinel too many; otherwise it is killed. A paused
+// process is killed without blame: the platform gives it no chance to say goodbye either.
 func (f *Function) Close() error {
 	f.refuse()
 	f.unanswered.Wait()

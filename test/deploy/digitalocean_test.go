@@ -133,7 +133,8 @@ func TestRunCarriesTheActivation(t *testing.T) {
 	if err := json.Unmarshal([]byte(invoke(t, f, "{\"a\":\n\"<&>\\n\"}")), &got); err != nil {
 		t.Fatal(err)
 	}
-	for _, key := range []string{"activation_id", "transaction_id", "deadline", "namespace", "action_name", "action_version", "api_host", "api_key"} {
+	for _, key := range []string{"activation_id", "transaction_id", "deadline", "namespace", "action_name",
+		"action_version", "api_host", "api_key"} {
 		if _, ok := got[key].(string); !ok {
 			t.Errorf("%s is %v, want a string", key, got[key])
 		}
@@ -141,7 +142,8 @@ func TestRunCarriesTheActivation(t *testing.T) {
 	if value := fmt.Sprint(got["value"]); value != "map[a:<&>\n]" {
 		t.Errorf("value is %q", value)
 	}
-	if name := got["action_name"].(string); !strings.HasPrefix(name, "/fn-") || !strings.HasSuffix(name, "/fallback/enqueue") {
+	if name := got["action_name"].(string); !strings.HasPrefix(name, "/fn-") ||
+		!strings.HasSuffix(name, "/fallback/enqueue") {
 		t.Errorf("action_name is %q", name)
 	}
 	ms, err := strconv.ParseInt(got["deadline"].(string), 10, 64)
@@ -180,7 +182,8 @@ func TestLogsAreKeptWithoutSentinels(t *testing.T) {
 		t.Fatal(err)
 	}
 	for name, got := range map[string]string{"Logs": f.Logs(), "the copy": copied.String()} {
-		if strings.Count(got, "on stdout\n") != 2 || strings.Count(got, "on stderr\n") != 2 || strings.Contains(got, sentinel) {
+		if strings.Count(got, "on stdout\n") != 2 || strings.Count(got, "on stderr\n") != 2 ||
+			strings.Contains(got, sentinel) {
 			t.Errorf("%s: %q", name, got)
 		}
 	}

@@ -12,8 +12,9 @@ import (
 
 // webEvent is the `http` object of a `web: raw` event.
 type webEvent struct {
-	Method          string            `json:"method"`
-	Path            string            `json:"path"` // what follows the function's name, as it was escaped; "" if nothing does
+	Method string `json:"method"`
+	// what follows the function's name, as it was escaped; "" if nothing does
+	Path            string            `json:"path"`
 	QueryString     string            `json:"queryString"`
 	Headers         map[string]string `json:"headers"`
 	Body            string            `json:"body"`
@@ -61,7 +62,8 @@ func eventBody(contentType string, body []byte) (text string, encoded bool) {
 }
 
 // connectionHeaders belong to the client's connection to the platform and do not reach the function.
-var connectionHeaders = []string{"connection", "content-length", "expect", "keep-alive", "proxy-connection", "te", "trailer", "transfer-encoding", "upgrade"}
+var connectionHeaders = []string{"connection", "content-length", "expect", "keep-alive", "proxy-connection", "te",
+	"trailer", "transfer-encoding", "upgrade"}
 
 // eventHeaders has lower-case names, one value for each, repeated ones joined, and the platform's own.
 func eventHeaders(r *http.Request) map[string]string {

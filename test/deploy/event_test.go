@@ -35,15 +35,18 @@ func TestTheEventIsTheRequest(t *testing.T) {
 	t.Parallel()
 	url := front(t, start(t, "echo", func(c *deploy.Config) { c.Parameters = map[string]any{"greeting": "hi"} }))
 	r := request(t, "PUT", url+"/orders/4%202?a=1&a=2&b=%20", "hello",
-		"Content-Type", "text/plain", "X-Twice", "one", "X-Twice", "two", "X-Forwarded-For", "203.0.113.11", "Connection", "keep-alive")
+		"Content-Type", "text/plain", "X-Twice", "one", "X-Twice", "two", "X-Forwarded-For", "203.0.113.11",
+		"Connection", "keep-alive")
 	r.Host = "api.example.com"
 	event := eventOf(t, r)
 	got := event.HTTP
-	if event.Greeting != "hi" || got.Method != "PUT" || got.Path != "/orders/4%202" || got.QueryString != "a=1&a=2&b=%20" || got.Body != "hello" || got.IsBase64Encoded {
+	if event.Greeting != "hi" || got.Method != "PUT" || got.Path != "/orders/4%202" ||
+		got.QueryString != "a=1&a=2&b=%20" || got.Body != "hello" || got.IsBase64Encoded {
 		t.Errorf("got %+v", event)
 	}
 	want := map[string]string{
-		"content-type": "text/plain", "x-twice": "one, two", "host": "api.example.com", "user-agent": "Go-http-client/1.1",
+		"content-type": "text/plain", "x-twice": "one, two", "host": "api.example.com",
+		"user-agent":      "Go-http-client/1.1",
 		"accept-encoding": "gzip", "x-forwarded-for": "203.0.113.11, 127.0.0.1", "x-forwarded-proto": "https",
 	}
 	if len(got.Headers["x-request-id"]) != 32 {
@@ -53,7 +56,8 @@ func TestTheEventIsTheRequest(t *testing.T) {
 	if !maps.Equal(got.Headers, want) {
 		t.Errorf("the headers are %v, want %v", got.Headers, want)
 	}
-	if got := eventOf(t, request(t, "GET", url, "")).HTTP; got.Path != "" || got.QueryString != "" || got.Body != "" || got.IsBase64Encoded {
+	if got := eventOf(t, request(t, "GET", url, "")).HTTP; got.Path != "" || got.QueryString != "" || got.Body != "" ||
+		got.IsBase64Encoded {
 		t.Errorf("a bare GET: %+v", got)
 	}
 }
@@ -82,7 +86,8 @@ func TestTheBodyIsBase64WhenItsTypeSaysSo(t *testing.T) {
 		{name: "a text type nobody knows", contentType: "text/x-mine", body: "mine", encoded: true},
 		{name: "not a type", contentType: "json", body: "mine", encoded: true},
 		{name: "no type", body: "mine", encoded: true},
-		{name: "latin1 is damaged", contentType: "text/plain; charset=iso-8859-1", body: "caf\xe9\xe8!", want: "caf\uFFFD\uFFFD!"},
+		{name: "latin1 is damaged", contentType: "text/plain; charset=iso-8859-1", body: "caf\xe9\xe8!",
+			want: "caf\uFFFD\uFFFD!"},
 		{name: "no body", contentType: "application/json"},
 	} {
 		t.Run(row.name, func(t *testing.T) {

@@ -49,11 +49,16 @@ var fakes = map[string]func() int{
 	"no line for the end": func() int { return serveWith(echo, func() { fmt.Print("log"); end() }) },
 	"two ends":            func() int { return serveWith(echo, func() { end(); end() }) },
 	"junk before":         func() int { return serve(func(run runLine) string { return "junk\n" + echo(run) }) },
-	"answer twice":        func() int { return serve(func(run runLine) string { return echo(run) + "\n" + echo(run) }) },
-	"junk after":          func() int { return serveWith(echo, func() { end(); ack("junk") }) },
-	"stubborn":            func() int { serve(echo); linger(); return 0 },
-	"fail at the end":     func() int { serve(echo); return 7 },
-	"leave when idle":     func() int { return serveWith(echo, func() { end(); os.Exit(0) }) },
+	"answer twice": func() int {
+		return serve(func(run runLine) string {
+			return echo(run) + "\n" +
+				echo(run)
+		})
+	},
+	"junk after":      func() int { return serveWith(echo, func() { end(); ack("junk") }) },
+	"stubborn":        func() int { serve(echo); linger(); return 0 },
+	"fail at the end": func() int { serve(echo); return 7 },
+	"leave when idle": func() int { return serveWith(echo, func() { end(); os.Exit(0) }) },
 }
 
 const sentinel = "XXX_THE_END_OF_A_WHISK_ACTIVATION_XXX"

@@ -175,7 +175,8 @@ func TestConcurrentRequestsTakeTurns(t *testing.T) {
 		got = append(got, <-bodies)
 	}
 	slices.Sort(got)
-	if want := []string{`{"n":1}`, `{"n":2}`, `{"n":3}`, `{"n":4}`, `{"n":5}`, `{"n":6}`, `{"n":7}`, `{"n":8}`}; !slices.Equal(got, want) {
+	if want := []string{`{"n":1}`, `{"n":2}`, `{"n":3}`, `{"n":4}`, `{"n":5}`, `{"n":6}`, `{"n":7}`,
+		`{"n":8}`}; !slices.Equal(got, want) {
 		t.Errorf("got %v, want %v", got, want)
 	}
 }

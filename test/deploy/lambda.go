@@ -20,8 +20,8 @@ import (
 	"fallback/test/harness"
 )
 
-// Why an invocation of a Lambda has no result, beside ErrStart, ErrExited, ErrTimeout and ErrClosed. Clients of a Function
-// URL get a 502 for all of them. After ErrFunction the process goes on; after the others it is gone.
+// Why an invocation of a Lambda has no result, beside ErrStart, ErrExited, ErrTimeout and ErrClosed. Clients of a
+// Function URL get a 502 for all of them. After ErrFunction the process goes on; after the others it is gone.
 var (
 	// ErrFunction: the function reported an error instead of a result.
 	ErrFunction = errors.New("the function reported an error")
@@ -38,14 +38,17 @@ type LambdaConfig struct {
 	Env       map[string]string // the function's, all that it finds besides the platform's own
 	Stage     string            // of the HTTP API in front of it; "" is a Function URL
 	Timeout   time.Duration     // of one invocation; 15 s if zero
-	Extra     time.Duration     // by how much later the limit strikes than the function is told, for a slow machine; the platform's is 0
-	Init      time.Duration     // the bound for being ready; the platform's 10 s if zero
-	Grace     time.Duration     // between SIGTERM and SIGKILL; 30 s if zero (the platform: 0.5 s, and SIGKILL alone without an extension)
-	Logs      io.Writer         // gets each line of stdout and stderr as it comes; may be nil
+	// by how much later the limit strikes than the function is told, for a slow machine; the platform's is 0
+	Extra time.Duration
+	Init  time.Duration // the bound for being ready; the platform's 10 s if zero
+	// between SIGTERM and SIGKILL; 30 s if zero (the platform: 0.5 s, and SIGKILL alone without an extension)
+	Grace time.Duration
+	Logs  io.Writer // gets each line of stdout and stderr as it comes; may be nil
 }
 
-// Lambda is one deployed function: AWS Lambda's side of it. It starts the built `bootstrap` as Lambda does and serves it the
-// Runtime API (2018-06-01) and as much of the Extensions API (2020-01-01) as a process needs that wants to hear of its end.
+// Lambda is one deployed function: AWS Lambda's side of it. It starts the built `bootstrap` as Lambda does and serves
+// it the Runtime API (2018-06-01) and as much of the Extensions API (2020-01-01) as a process needs that wants to hear
+// of its end.
 //
 // The rules come from AWS's documentation of both APIs and of Function URLs, and from aws-lambda-go's own client.
 type Lambda struct {
@@ -166,17 +169,20 @@ func (s *sandbox) start(api string, log *logbook) error {
 func sandboxEnv(api string) []string {
 	return []string{
 		"AWS_LAMBDA_RUNTIME_API=" + api,
-		"AWS_LAMBDA_FUNCTION_NAME=fallback", "AWS_LAMBDA_FUNCTION_VERSION=$LATEST", "AWS_LAMBDA_FUNCTION_MEMORY_SIZE=256",
+		"AWS_LAMBDA_FUNCTION_NAME=fallback", "AWS_LAMBDA_FUNCTION_VERSION=$LATEST",
+		"AWS_LAMBDA_FUNCTION_MEMORY_SIZE=256",
 		"AWS_LAMBDA_INITIALIZATION_TYPE=on-demand", "AWS_REGION=eu-central-1", "AWS_DEFAULT_REGION=eu-central-1",
 		"LAMBDA_TASK_ROOT=/var/task", "LAMBDA_RUNTIME_DIR=/var/runtime", "_HANDLER=bootstrap",
 		"PATH=/usr/local/bin:/usr/bin/:/bin:/opt/bin", "LANG=en_US.UTF-8", "TZ=:UTC",
 	}
 }
 
-// invoke hands the process one event and waits for its answer. An event need not be JSON here, which the platform sees to.
+// invoke hands the process one event and waits for its answer. An event need not be JSON here, which the platform sees
+// to.
 func (s *sandbox) invoke(ctx context.Context, id string, event json.RawMessage) (json.RawMessage, error) {
 	in := &invocation{id: id, event: event, deadline: time.Now().Add(s.config.Timeout), result: make(chan outcome, 1)}
-	ctx, cancel := context.WithDeadlineCause(ctx, in.deadline.Add(s.config.Extra), fmt.Errorf("%w of %v", ErrTimeout, s.config.Timeout))
+	ctx, cancel := context.WithDeadlineCause(ctx, in.deadline.Add(s.config.Extra),
+		fmt.Errorf("%w of %v", ErrTimeout, s.config.Timeout))
 	defer cancel()
 	select {
 	case s.events <- in:
@@ -195,8 +201,8 @@ func (s *sandbox) invoke(ctx context.Context, id string, event json.RawMessage) 
 	}
 }
 
-// end thaws a frozen process and sends it SIGTERM if it has registered an extension, otherwise SIGKILL. It returns nil if a
-// process that was told then exits with 0 within LambdaConfig.Grace.
+// end thaws a frozen process and sends it SIGTERM if it has registered an extension, otherwise SIGKILL. It returns nil
+// if a process that was told then exits with 0 within LambdaConfig.Grace.
 func (s *sandbox) end() error {
 	defer s.kill()
 	s.mu.Lock()
@@ -235,7 +241,8 @@ func (s *sandbox) routes() http.Handler {
 	mux.HandleFunc("POST /2018-06-01/runtime/invocation/{id}/response", func(w http.ResponseWriter, r *http.Request) {
 		s.answered(w, r, func(body []byte) outcome {
 			if len(body) > lambdaLimit {
-				return outcome{err: fmt.Errorf("%w: the answer has %d bytes, %d are allowed", ErrFunction, len(body), lambdaLimit)}
+				return outcome{err: fmt.Errorf("%w: the answer has %d bytes, %d are allowed", ErrFunction, len(body),
+					lambdaLimit)}
 			}
 			return outcome{result: body}
 		})
@@ -264,7 +271,8 @@ func (s *sandbox) next(w http.ResponseWriter, r *http.Request) {
 	unanswered := s.hand
 	s.mu.Unlock()
 	if unanswered != nil {
-		s.settle(unanswered.id, outcome{err: fmt.Errorf("%w: it asked for the next event without an answer to the last", ErrRuntime)})
+		s.settle(unanswered.id, outcome{err: fmt.Errorf("%w: it asked for the next event without an answer to the last",
+			ErrRuntime)})
 	}
 	s.first(0)
 	var in *invocation
@@ -333,7 +341,8 @@ func (s *sandbox) register(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-// first notes who waits for a first event: the process is ready when the runtime does, and the extension, if it has one.
+// first notes who waits for a first event: the process is ready when the runtime does, and the extension, if it has
+// one.
 func (s *sandbox) first(who int) {
 	s.mu.Lock()
 	defer s.mu.Unlock()

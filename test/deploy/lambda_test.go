@@ -75,7 +75,8 @@ func (c *call) respond(result []byte) { c.post("response", result) }
 
 // post says on the log how the API answered, if not well.
 func (c *call) post(what string, body []byte) {
-	response, err := http.Post(runtimeAPI("/2018-06-01/runtime/invocation/"+c.id+"/"+what), "application/json", bytes.NewReader(body))
+	response, err := http.Post(runtimeAPI("/2018-06-01/runtime/invocation/"+c.id+"/"+what), "application/json",
+		bytes.NewReader(body))
 	if err != nil {
 		panic(err)
 	}
@@ -102,13 +103,15 @@ func sayBody(c *call) {
 }
 
 func initError() int {
-	_, _ = http.Post(runtimeAPI("/2018-06-01/runtime/init/error"), "application/json", strings.NewReader(`{"errorMessage":"no settings"}`))
+	_, _ = http.Post(runtimeAPI("/2018-06-01/runtime/init/error"), "application/json",
+		strings.NewReader(`{"errorMessage":"no settings"}`))
 	return 1
 }
 
 // register registers an extension and returns the status.
 func register(body string) int {
-	request, _ := http.NewRequest(http.MethodPost, runtimeAPI("/2020-01-01/extension/register"), strings.NewReader(body))
+	request, _ := http.NewRequest(http.MethodPost, runtimeAPI("/2020-01-01/extension/register"),
+		strings.NewReader(body))
 	request.Header.Set("Lambda-Extension-Name", "fake")
 	response, err := http.DefaultClient.Do(request)
 	if err != nil {
@@ -207,7 +210,8 @@ func TestLambdaTellsDeadlineAndEnvironment(t *testing.T) {
 	}
 	checkDeadline(t, ms, before)
 	got, err = startLambda(t, "env").Invoke(t.Context(), json.RawMessage(`{}`))
-	if err != nil || strings.Contains(string(got), "LEAK") || strings.Contains(string(got), "HOME=") || !strings.Contains(string(got), "_HANDLER=") {
+	if err != nil || strings.Contains(string(got), "LEAK") || strings.Contains(string(got), "HOME=") ||
+		!strings.Contains(string(got), "_HANDLER=") {
 		t.Errorf("got %s, %v", got, err)
 	}
 }
@@ -258,7 +262,9 @@ func TestLambdaFaults(t *testing.T) {
 func TestLambdaStarts(t *testing.T) {
 	t.Parallel()
 	for fake, want := range map[string]string{
-		"stillborn": "no broker", "mute": "not ready within", "init error": "no settings", "hears all": "exit status 14", // 10 and 403
+		// 10 and 403
+		"stillborn": "no broker", "mute": "not ready within", "init error": "no settings",
+		"hears all": "exit status 14",
 	} {
 		_, err := deploy.StartLambda(t.Context(), lambdaConfig(t, fake, func(c *deploy.LambdaConfig) {
 			if c.Init = time.Minute; fake == "mute" {
@@ -269,7 +275,8 @@ func TestLambdaStarts(t *testing.T) {
 			t.Errorf("%s: got %v, want %s", fake, err, want)
 		}
 	}
-	if got, err := startLambda(t, "too late").Invoke(t.Context(), json.RawMessage(`{}`)); err != nil || string(got) != "403" {
+	if got, err := startLambda(t, "too late").Invoke(t.Context(), json.RawMessage(`{}`)); err != nil ||
+		string(got) != "403" {
 		t.Errorf("an extension after the first event: got %s, %v", got, err)
 	}
 }
@@ -330,7 +337,8 @@ func TestLambdaURL(t *testing.T) {
 		server := httptest.NewServer(l)
 		defer server.Close()
 		request, _ := http.NewRequest(http.MethodPut, server.URL+path, strings.NewReader(body))
-		request.Header = http.Header{"X-Tag": {"a", "b"}, "Cookie": {"a=1; b=2", "c=3"}, "Te": {"trailers"}, "Content-Type": {contentType}}
+		request.Header = http.Header{"X-Tag": {"a", "b"}, "Cookie": {"a=1; b=2", "c=3"}, "Te": {"trailers"},
+			"Content-Type": {contentType}}
 		response, err := http.DefaultClient.Do(request)
 		if err != nil {
 			t.Fatal(err)
@@ -343,16 +351,20 @@ func TestLambdaURL(t *testing.T) {
 		return e
 	}
 	e := ask("", "/a%2Fb%20c?x=%20&x=1", "application/json; charset=utf-8", `{"a":"<"}`)
-	if e.RawPath != "/a%2Fb%20c" || e.RawQueryString != "x=%20&x=1" || e.Body != `{"a":"<"}` || e.IsBase64Encoded || e.RequestContext.Stage != "$default" {
+	if e.RawPath != "/a%2Fb%20c" || e.RawQueryString != "x=%20&x=1" || e.Body != `{"a":"<"}` || e.IsBase64Encoded ||
+		e.RequestContext.Stage != "$default" {
 		t.Errorf("got %+v", e)
 	}
-	if h := e.Headers; h["x-tag"] != "a,b" || h["cookie"] != "" || h["te"] != "" || h["x-forwarded-for"] != "127.0.0.1" || h["content-length"] != "9" {
+	if h := e.Headers; h["x-tag"] != "a,b" || h["cookie"] != "" || h["te"] != "" ||
+		h["x-forwarded-for"] != "127.0.0.1" || h["content-length"] != "9" {
 		t.Errorf("headers: %v", h)
 	}
-	if strings.Join(e.Cookies, "|") != "a=1|b=2|c=3" || e.RequestContext.HTTP.Method != "PUT" || e.RequestContext.HTTP.SourceIP != "127.0.0.1" {
+	if strings.Join(e.Cookies, "|") != "a=1|b=2|c=3" || e.RequestContext.HTTP.Method != "PUT" ||
+		e.RequestContext.HTTP.SourceIP != "127.0.0.1" {
 		t.Errorf("got %+v", e)
 	}
-	if e = ask("prod", "/a%2Fb%20c", "image/png", "\xff"); e.RawPath != "/prod/a/b c" || e.Body != "/w==" || !e.IsBase64Encoded || e.RequestContext.Stage != "prod" {
+	if e = ask("prod", "/a%2Fb%20c", "image/png", "\xff"); e.RawPath != "/prod/a/b c" || e.Body != "/w==" ||
+		!e.IsBase64Encoded || e.RequestContext.Stage != "prod" {
 		t.Errorf("got %+v", e)
 	}
 	if e = ask("", "/", "text/plain", "\xff"); e.Body != "\ufffd" {
@@ -394,7 +406,8 @@ func TestLambdaAnswers(t *testing.T) {
 			t.Errorf("headers: %v", response.Header)
 		}
 	}
-	for size, want := range map[int]int{6 << 20: http.StatusRequestEntityTooLarge, 5_500_000: http.StatusBadGateway} { // the echo is no JSON
+	// the echo is no JSON
+	for size, want := range map[int]int{6 << 20: http.StatusRequestEntityTooLarge, 5_500_000: http.StatusBadGateway} {
 		response, err := http.Post(server.URL, "text/plain", strings.NewReader(strings.Repeat("x", size)))
 		if err != nil {
 			t.Fatal(err)

@@ -13,8 +13,8 @@ import (
 	"time"
 )
 
-// ServeHTTP is the Function URL, or the HTTP API in front of the function when it has a stage: it makes an event in payload
-// format 2.0, invokes, and makes the answer of the result.
+// ServeHTTP is the Function URL, or the HTTP API in front of the function when it has a stage: it makes an event in
+// payload format 2.0, invokes, and makes the answer of the result.
 func (l *Lambda) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	body, err := io.ReadAll(io.LimitReader(r.Body, 2*lambdaLimit))
 	if err != nil {
@@ -63,10 +63,13 @@ func (l *Lambda) event(r *http.Request, body []byte) (json.RawMessage, error) {
 	now := time.Now().UTC()
 	text, encoded := urlBody(r.Header, body)
 	event := map[string]any{
-		"version": "2.0", "routeKey": "$default", "rawPath": path, "rawQueryString": query, "headers": urlHeaders(r, remote),
+		"version": "2.0", "routeKey": "$default", "rawPath": path, "rawQueryString": query,
+		"headers": urlHeaders(r, remote),
 		"requestContext": map[string]any{
-			"accountId": "anonymous", "apiId": "abcdefghij", "domainName": r.Host, "domainPrefix": strings.SplitN(r.Host, ".", 2)[0],
-			"http":      map[string]string{"method": r.Method, "path": path, "protocol": r.Proto, "sourceIp": remote, "userAgent": r.UserAgent()},
+			"accountId": "anonymous", "apiId": "abcdefghij", "domainName": r.Host,
+			"domainPrefix": strings.SplitN(r.Host, ".", 2)[0],
+			"http": map[string]string{"method": r.Method, "path": path, "protocol": r.Proto, "sourceIp": remote,
+				"userAgent": r.UserAgent()},
 			"requestId": newID(), "routeKey": "$default", "stage": stage,
 			"time": now.Format("02/Jan/2006:15:04:05 -0700"), "timeEpoch": now.UnixMilli(),
 		},
@@ -81,8 +84,8 @@ func (l *Lambda) event(r *http.Request, body []byte) (json.RawMessage, error) {
 	return marshal(event)
 }
 
-// urlBody is text for the few types that are known to be, and base64 otherwise. What happens to text that is not UTF-8 is not
-// documented; here it is damaged, which is the worst.
+// urlBody is text for the few types that are known to be, and base64 otherwise. What happens to text that is not UTF-8
+// is not documented; here it is damaged, which is the worst.
 func urlBody(header http.Header, body []byte) (text string, encoded bool) {
 	contentType, _, _ := strings.Cut(header.Get("Content-Type"), ";")
 	contentType = strings.ToLower(strings.TrimSpace(contentType))
@@ -120,8 +123,8 @@ func urlHeaders(r *http.Request, remote string) map[string]string {
 	return headers
 }
 
-// urlAnswer makes the answer of a result: of one with a statusCode what it says, of any other JSON the JSON itself, and of
-// what it cannot read a 502.
+// urlAnswer makes the answer of a result: of one with a statusCode what it says, of any other JSON the JSON itself,
+// and of what it cannot read a 502.
 func urlAnswer(result []byte) answer {
 	var raw map[string]json.RawMessage
 	if !json.Valid(result) {

@@ -25,14 +25,18 @@ var (
 		"application/vnd.api+json", "application/x-www-form-urlencoded", "text/event-stream",
 	}
 	openCharset = []string{
-		"application/atom+xml", "application/base64", "application/javascript", "application/problem+xml", "application/rss+xml",
+		"application/atom+xml", "application/base64", "application/javascript", "application/problem+xml",
+		"application/rss+xml",
 		"application/soap+xml", "application/vnd.google-earth.kml+xml", "application/x-latex", "application/x-vrml",
 		"application/xhtml+xml", "application/xml", "application/xml-dtd",
-		"text/cache-manifest", "text/calendar", "text/css", "text/csv", "text/html", "text/markdown", "text/plain", "text/richtext",
-		"text/tab-separated-values", "text/uri-list", "text/x-c", "text/x-h", "text/x-java-source", "text/x-vcard", "text/xml",
+		"text/cache-manifest", "text/calendar", "text/css", "text/csv", "text/html", "text/markdown", "text/plain",
+		"text/richtext",
+		"text/tab-separated-values", "text/uri-list", "text/x-c", "text/x-h", "text/x-java-source", "text/x-vcard",
+		"text/xml",
 	}
 	// registered as binary: a charset does not make them text
-	binaryTypes = []string{"application/octet-stream", "application/pdf", "application/zip", "application/cbor", "application/x-gzip", "application/x-tar", "application/msword"}
+	binaryTypes = []string{"application/octet-stream", "application/pdf", "application/zip", "application/cbor",
+		"application/x-gzip", "application/x-tar", "application/msword"}
 	binaryMains = []string{"audio", "font", "image", "message", "multipart", "video"}
 )
 

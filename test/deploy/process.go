@@ -81,8 +81,8 @@ func (p *process) ack(ctx context.Context) error {
 	return nil
 }
 
-// invoke is one invocation: one line in, one line out, one sentinel on each stream of logs. A line too many on fd 3 or a
-// sentinel too many is seen by this invocation, by a later one, or by end.
+// invoke is one invocation: one line in, one line out, one sentinel on each stream of logs. A line too many on fd 3 or
+// a sentinel too many is seen by this invocation, by a later one, or by end.
 func (p *process) invoke(ctx context.Context, activation string, event json.RawMessage) (json.RawMessage, error) {
 	if err := p.idle(); err != nil {
 		return nil, err
@@ -91,7 +91,8 @@ func (p *process) invoke(ctx context.Context, activation string, event json.RawM
 	if err != nil {
 		return nil, fmt.Errorf("the event: %w", err)
 	}
-	ctx, cancel := context.WithTimeoutCause(ctx, p.config.Timeout+p.config.Extra, fmt.Errorf("%w of %v", ErrTimeout, p.config.Timeout))
+	ctx, cancel := context.WithTimeoutCause(ctx, p.config.Timeout+p.config.Extra,
+		fmt.Errorf("%w of %v", ErrTimeout, p.config.Timeout))
 	defer cancel()
 	if err := p.send(ctx, line); err != nil {
 		return nil, err
@@ -167,7 +168,8 @@ func (p *process) settle(ctx context.Context, answer []byte) (json.RawMessage, e
 	defer cancel()
 	err := p.await(ctx, func() bool { return p.out.missing(p.rounds) == "" })
 	if errors.Is(err, ErrProtocol) {
-		return nil, fmt.Errorf("%w: no %s on %s within %v of the answer", ErrProtocol, sentinel, p.out.missing(p.rounds), p.config.Grace)
+		return nil, fmt.Errorf("%w: no %s on %s within %v of the answer", ErrProtocol, sentinel,
+			p.out.missing(p.rounds), p.config.Grace)
 	}
 	if err != nil {
 		return nil, err
@@ -225,7 +227,8 @@ func (p *process) end() error {
 	return p.out.excess(p.rounds)
 }
 
-// processEnv is what the runtime's proxy gives a function beside its own: not one variable of the proxy's comes through.
+// processEnv is what the runtime's proxy gives a function beside its own: not one variable of the proxy's comes
+// through.
 var processEnv = []string{
 	"HOME=/root",
 	"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",

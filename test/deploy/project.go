@@ -14,9 +14,9 @@ import (
 	"gopkg.in/yaml.v3"
 )
 
-// CheckProject reads what `doctl serverless deploy` would read below root, and returns all that its deployer refuses or
-// would silently get wrong, in no order to rely on: project.yml with the variables of .env.example put in, packages/, and
-// project.yml once more WithTriggers, if it has any that are switched off.
+// CheckProject reads what `doctl serverless deploy` would read below root, and returns all that its deployer refuses
+// or would silently get wrong, in no order to rely on: project.yml with the variables of .env.example put in,
+// packages/, and project.yml once more WithTriggers, if it has any that are switched off.
 //
 // Its rules are those of digitalocean/functions-deployer, and a few of this project's own: functions are built on the
 // deploying machine into one file called exec, and what answers HTTP takes the raw request and is done before the
@@ -96,7 +96,8 @@ func substitute(text string, env map[string]string) (string, []error) {
 		case value == "":
 			faults = append(faults, fmt.Errorf("project.yml: %s has no value in .env.example", found))
 		case strings.ContainsAny(value, "\"\\\n"):
-			faults = append(faults, fmt.Errorf(".env.example: the value of %s would change project.yml: no quote, backslash or line end fits in it", name))
+			faults = append(faults, fmt.Errorf(".env.example: the value of %s would change project.yml: no quote, "+
+				"backslash or line end fits in it", name))
 		default:
 			return value
 		}
@@ -163,7 +164,8 @@ func readAssignment(line string) (name, value string, err error) {
 	}
 	name, value = parts[1], strings.TrimSpace(parts[2])
 	if strings.Contains(value, "$") && value[0] != '\'' {
-		return "", "", fmt.Errorf("compose replaces what follows $, doctl does not: put single quotes around the value of %s", name)
+		return "", "", fmt.Errorf("compose replaces what follows $, doctl does not: put single quotes around the "+
+			"value of %s", name)
 	}
 	if in := quoted.FindStringSubmatch(value); in != nil {
 		return name, in[1] + in[2], nil

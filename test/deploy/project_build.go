@@ -18,7 +18,8 @@ func checkFolder(root, folder string) []error {
 	case err != nil:
 		faults = append(faults, fmt.Errorf("%s: without .include the sources are uploaded too: %w", folder, err))
 	case strings.TrimSuffix(string(include), "\n") != "exec":
-		faults = append(faults, fmt.Errorf("%s/.include: got %q, want only exec: one file is uploaded as it is, several as a zip", folder, include))
+		faults = append(faults, fmt.Errorf("%s/.include: got %q, want only exec: one file is uploaded as it is, "+
+			"several as a zip", folder, include))
 	}
 	if _, err := os.Lstat(filepath.Join(dir, ".ignore")); err == nil {
 		faults = append(faults, fmt.Errorf("%s/.ignore: the deployer refuses it beside .include", folder))
@@ -41,12 +42,14 @@ func checkScript(root, script string) []error {
 		return append(faults, err)
 	}
 	if mode != "" && mode != "100755" {
-		faults = append(faults, fmt.Errorf("%s: git has it with mode %s, want 100755: git update-index --chmod=+x", script, mode))
+		faults = append(faults, fmt.Errorf("%s: git has it with mode %s, want 100755: git update-index --chmod=+x",
+			script, mode))
 	}
 	return faults
 }
 
-// gitMode is the mode that git has recorded for a file; empty if root is no git checkout or the file is not tracked yet.
+// gitMode is the mode that git has recorded for a file; empty if root is no git checkout or the file is not tracked
+// yet.
 func gitMode(root, file string) (string, error) {
 	if _, err := os.Lstat(filepath.Join(root, ".git")); errors.Is(err, os.ErrNotExist) {
 		return "", nil

@@ -8,8 +8,8 @@ import (
 	"strings"
 )
 
-// schema walks a project.yml and gathers its faults. The deployer knows a few keys more, for static sites, sequences and
-// containers, which have no place here.
+// schema walks a project.yml and gathers its faults. The deployer knows a few keys more, for static sites, sequences
+// and containers, which have no place here.
 type schema struct {
 	faults   []error
 	triggers map[string]bool // by name, which must be unique in a namespace
@@ -19,13 +19,15 @@ type schema struct {
 var (
 	projectKeys  = []string{"parameters", "environment", "packages"}
 	packageKeys  = []string{"name", "shared", "web", "environment", "parameters", "annotations", "functions"}
-	functionKeys = []string{"name", "runtime", "main", "binary", "localBuild", "remoteBuild", "web", "webSecure", "environment", "parameters", "annotations", "limits", "triggers"}
-	limitKeys    = []string{"timeout", "memory", "logs"}
-	triggerKeys  = []string{"name", "type", "enabled", "scheduledDetails"}
-	detailKeys   = []string{"cron", "body"}
+	functionKeys = []string{"name", "runtime", "main", "binary", "localBuild", "remoteBuild", "web", "webSecure",
+		"environment", "parameters", "annotations", "limits", "triggers"}
+	limitKeys   = []string{"timeout", "memory", "logs"}
+	triggerKeys = []string{"name", "type", "enabled", "scheduledDetails"}
+	detailKeys  = []string{"cron", "body"}
 
 	// platformAnnotations are set by other keys.
-	platformAnnotations = map[string]string{"web-export": "web", "raw-http": "web: raw", "require-whisk-auth": "webSecure"}
+	platformAnnotations = map[string]string{"web-export": "web", "raw-http": "web: raw",
+		"require-whisk-auth": "webSecure"}
 )
 
 const (
@@ -116,13 +118,15 @@ func empty(value any) bool {
 
 func (s *schema) function(f table, packageWeb any) {
 	if f.fields["runtime"] != "go:default" {
-		s.fault(f.where, "runtime %v: want go:default, since a version may be retired, and nothing of it is used", f.fields["runtime"])
+		s.fault(f.where, "runtime %v: want go:default, since a version may be retired, and nothing of it is used",
+			f.fields["runtime"])
 	}
 	s.text(f, "main")
 	s.boolean(f, "binary")
 	s.boolean(f, "remoteBuild")
 	if f.fields["localBuild"] != true || f.fields["remoteBuild"] == true {
-		s.fault(f.where, "want localBuild: true, and no remoteBuild: the platform's builder gets this folder without the module around it")
+		s.fault(f.where, "want localBuild: true, and no remoteBuild: the platform's builder gets this folder "+
+			"without the module around it")
 	}
 	if secure := f.fields["webSecure"]; secure != nil && secure != false {
 		s.text(f, "webSecure")
@@ -147,7 +151,8 @@ func (s *schema) web(f table, packageWeb any) bool {
 	case false:
 		return false
 	}
-	s.fault(f.where, "want web: raw (or false for what only a schedule calls): otherwise query and body are merged, and lost as they were")
+	s.fault(f.where, "want web: raw (or false for what only a schedule calls): otherwise query and body are merged, "+
+		"and lost as they were")
 	return true
 }
 

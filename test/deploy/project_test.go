@@ -65,8 +65,9 @@ func readProject(t *testing.T) []byte {
 	return yml
 }
 
-// The project is deployed without a trigger, which not every account may have. With it, the drain is called, and nothing
-// else; no call comes before the last one has run into its limit; and within that a run has time for the slowest answer.
+// The project is deployed without a trigger, which not every account may have. With it, the drain is called, and
+// nothing else; no call comes before the last one has run into its limit; and within that a run has time for the
+// slowest answer.
 func TestTheDrainHasItsTriggerReady(t *testing.T) {
 	t.Parallel()
 	yml := readProject(t)
@@ -127,8 +128,8 @@ func TestTheEnvironmentIsOfSettings(t *testing.T) {
 	}
 }
 
-// A body of FALLBACK_MAX_BODY_BYTES must fit into an event in base64, beside the largest headers that are accepted and a
-// long URL. Otherwise the platform would refuse what we promise to take.
+// A body of FALLBACK_MAX_BODY_BYTES must fit into an event in base64, beside the largest headers that are accepted and
+// a long URL. Otherwise the platform would refuse what we promise to take.
 func TestTheBodyLimitFitsTheEvent(t *testing.T) {
 	t.Parallel()
 	example, err := os.ReadFile(filepath.Join(root, ".env.example"))
@@ -231,67 +232,93 @@ func TestABadDocumentIsRefused(t *testing.T) {
 		{"tab", "runtime: go:default\n        main", "runtime:\tgo:default\n        main", "tabs"},
 		{"not yaml", "packages:\n", "packages: {\n", "yaml: "},
 		{"key twice", "        web: raw\n", "        web: raw\n        web: raw\n", "already defined"},
-		{"unknown key at the top", "parameters: {}\npackages", "targetNamespace: x\npackages", "top level: unknown key targetNamespace"},
+		{"unknown key at the top", "parameters: {}\npackages", "targetNamespace: x\npackages",
+			"top level: unknown key targetNamespace"},
 		{"unknown key of a package", "    shared: false\n", "    clean: true\n", "package fallback: unknown key clean"},
-		{"unknown key of a function", "        main: ''\n", "        docker: x\n", "function enqueue: unknown key docker"},
-		{"unknown limit", "          logs: 64\n", "          concurrency: 1\n", "function enqueue limits: unknown key concurrency"},
+		{"unknown key of a function", "        main: ''\n", "        docker: x\n",
+			"function enqueue: unknown key docker"},
+		{"unknown limit", "          logs: 64\n", "          concurrency: 1\n",
+			"function enqueue limits: unknown key concurrency"},
 		{"no packages", "packages:\n", "functions:\n", "packages: want a list"},
-		{"package twice", "  - name: fallback\n", "  - {name: fallback, functions: []}\n  - name: fallback\n", "package fallback: is there twice"},
-		{"function twice", "      - name: drain\n", "      - {name: drain, runtime: go:default, localBuild: true, web: false, limits: {timeout: 1}}\n      - name: drain\n", "function drain: is there twice"},
-		{"function without a name", "      - name: drain\n        runtime", "      - runtime", "package fallback function 2: want a name"},
-		{"parameters for the package default", "  - name: fallback\n", "  - {name: default, parameters: {a: 1}, functions: []}\n  - name: fallback\n", "parameters cannot be set for the package default"},
+		{"package twice", "  - name: fallback\n", "  - {name: fallback, functions: []}\n  - name: fallback\n",
+			"package fallback: is there twice"},
+		{"function twice", "      - name: drain\n",
+			"      - {name: drain, runtime: go:default, localBuild: true, web: false, limits: {timeout: 1}}\n      - " +
+				"name: drain\n", "function drain: is there twice"},
+		{"function without a name", "      - name: drain\n        runtime", "      - runtime",
+			"package fallback function 2: want a name"},
+		{"parameters for the package default", "  - name: fallback\n",
+			"  - {name: default, parameters: {a: 1}, functions: []}\n  - name: fallback\n",
+			"parameters cannot be set for the package default"},
 
 		{"number in the environment", `LITERAL: "1"`, `LITERAL: 1`, "environment LITERAL: 1 is not a string"},
 		{"boolean in the environment", `LITERAL: "1"`, `LITERAL: true`, "environment LITERAL: true is not a string"},
 		{"nothing in the environment", `LITERAL: "1"`, `LITERAL:`, "environment LITERAL: <nil> is not a string"},
-		{"number in a package's environment", "    environment: {}\n", "    environment: {A: 1}\n", "package fallback: environment A: 1 is not a string"},
-		{"number in the project's environment", "parameters: {}\npackages", "environment: {A: 1}\npackages", "top level: environment A: 1 is not a string"},
-		{"environment that is a list", "    environment: {}\n", "    environment: []\n", "package fallback environment: want a mapping"},
-		{"variable without quotes", `QUEUE: "${QUEUE}"`, `QUEUE: ${QUEUE}`, "project.yml:18: put double quotes around ${QUEUE}"},
+		{"number in a package's environment", "    environment: {}\n", "    environment: {A: 1}\n",
+			"package fallback: environment A: 1 is not a string"},
+		{"number in the project's environment", "parameters: {}\npackages", "environment: {A: 1}\npackages",
+			"top level: environment A: 1 is not a string"},
+		{"environment that is a list", "    environment: {}\n", "    environment: []\n",
+			"package fallback environment: want a mapping"},
+		{"variable without quotes", `QUEUE: "${QUEUE}"`, `QUEUE: ${QUEUE}`,
+			"project.yml:18: put double quotes around ${QUEUE}"},
 		{"variable in single quotes", `QUEUE: "${QUEUE}"`, `QUEUE: '${QUEUE}'`, "put double quotes around ${QUEUE}"},
 		{"variable nobody lists", `QUEUE: "${QUEUE}"`, `QUEUE: "${QUEUES}"`, "${QUEUES} has no value in .env.example"},
-		{"variable with an empty value", `QUEUE: "${QUEUE}"`, `QUEUE: "${UNUSED}"`, "${UNUSED} has no value in .env.example"},
+		{"variable with an empty value", `QUEUE: "${QUEUE}"`, `QUEUE: "${UNUSED}"`,
+			"${UNUSED} has no value in .env.example"},
 		{"variable in a comment", "# ${QUEUE} in", "# ${HOST} in", "${HOST} has no value in .env.example"},
 		{"file in place of a variable", `QUEUE: "${QUEUE}"`, `QUEUE: "${<file}"`, "only ${NAME} is used here"},
 		{"dictionary of variables", `QUEUE: "${QUEUE}"`, `QUEUE: "$(QUEUE OTHER)"`, "only ${NAME} is used here"},
 
-		{"another language", "runtime: go:default\n        main", "runtime: python:3.11\n        main", "runtime python:3.11: want go:default"},
-		{"a Go that may be retired", "runtime: go:default\n        main", "runtime: go:1.25\n        main", "runtime go:1.25: want go:default"},
-		{"a Go that is not there", "runtime: go:default\n        main", "runtime: go:1.26\n        main", "runtime go:1.26: want go:default"},
+		{"another language", "runtime: go:default\n        main", "runtime: python:3.11\n        main",
+			"runtime python:3.11: want go:default"},
+		{"a Go that may be retired", "runtime: go:default\n        main", "runtime: go:1.25\n        main",
+			"runtime go:1.25: want go:default"},
+		{"a Go that is not there", "runtime: go:default\n        main", "runtime: go:1.26\n        main",
+			"runtime go:1.26: want go:default"},
 		{"no runtime", "        runtime: go:default\n        main", "        main", "runtime <nil>: want go:default"},
 		{"web true", "web: raw", "web: true", "want web: raw"},
 		{"web as a string", "web: raw", `web: "false"`, "want web: raw"},
 		{"web not said", "        web: raw\n", "", "want web: raw"},
 		{"web false for all", "web: raw", "web: false", "HTTP reaches nothing"},
 		{"no local build", "        localBuild: true\n        web: raw", "        web: raw", "want localBuild: true"},
-		{"local build as a string", "        localBuild: true\n        web: raw", "        localBuild: \"true\"\n        web: raw", "want localBuild: true"},
+		{"local build as a string", "        localBuild: true\n        web: raw",
+			"        localBuild: \"true\"\n        web: raw", "want localBuild: true"},
 		{"remote build", "        web: raw\n", "        web: raw\n        remoteBuild: true\n", "no remoteBuild"},
 		{"binary as a string", "binary: true", `binary: "true"`, "binary: want true or false"},
 		{"main as a number", "main: ''", `main: 1`, "main: want a string"},
 		{"webSecure true", "webSecure: false", "webSecure: true", "webSecure: want a string"},
-		{"annotation of the platform's own", `{description: "enqueues"}`, `{raw-http: true}`, "annotation raw-http is set by web: raw"},
-		{"timeout at the web limit", "timeout: 15000", "timeout: 30000", "timeout: 30000 is not a number from 1 to 29999"},
+		{"annotation of the platform's own", `{description: "enqueues"}`, `{raw-http: true}`,
+			"annotation raw-http is set by web: raw"},
+		{"timeout at the web limit", "timeout: 15000", "timeout: 30000",
+			"timeout: 30000 is not a number from 1 to 29999"},
 		{"timeout as a string", "timeout: 15000", `timeout: "15000"`, "timeout: 15000 is not a number"},
 		{"no timeout", "          timeout: 15000\n", "", "timeout: <nil> is not a number"},
 		{"no limits", "        limits: {timeout: 600000}\n", "", "limits: want a mapping"},
 		{"timeout at the platform's limit", "600000", "900001", "timeout: 900001 is not a number from 1 to 900000"},
 		{"too much memory", "memory: 256", "memory: 2048", "memory: 2048 is not a number from 128 to 1024"},
 
-		{"trigger of another type", "SCHEDULED", "CRON", "with its triggers, project.yml: trigger keep-warm: type CRON is not SCHEDULED"},
+		{"trigger of another type", "SCHEDULED", "CRON",
+			"with its triggers, project.yml: trigger keep-warm: type CRON is not SCHEDULED"},
 		{"trigger with seconds", "*/5 0-6,12 * * 1", "0 */5 * * * *", `cron 0 */5 * * * * is not five fields`},
 		{"trigger with a name of a day", "*/5 0-6,12 * * 1", "*/5 * * * MON", `is not five fields`},
 		{"trigger out of range", "*/5 0-6,12 * * 1", "60 * * * *", `is not five fields`},
 		{"trigger with a range that goes back", "*/5 0-6,12 * * 1", "* 6-0 * * *", `is not five fields`},
 		{"trigger with an empty step", "*/5 0-6,12 * * 1", "*/ * * * *", `is not five fields`},
 		{"trigger with a zero step", "*/5 0-6,12 * * 1", "*/0 * * * *", `is not five fields`},
-		{"trigger in the old form", "type: SCHEDULED", "sourceType: scheduler", "trigger keep-warm: unknown key sourceType"},
+		{"trigger in the old form", "type: SCHEDULED", "sourceType: scheduler",
+			"trigger keep-warm: unknown key sourceType"},
 		{"trigger with withBody", "body: {ping", "withBody: {ping", "scheduledDetails: unknown key withBody"},
 		{"trigger with a body that is none", "body: {ping: true}", "body: ping", "body: want a mapping"},
 		{"trigger enabled as a string", "enabled: true", `enabled: "true"`, "enabled: want true or false"},
-		{"trigger without a name", "          - name: keep-warm\n#trigger#             type", "          - type", "trigger 1: want a name"},
-		{"trigger name twice", "#trigger#         triggers:\n", "#trigger#         triggers:\n#trigger#           - {name: keep-warm, type: SCHEDULED, enabled: true, scheduledDetails: {cron: \"1 1 1 1 1\"}}\n", "used twice"},
+		{"trigger without a name", "          - name: keep-warm\n#trigger#             type", "          - type",
+			"trigger 1: want a name"},
+		{"trigger name twice", "#trigger#         triggers:\n",
+			"#trigger#         triggers:\n#trigger#           - {name: keep-warm, type: SCHEDULED, enabled: true, " +
+				"scheduledDetails: {cron: \"1 1 1 1 1\"}}\n", "used twice"},
 		{"trigger with a variable", "{ping: true}", `{ping: "${PING}"}`, "${PING} has no value"},
-		{"trigger that is not yaml", "#trigger#             type", "#trigger#         type", "with its triggers, project.yml: yaml"},
+		{"trigger that is not yaml", "#trigger#             type", "#trigger#         type",
+			"with its triggers, project.yml: yaml"},
 	} {
 		t.Run(row.name, func(t *testing.T) {
 			t.Parallel()
@@ -343,27 +370,32 @@ func TestBadFilesAreRefused(t *testing.T) {
 		{"empty project.yml", put("project.yml", ""), "top level: want a mapping"},
 		{"no .env.example", remove(".env.example"), ".env.example: no such file"},
 		{"no packages", remove("packages"), "packages: no such file"},
-		{"stray file", put("packages/fallback/README.md", "hello"), "packages/fallback/README.md: the deployer takes each file here for a function"},
-		{"folder without a function", put("packages/fallback/other/build.sh", ""), "packages/fallback/other: not in project.yml"},
+		{"stray file", put("packages/fallback/README.md", "hello"),
+			"packages/fallback/README.md: the deployer takes each file here for a function"},
+		{"folder without a function", put("packages/fallback/other/build.sh", ""),
+			"packages/fallback/other: not in project.yml"},
 		{"package without an entry", put("packages/other/fn/build.sh", ""), "packages/other/fn: not in project.yml"},
 		{"function without a folder", remove(enqueue), "function enqueue has no folder packages/fallback/enqueue"},
 		{"no build.sh", remove(enqueue + "/build.sh"), "without a build script the platform builds"},
 		{"build.sh not executable", chmod(enqueue+"/build.sh", 0o644), enqueue + "/build.sh: mode -rw-r--r--"},
 		{"build.sh executable for its owner only", chmod(enqueue+"/build.sh", 0o744), "want an executable file"},
 		{"no .include", remove(enqueue + "/.include"), "without .include the sources are uploaded too"},
-		{".include of something else", put(enqueue+"/.include", "main.go\n"), `.include: got "main.go\n", want only exec`},
+		{".include of something else", put(enqueue+"/.include", "main.go\n"),
+			`.include: got "main.go\n", want only exec`},
 		{".include of more", put(enqueue+"/.include", "exec\nREADME.md\n"), "want only exec"},
 		{".include from outside", put(enqueue+"/.include", "../../../functions\n"), "want only exec"},
 		{"empty .include", put(enqueue+"/.include", ""), "want only exec"},
 		{".ignore", put(enqueue+"/.ignore", "x"), ".ignore: the deployer refuses it"},
 		{"variable missing in .env.example", put(".env.example", "OTHER=a\n"), "${QUEUE} has no value in .env.example"},
-		{"variable empty in .env.example", put(".env.example", "QUEUE=\"\"\n"), "${QUEUE} has no value in .env.example"},
+		{"variable empty in .env.example", put(".env.example", "QUEUE=\"\"\n"),
+			"${QUEUE} has no value in .env.example"},
 		{"variable only in a comment", put(".env.example", "# QUEUE=a\n"), "${QUEUE} has no value in .env.example"},
 		{"value with a backslash", put(".env.example", `QUEUE="a\b"`), "the value of QUEUE would change project.yml"},
 		{"value with a quote", put(".env.example", `QUEUE='a"b'`), "the value of QUEUE would change project.yml"},
 		{"value cut at a #", put(".env.example", "QUEUE=a#b\n"), ".env.example:1: doctl takes #b for a comment"},
 		{"value with a $", put(".env.example", "QUEUE=\"a$b\"\n"), ".env.example:1: compose replaces what follows $"},
-		{"value with half a quote", put(".env.example", "\nQUEUE=\"a\n"), ".env.example:2: the quotes of QUEUE do not match"},
+		{"value with half a quote", put(".env.example", "\nQUEUE=\"a\n"),
+			".env.example:2: the quotes of QUEUE do not match"},
 		{"line that sets nothing", put(".env.example", "QUEUE=a\nQUEUE\n"), ".env.example:2: not NAME=value"},
 	} {
 		t.Run(row.name, func(t *testing.T) {

@@ -18,20 +18,23 @@ import (
 	"fallback/functions/drain"
 )
 
-// Of a template's parts, what the published rules allow for: those of CloudFormation, of SAM (the Function type), of Lambda,
-// of EventBridge and of Parameter Store, as far as the template has use for them. What is not here is a fault, be it a slip
-// of the pen or a property that is to be added.
+// Of a template's parts, what the published rules allow for: those of CloudFormation, of SAM (the Function type), of
+// Lambda, of EventBridge and of Parameter Store, as far as the template has use for them. What is not here is a fault,
+// be it a slip of the pen or a property that is to be added.
 var (
-	templateParts   = []string{"AWSTemplateFormatVersion", "Transform", "Description", "Parameters", "Globals", "Resources", "Outputs"}
-	functionParts   = []string{"Runtime", "Handler", "Architectures", "CodeUri", "MemorySize", "Description", "Timeout", "Environment", "FunctionUrlConfig", "EventInvokeConfig", "Events", "ReservedConcurrentExecutions"}
+	templateParts = []string{"AWSTemplateFormatVersion", "Transform", "Description", "Parameters", "Globals",
+		"Resources", "Outputs"}
+	functionParts = []string{"Runtime", "Handler", "Architectures", "CodeUri", "MemorySize", "Description", "Timeout",
+		"Environment", "FunctionUrlConfig", "EventInvokeConfig", "Events", "ReservedConcurrentExecutions"}
 	functionGlobals = []string{"Runtime", "Handler", "Architectures", "CodeUri", "MemorySize", "Timeout", "Environment"}
 	parameterParts  = []string{"Type", "Description", "AllowedPattern", "Default"}
 	outputParts     = []string{"Description", "Value"}
 
-	logicalID      = regexp.MustCompile(`^[A-Za-z0-9]{1,255}$`)
-	variableName   = regexp.MustCompile(`^[a-zA-Z][a-zA-Z0-9_]+$`)
-	reservedName   = regexp.MustCompile(`^(AWS_|LAMBDA_|_HANDLER$|_X_AMZN_)`)
-	storeReference = regexp.MustCompile(`^\{\{resolve:ssm:(/[a-zA-Z0-9_.-]+)+(:[0-9]+)?\}\}$`) // no SecureString: Lambda's environment cannot have one
+	logicalID    = regexp.MustCompile(`^[A-Za-z0-9]{1,255}$`)
+	variableName = regexp.MustCompile(`^[a-zA-Z][a-zA-Z0-9_]+$`)
+	reservedName = regexp.MustCompile(`^(AWS_|LAMBDA_|_HANDLER$|_X_AMZN_)`)
+	// no SecureString: Lambda's environment cannot have one
+	storeReference = regexp.MustCompile(`^\{\{resolve:ssm:(/[a-zA-Z0-9_.-]+)+(:[0-9]+)?\}\}$`)
 	rate           = regexp.MustCompile(`^rate\((1 (minute|hour|day)|([2-9]|[1-9][0-9]+) (minutes|hours|days))\)$`)
 )
 
@@ -79,9 +82,10 @@ func (c *template) is(n *yaml.Node, where string, allowed ...string) {
 	}
 }
 
-// checkTemplate returns what is wrong with a template, and the environment of each of its functions, with sample in the place
-// of what is filled in when it is deployed.
-func checkTemplate(raw []byte, sample func(what string) string) (faults []string, environments map[string]map[string]string, timeouts map[string]time.Duration) {
+// checkTemplate returns what is wrong with a template, and the environment of each of its functions, with sample in
+// the place of what is filled in when it is deployed.
+func checkTemplate(raw []byte, sample func(what string) string) (faults []string,
+	environments map[string]map[string]string, timeouts map[string]time.Duration) {
 	c := &template{}
 	environments, timeouts = map[string]map[string]string{}, map[string]time.Duration{}
 	var document yaml.Node
@@ -107,7 +111,8 @@ func checkTemplate(raw []byte, sample func(what string) string) (faults []string
 			}
 		}
 	}
-	globals := c.fields(c.fields(top["Globals"], "Globals", []string{"Function"})["Function"], "Globals.Function", functionGlobals)
+	globals := c.fields(c.fields(top["Globals"], "Globals", []string{"Function"})["Function"], "Globals.Function",
+		functionGlobals)
 	c.resources = c.fields(top["Resources"], "Resources", nil)
 	for name, r := range c.resources {
 		where := "Resources." + name
@@ -157,7 +162,8 @@ func (c *template) function(where string, p map[string]*yaml.Node, sample func(s
 	} else {
 		c.is(a.Content[0], where+".Architectures", "arm64", "x86_64")
 		zip := map[string]string{"arm64": "lambda-arm64.zip", "x86_64": "lambda-amd64.zip"}[a.Content[0].Value]
-		if code := p["CodeUri"]; code == nil || filepath.Join("functions", "cmd", "lambda", code.Value) != filepath.Join("dist", zip) {
+		if code := p["CodeUri"]; code == nil ||
+			filepath.Join("functions", "cmd", "lambda", code.Value) != filepath.Join("dist", zip) {
 			c.fault("%s.CodeUri is not dist/%s, which make lambda makes for %s", where, zip, a.Content[0].Value)
 		}
 	}
@@ -169,7 +175,8 @@ func (c *template) function(where string, p map[string]*yaml.Node, sample func(s
 		}
 	}
 	if e := p["EventInvokeConfig"]; e != nil {
-		c.whole(c.fields(e, where+".EventInvokeConfig", []string{"MaximumRetryAttempts"})["MaximumRetryAttempts"], where+".MaximumRetryAttempts", 0, 2)
+		c.whole(c.fields(e, where+".EventInvokeConfig", []string{"MaximumRetryAttempts"})["MaximumRetryAttempts"],
+			where+".MaximumRetryAttempts", 0, 2)
 	}
 	if e := p["Events"]; e != nil {
 		for name, event := range c.fields(e, where+".Events", nil) {
@@ -187,7 +194,8 @@ func (c *template) function(where string, p map[string]*yaml.Node, sample func(s
 func (c *template) environment(where string, n *yaml.Node, sample func(string) string) map[string]string {
 	env := map[string]string{}
 	size := 0
-	for name, value := range c.fields(c.fields(n, where+".Environment", []string{"Variables"})["Variables"], where+".Environment.Variables", nil) {
+	for name, value := range c.fields(c.fields(n, where+".Environment", []string{"Variables"})["Variables"],
+		where+".Environment.Variables", nil) {
 		at := where + ".Environment.Variables." + name
 		if !variableName.MatchString(name) || reservedName.MatchString(name) {
 			c.fault("%s: Lambda does not allow for the name", at)
@@ -251,7 +259,8 @@ func TestTemplate(t *testing.T) {
 		case name == "Enqueue" && timeouts[name] <= c.Timeout:
 			t.Errorf("Enqueue ends after %s, and FALLBACK_TIMEOUT is %s", timeouts[name], c.Timeout)
 		case name == "Drain" && timeouts[name] < c.TargetTimeout+drain.Grace:
-			t.Errorf("Drain ends after %s: less than FALLBACK_TARGET_TIMEOUT, %s, and %s", timeouts[name], c.TargetTimeout, drain.Grace)
+			t.Errorf("Drain ends after %s: less than FALLBACK_TARGET_TIMEOUT, %s, and %s", timeouts[name],
+				c.TargetTimeout, drain.Grace)
 		}
 	}
 	if env := environments["Enqueue"]; env["FALLBACK_TOKENS"] == "" && env["FALLBACK_WEBHOOK_SECRETS"] == "" {
@@ -290,7 +299,8 @@ func TestTemplateFaults(t *testing.T) {
 		if !strings.Contains(string(raw), row.from) {
 			t.Errorf("the template has no %q", row.from)
 		}
-		faults, _, _ := checkTemplate([]byte(strings.Replace(string(raw), row.from, row.to, 1)), func(name string) string { return samples[name] })
+		faults, _, _ := checkTemplate([]byte(strings.Replace(string(raw), row.from, row.to, 1)),
+			func(name string) string { return samples[name] })
 		if !strings.Contains(strings.Join(faults, "\n"), row.want) {
 			t.Errorf("%s: got %q, want %s", row.to, faults, row.want)
 		}

@@ -130,7 +130,8 @@ func (h host) exec(line string) (string, error) {
 // command is docker's for a command line on the host.
 func (h host) command(line string, options ...string) []string {
 	return append(append([]string{"docker", "exec", "--user", "root"}, options...), h.ID(), "sh", "-c",
-		// The package's commands before the image's: they are scripts around them, which change the user and the folder.
+		// The package's commands before the image's: they are scripts around them, which change the user and the
+		// folder.
 		"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin:$PATH; "+line)
 }
 
@@ -193,7 +194,8 @@ func (h host) checkImported() {
 		slices.Sort(row.want)
 		var got []string
 		within := time.Now().Add(harness.Patience) // the import goes on after the command has ended
-		for got = h.list(row.command); !slices.Equal(got, row.want) && time.Now().Before(within); got = h.list(row.command) {
+		for got = h.list(row.command); !slices.Equal(got, row.want) &&
+			time.Now().Before(within); got = h.list(row.command) {
 		}
 		if !slices.Equal(got, row.want) {
 			h.t.Errorf("%s: got\n%s\nwant\n%s", row.command, strings.Join(got, "\n"), strings.Join(row.want, "\n"))

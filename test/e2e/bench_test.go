@@ -20,11 +20,11 @@ func BenchmarkPublish(b *testing.B) {
 		URL: broker.VHost(b).URL(topology.Publisher), Queue: topology.DefaultQueue, Channels: 4,
 	})
 	defer publisher.Close()
-	request := envelope.Capture(&http.Request{
+	request, err := envelope.Capture(&http.Request{
 		Method: http.MethodPost, Host: "api.example.com", Proto: "HTTP/1.1", RemoteAddr: "203.0.113.7:51234",
 		Header: http.Header{"Accept": {"*/*"}, "Content-Type": {"application/json"}, "User-Agent": {"bench"}},
-	}, "/orders/42?x=1", make([]byte, 256), time.Now())
-	if err := request.Seal(1 << 16); err != nil {
+	}, "/orders/42?x=1", make([]byte, 256), time.Now()).Seal(1 << 16)
+	if err != nil {
 		b.Fatal(err)
 	}
 	b.ReportAllocs()

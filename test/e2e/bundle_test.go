@@ -21,7 +21,8 @@ import (
 	"fallback/test/harness"
 )
 
-// bundle is docker-compose.yml brought up beside whatever else runs on this host: with a project name and ports of its own.
+// bundle is docker-compose.yml brought up beside whatever else runs on this host: with a project name and ports of its
+// own.
 type bundle struct {
 	t       *testing.T
 	project string
@@ -33,7 +34,8 @@ func newBundle(t *testing.T) *bundle {
 	b := &bundle{t: t, project: harness.Name(), ports: map[string]string{}}
 	for _, variable := range os.Environ() {
 		// A developer's settings, and those of the make that runs the tests, have no say.
-		if !slices.ContainsFunc([]string{"FALLBACK_", "COMPOSE_", "MAKE", "MFLAGS"}, func(p string) bool { return strings.HasPrefix(variable, p) }) {
+		if !slices.ContainsFunc([]string{"FALLBACK_", "COMPOSE_", "MAKE", "MFLAGS"},
+			func(p string) bool { return strings.HasPrefix(variable, p) }) {
 			b.env = append(b.env, variable)
 		}
 	}
@@ -158,7 +160,8 @@ func TestBundleConfig(t *testing.T) {
 		if limit == nil {
 			t.Errorf("%s has no GOMEMLIMIT", name)
 		} else if _, err := fmt.Sscanf(*limit, "%dMiB", &soft); err != nil || soft<<20 >= service.MemLimit {
-			t.Errorf("%s: GOMEMLIMIT of %d MiB is not below the limit of %d bytes: %v", name, soft, service.MemLimit, err)
+			t.Errorf("%s: GOMEMLIMIT of %d MiB is not below the limit of %d bytes: %v", name, soft, service.MemLimit,
+				err)
 		}
 	}
 	if target := config.Services["drain"].Environment["FALLBACK_TARGET_URL"]; target == nil || *target != "" {
@@ -215,7 +218,8 @@ func TestBundle(t *testing.T) {
 		t.Errorf("`docker compose up` starts the primary, too: %q", services)
 	}
 	id := strings.TrimSpace(b.must("ps", "--quiet", "server"))
-	if out, err := harness.Run(harness.Patience, "docker", "inspect", "--format", "{{.Config.User}}", id); out != "65532:65532\n" {
+	if out, err := harness.Run(harness.Patience, "docker", "inspect", "--format", "{{.Config.User}}",
+		id); out != "65532:65532\n" {
 		t.Errorf("the server runs as %q %v", out, err)
 	}
 	user, err := b.compose("exec", "-T", "rabbitmq", "id", "-un")
@@ -231,17 +235,20 @@ func TestEnvFiles(t *testing.T) {
 		".env": "docker compose --env-file .env --env-file private/fallback.env ",
 		"":     "docker compose --env-file private/fallback.env ",
 	} {
-		out, err := harness.Run(harness.Patience, "make", "-n", "down", "ENV_FILE=private/fallback.env", "DOTENV="+dotenv)
+		out, err := harness.Run(harness.Patience, "make", "-n", "down", "ENV_FILE=private/fallback.env",
+			"DOTENV="+dotenv)
 		if err != nil || !strings.HasPrefix(string(out), want) {
 			t.Errorf("with %q: got %q, %v; want %q", dotenv, out, err, want)
 		}
 	}
 	// The private ones are taken where the README has them made, without a word.
 	dir := t.TempDir()
-	for _, want := range []string{"docker compose --profile", "docker compose --env-file private/fallback.env --profile"} {
+	for _, want := range []string{"docker compose --profile",
+		"docker compose --env-file private/fallback.env --profile"} {
 		make := exec.Command("make", "-f", filepath.Join(harness.Root(), "Makefile"), "-n", "down")
 		make.Dir = dir
-		if out, err := make.CombinedOutput(); err != nil || !strings.HasPrefix(strings.Join(strings.Fields(string(out)), " "), want) {
+		if out, err := make.CombinedOutput(); err != nil ||
+			!strings.HasPrefix(strings.Join(strings.Fields(string(out)), " "), want) {
 			t.Errorf("got %q, %v; want %q", out, err, want)
 		}
 		if err := os.MkdirAll(filepath.Join(dir, "private"), 0o755); err != nil {

@@ -62,7 +62,8 @@ func build(t *testing.T) program {
 }
 
 var built = sync.OnceValue(func() error {
-	_, err := harness.Run(building, "env", "CGO_ENABLED=0", "go", "build", "-trimpath", "-o", filepath.Join(harness.Scratch(), "fallback"), "./functions/cmd/fallback")
+	_, err := harness.Run(building, "env", "CGO_ENABLED=0", "go", "build", "-trimpath", "-o",
+		filepath.Join(harness.Scratch(), "fallback"), "./functions/cmd/fallback")
 	return err
 })
 
@@ -140,7 +141,8 @@ type queueLine struct {
 func testQueues(t *testing.T, fallback program) {
 	vhost := broker.VHost(t)
 	server := vhost.Serve(t, nil)
-	const retry1, retry2, retry3 = "FallbackAPIQueue.retry.10s", "FallbackAPIQueue.retry.1m", "FallbackAPIQueue.retry.10m"
+	const retry1, retry2, retry3 = "FallbackAPIQueue.retry.10s", "FallbackAPIQueue.retry.1m",
+		"FallbackAPIQueue.retry.10m"
 
 	// Three requests: one in the hands of a consumer, two ready. And a consumer who waits for parked requests.
 	for range 3 {
@@ -174,7 +176,8 @@ func testQueues(t *testing.T, fallback program) {
 	}
 
 	t.Run("as JSON", func(t *testing.T) {
-		want := []queueLine{{mainQueue, 2, 1, ""}, {parkedQueue, 0, 1, ""}, {retry1, 0, 0, ""}, {retry2, 0, 0, ""}, {retry3, 0, 0, ""}}
+		want := []queueLine{{mainQueue, 2, 1, ""}, {parkedQueue, 0, 1, ""}, {retry1, 0, 0, ""}, {retry2, 0, 0, ""},
+			{retry3, 0, 0, ""}}
 		var got []queueLine
 		defer func() {
 			if t.Failed() {
@@ -193,7 +196,8 @@ func testQueues(t *testing.T, fallback program) {
 		for line := range strings.Lines(o.stdout) {
 			got = append(got, strings.Join(strings.Fields(line), " "))
 		}
-		want := []string{"QUEUE READY CONSUMERS", mainQueue + " 2 1", parkedQueue + " 0 1", retry1 + " 0 0", retry2 + " 0 0", retry3 + " 0 0"}
+		want := []string{"QUEUE READY CONSUMERS", mainQueue + " 2 1", parkedQueue + " 0 1", retry1 + " 0 0", retry2 +
+			" 0 0", retry3 + " 0 0"}
 		if !slices.Equal(got, want) {
 			t.Errorf("got\n%s\nwant\n%s", o.stdout, strings.Join(want, "\n"))
 		}
@@ -230,7 +234,8 @@ func testQueues(t *testing.T, fallback program) {
 	})
 	t.Run("with a wrong password", func(t *testing.T) {
 		env := harness.Settings{"AMQP_SERVER_URL": "amqp://" + publisher + ":tell-no-one@" + broker.AMQP}
-		fallback.run(t, env, "queues").check(t, 1, []string{"check the user and password in AMQP_SERVER_URL"}, []string{"tell-no-one"})
+		fallback.run(t, env, "queues").check(t, 1, []string{"check the user and password in AMQP_SERVER_URL"},
+			[]string{"tell-no-one"})
 	})
 	t.Run("on a virtual host that is not there", func(t *testing.T) {
 		env := harness.Settings{"AMQP_SERVER_URL": broker.URL(publisher, "none")}
@@ -288,8 +293,10 @@ func testWords(t *testing.T, fallback program) {
 		{"queues --help", 0, []string{"Examples:", "fallback queues --json"}},
 		{"definitions --help", 0, []string{"Examples:", "fallback definitions --private"}},
 		{"settings --help", 0, []string{"Examples:", "fallback settings --markdown"}},
-		{"settings", 0, []string{"AMQP_SERVER_URL", "FALLBACK_QUEUE", "FallbackAPIQueue", "FALLBACK_TIMEOUT", "5s", "LOG_FORMAT"}},
-		{"settings --markdown", 0, []string{"| `FALLBACK_QUEUE` | `FallbackAPIQueue` |", "| `FALLBACK_TIMEOUT` | `5s` |"}},
+		{"settings", 0, []string{"AMQP_SERVER_URL", "FALLBACK_QUEUE", "FallbackAPIQueue", "FALLBACK_TIMEOUT", "5s",
+			"LOG_FORMAT"}},
+		{"settings --markdown", 0, []string{"| `FALLBACK_QUEUE` | `FallbackAPIQueue` |",
+			"| `FALLBACK_TIMEOUT` | `5s` |"}},
 		{"--nonsense", 2, []string{"unknown flag: --nonsense", "fallback --help"}},
 		{"nonsense", 2, []string{`unknown command "nonsense"`, "fallback --help"}},
 		{"queues --nonsense", 2, []string{"unknown flag: --nonsense", "fallback --help"}},
@@ -316,7 +323,8 @@ func testFaultySettings(t *testing.T, fallback program) {
 		"LOG_FORMAT":               "xml",
 	}, "serve")
 	o.check(t, 1, []string{
-		"AMQP_SERVER_URL: ", "RABBITMQ_MANAGEMENT_URL: ", "FALLBACK_QUEUE: ", "FALLBACK_PATH_PREFIX: ", "FALLBACK_MAX_BODY_BYTES: ",
+		"AMQP_SERVER_URL: ", "RABBITMQ_MANAGEMENT_URL: ", "FALLBACK_QUEUE: ", "FALLBACK_PATH_PREFIX: ",
+		"FALLBACK_MAX_BODY_BYTES: ",
 		"FALLBACK_TIMEOUT: ", "FALLBACK_TOKENS: ", "LOG_LEVEL: ", "LOG_FORMAT: ",
 	}, []string{"secret-of-the-broker", "secret-of-the-monitor", "secret-token", "c2VjcmV0"})
 }
@@ -360,16 +368,19 @@ func testPrivateDefinitions(t *testing.T, fallback program) {
 			if err := logIn(private, plain(user, passwords[variable])); err != nil {
 				t.Errorf("with %s: %v", variable, err)
 			}
-			if err := logIn(private, plain(user, topology.Demonstration(user).Plain)); !errors.Is(err, amqp.ErrCredentials) {
+			if err := logIn(private, plain(user, topology.Demonstration(user).Plain)); !errors.Is(err,
+				amqp.ErrCredentials) {
 				t.Errorf("with the demonstration password: got %v, want %v", err, amqp.ErrCredentials)
 			}
 		})
 	}
 	t.Run("serve", func(t *testing.T) {
 		t.Parallel()
-		management := url.URL{Scheme: "http", Host: private.Management, User: url.UserPassword(monitor, passwords[variables[monitor]])}
+		management := url.URL{Scheme: "http", Host: private.Management,
+			User: url.UserPassword(monitor, passwords[variables[monitor]])}
 		server := private.Main().Serve(t, harness.Settings{
-			"AMQP_SERVER_URL":         "amqp://" + publisher + ":" + passwords[variables[publisher]] + "@" + private.AMQP,
+			"AMQP_SERVER_URL": "amqp://" + publisher + ":" + passwords[variables[publisher]] + "@" +
+				private.AMQP,
 			"RABBITMQ_MANAGEMENT_URL": management.String(),
 		})
 		server.WaitReady(t)
@@ -377,7 +388,8 @@ func testPrivateDefinitions(t *testing.T, fallback program) {
 	})
 	t.Run("imported", func(t *testing.T) {
 		t.Parallel()
-		management := url.URL{Scheme: "http", Host: private.Management, User: url.UserPassword(admin, passwords[variables[admin]])}
+		management := url.URL{Scheme: "http", Host: private.Management,
+			User: url.UserPassword(admin, passwords[variables[admin]])}
 		want, err := topology.Of(articleQueue)
 		if err != nil {
 			t.Fatal(err)

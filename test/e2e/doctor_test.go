@@ -9,6 +9,7 @@ import (
 	"net"
 	"net/http"
 	"net/url"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -31,8 +32,8 @@ type patient struct {
 	program program
 }
 
-// newPatient has a user like one of the definitions' in AMQP_SERVER_URL, and one like the monitor. Both have passwords of
-// their own, which must not be seen.
+// newPatient has a user like one of the definitions' in AMQP_SERVER_URL, and one like the monitor. Both have passwords
+// of their own, which must not be seen.
 func newPatient(t *testing.T, fallback program, own *harness.Broker, like string) *patient {
 	t.Helper()
 	p := &patient{VHost: own.VHost(t), program: fallback}
@@ -43,7 +44,8 @@ func newPatient(t *testing.T, fallback program, own *harness.Broker, like string
 	amqpURL.User = p.user(t, like)
 	managementURL := url.URL{Scheme: "http", Host: p.Management, User: p.user(t, monitor)}
 	p.env = harness.Settings{
-		"AMQP_SERVER_URL": amqpURL.String(), "RABBITMQ_MANAGEMENT_URL": managementURL.String(), "FALLBACK_ADDR": "127.0.0.1:8080",
+		"AMQP_SERVER_URL": amqpURL.String(), "RABBITMQ_MANAGEMENT_URL": managementURL.String(),
+		"FALLBACK_ADDR":       "127.0.0.1:8080",
 		"FALLBACK_TARGET_URL": harness.NewPrimary(t, nil).URL,
 	}
 	return p
@@ -61,7 +63,8 @@ func (p *patient) user(t *testing.T, like string) *url.Userinfo {
 	name, password := fmt.Sprintf("%s-%s-%d", p.Name, like, len(p.secrets)), rand.Text()
 	p.call(t, http.MethodPut, "/api/users/"+name, object{"password": password, "tags": strings.Join(u.Tags, ",")})
 	t.Cleanup(func() { _ = p.Call(http.MethodDelete, "/api/users/"+name, nil, nil) })
-	p.call(t, http.MethodPut, "/api/permissions/"+p.Name+"/"+name, object{"configure": u.Configure, "write": u.Write, "read": u.Read})
+	p.call(t, http.MethodPut, "/api/permissions/"+p.Name+"/"+name,
+		object{"configure": u.Configure, "write": u.Write, "read": u.Read})
 	p.secrets = append(p.secrets, password)
 	return url.UserPassword(name, password)
 }
@@ -175,7 +178,8 @@ func TestDoctor(t *testing.T) {
 		}},
 		{"no management", func(t *testing.T, p *patient) {
 			p.env["RABBITMQ_MANAGEMENT_URL"], p.env["FALLBACK_TARGET_URL"] = "", ""
-			findings := p.expect(t, "skip management: not set", "skip queue: management API only", "skip target: a drain would idle")
+			findings := p.expect(t, "skip management: not set", "skip queue: management API only",
+				"skip target: a drain would idle")
 			says(t, findings, "alarms", "takes messages")
 		}},
 		{"wrong password", func(t *testing.T, p *patient) {
@@ -190,20 +194,23 @@ func TestDoctor(t *testing.T) {
 		}},
 		{"no broker", func(t *testing.T, p *patient) {
 			p.set(t, "AMQP_SERVER_URL", func(u *url.URL) { u.Host = nowhere(t) })
-			p.expect(t, without("fail broker: connection refused", "skip tls: no connection", "skip login: no connection")...)
+			p.expect(t, without("fail broker: connection refused", "skip tls: no connection",
+				"skip login: no connection")...)
 		}},
 		{"no management API", func(t *testing.T, p *patient) {
 			p.set(t, "RABBITMQ_MANAGEMENT_URL", func(u *url.URL) { u.Host = nowhere(t) })
 			p.expect(t, "fail management: connection refused", "skip queue: ")
 		}},
 		{"the monitor's wrong password", func(t *testing.T, p *patient) {
-			p.set(t, "RABBITMQ_MANAGEMENT_URL", func(u *url.URL) { u.User = url.UserPassword(u.User.Username(), "geheim") })
+			p.set(t, "RABBITMQ_MANAGEMENT_URL",
+				func(u *url.URL) { u.User = url.UserPassword(u.User.Username(), "geheim") })
 			p.secrets = append(p.secrets, "geheim")
 			p.expect(t, "fail management: answered 401", "skip queue: ")
 		}},
 		{"queue missing", func(t *testing.T, p *patient) {
 			p.call(t, http.MethodDelete, "/api/queues/"+p.Name+"/"+mainQueue, nil)
-			p.expect(t, "fail user: queue FallbackAPIQueue does not exist", "fail queue: FallbackAPIQueue does not exist")
+			p.expect(t, "fail user: queue FallbackAPIQueue does not exist",
+				"fail queue: FallbackAPIQueue does not exist")
 		}},
 		{"another queue", func(t *testing.T, p *patient) {
 			p.call(t, http.MethodDelete, "/api/queues/"+p.Name+"/"+parkedQueue, nil)
@@ -228,6 +235,11 @@ func TestDoctor(t *testing.T) {
 			p.policy(t, object{"delivery-limit": 20})
 			p.expect(t, "fail queue: policy FallbackAPIQueue: delivery-limit is 20")
 		}},
+		{"retry queue of older definitions", func(t *testing.T, p *patient) {
+			p.policyOf(t, mainQueue+".retry.10s", object{"max-length": 100_000})
+			p.expect(t, "warn queue: FallbackAPIQueue.retry.10s: quorum, 0 messages; it takes less than "+
+				"FallbackAPIQueue: max-length is 100000 and not 1000000")
+		}},
 		{"nearly full", func(t *testing.T, p *patient) {
 			p.policy(t, object{"max-length": 10})
 			ch := p.Channel(t, admin)
@@ -240,7 +252,8 @@ func TestDoctor(t *testing.T) {
 		}},
 		{"demonstration passwords", func(t *testing.T, p *patient) {
 			p.env["AMQP_SERVER_URL"], p.env["RABBITMQ_MANAGEMENT_URL"] = p.URL(publisher), p.ManagementURL(monitor)
-			p.expect(t, "warn passwords: AMQP_SERVER_URL has the published demonstration password: for a loopback address only",
+			p.expect(t, "warn passwords: AMQP_SERVER_URL has the published demonstration password: for a loopback "+
+				"address only",
 				"warn passwords: RABBITMQ_MANAGEMENT_URL has the published")
 		}},
 		{"primary down", func(t *testing.T, p *patient) {
@@ -267,10 +280,12 @@ func TestDoctor(t *testing.T) {
 		})
 	}
 	t.Run("help", func(t *testing.T) {
-		fallback.run(t, nil, "doctor", "--help").check(t, 0, []string{"Examples:", "docker compose exec server /fallback doctor", "--json"}, nil)
+		fallback.run(t, nil, "doctor", "--help").check(t, 0,
+			[]string{"Examples:", "docker compose exec server /fallback doctor", "--json"}, nil)
 		fallback.run(t, nil, "doctor", "now").check(t, 2, []string{"takes no arguments"}, nil)
 	})
-	for like, role := range map[string]string{drainer: "the drain's", admin: "more than is needed", monitor: "do nothing"} {
+	for like, role := range map[string]string{drainer: "the drain's", admin: "more than is needed",
+		monitor: "do nothing"} {
 		t.Run("as "+like, func(t *testing.T) {
 			t.Parallel()
 			doctorAs(t, newPatient(t, fallback, broker, like), like, role)
@@ -281,15 +296,21 @@ func TestDoctor(t *testing.T) {
 // policy changes the main queue's.
 func (p *patient) policy(t *testing.T, with object) {
 	t.Helper()
+	p.policyOf(t, mainQueue, with)
+}
+
+func (p *patient) policyOf(t *testing.T, queue string, with object) {
+	t.Helper()
 	definition := object{}
-	for key, value := range committedPolicies(t)[mainQueue].(object) {
+	for key, value := range committedPolicies(t)[queue].(object) {
 		definition[key] = value
 	}
 	for key, value := range with {
 		definition[key] = value
 	}
-	p.call(t, http.MethodPut, "/api/policies/"+p.Name+"/"+mainQueue,
-		object{"pattern": "^FallbackAPIQueue$", "apply-to": "queues", "priority": 10, "definition": definition})
+	p.call(t, http.MethodPut, "/api/policies/"+p.Name+"/"+queue,
+		object{"pattern": "^" + regexp.QuoteMeta(queue) + "$", "apply-to": "queues", "priority": 10,
+			"definition": definition})
 }
 
 // checkText holds that the lines for people say the same as those for programs.
@@ -308,7 +329,8 @@ func checkText(t *testing.T, p *patient, findings []finding) {
 	}
 }
 
-// doctorAs holds what is said of each user, and that the messages that wait are not touched by the visit of one who might.
+// doctorAs holds what is said of each user, and that the messages that wait are not touched by the visit of one who
+// might.
 func doctorAs(t *testing.T, p *patient, like, role string) {
 	ch := p.Channel(t, admin)
 	for _, queue := range []string{mainQueue, mainQueue, parkedQueue} {
@@ -334,7 +356,8 @@ func doctorAs(t *testing.T, p *patient, like, role string) {
 		}
 		reader := p.Reader(t, queue)
 		for range n {
-			if d := reader.Next(t); d.Redelivered || d.Headers["x-delivery-count"] != nil && d.Headers["x-delivery-count"] != int64(0) {
+			if d := reader.Next(t); d.Redelivered || d.Headers["x-delivery-count"] != nil &&
+				d.Headers["x-delivery-count"] != int64(0) {
 				t.Errorf("%s: somebody has taken it before: redelivered %v, %v", queue, d.Redelivered, d.Headers)
 			}
 		}
@@ -345,7 +368,8 @@ func doctorAs(t *testing.T, p *patient, like, role string) {
 func TestDoctorBroker(t *testing.T) {
 	t.Parallel()
 	fallback := build(t)
-	own, err := harness.StartBroker(harness.BrokerOptions{}) // as it comes: its log, its address and its listeners count
+	// as it comes: its log, its address and its listeners count
+	own, err := harness.StartBroker(harness.BrokerOptions{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -375,7 +399,8 @@ func TestDoctorBroker(t *testing.T) {
 		}
 		p.expect(t, "fail alarms: memory alarm on ")
 		p.env["RABBITMQ_MANAGEMENT_URL"] = ""
-		p.expect(t, "skip management: ", "fail alarms: the broker takes no messages: memory or disk alarm", "skip queue: ")
+		p.expect(t, "skip management: ", "fail alarms: the broker takes no messages: memory or disk alarm",
+			"skip queue: ")
 		watermark(t, own, normal)
 		p.expect(t, "skip management: ", "skip queue: ")
 	})

@@ -104,7 +104,8 @@ func checkProblem(t *testing.T, r reply, status int, name string) {
 		t.Errorf("Cache-Control of %s: got %q", r, got)
 	}
 	seconds, err := strconv.Atoi(r.header.Get("Retry-After"))
-	if comeBack := status == http.StatusServiceUnavailable || status == http.StatusTooManyRequests; comeBack && (err != nil || seconds < 1) {
+	if comeBack := status == http.StatusServiceUnavailable || status == http.StatusTooManyRequests; comeBack &&
+		(err != nil || seconds < 1) {
 		t.Errorf("Retry-After of %s: got %q", r, r.header.Get("Retry-After"))
 	}
 }
@@ -216,10 +217,12 @@ func TestDoorTokens(t *testing.T) {
 			r := send(t, "POST", server.URL+"/fallback", token,
 				"Fallback-Authorization", "Bearer "+token, "Authorization", "Bearer the-primary's")
 			message := stored(t, reader, r) // the first one: nothing of the strangers' is before it
-			if got := byName(replay(t, message).Header)["Authorization"]; !slices.Equal(got, []string{"Bearer the-primary's"}) {
+			if got := byName(replay(t, message).Header)["Authorization"]; !slices.Equal(got,
+				[]string{"Bearer the-primary's"}) {
 				t.Errorf("Authorization: got %q", got)
 			}
-			if whole := fmt.Sprint(message.Headers); strings.Contains(whole, "Fallback-Authorization") || strings.Contains(whole, token) {
+			if whole := fmt.Sprint(message.Headers); strings.Contains(whole, "Fallback-Authorization") ||
+				strings.Contains(whole, token) {
 				t.Errorf("the token was stored: %s", whole)
 			}
 		})
@@ -230,7 +233,8 @@ func TestDoorTokens(t *testing.T) {
 	}{
 		{"as Authorization", "/orders", []string{"Authorization", "Bearer first-token"}},
 		{"in the path", "/-/second-token/orders", nil},
-		{"everywhere", "/-/first-token/orders", []string{"Authorization", "Bearer first-token", "Referer", server.URL + "/fallback/-/first-token/orders"}},
+		{"everywhere", "/-/first-token/orders",
+			[]string{"Authorization", "Bearer first-token", "Referer", server.URL + "/fallback/-/first-token/orders"}},
 	} {
 		t.Run(row.name, func(t *testing.T) {
 			message := stored(t, reader, send(t, "POST", server.URL+"/fallback"+row.path, row.name, row.header...))
@@ -283,7 +287,8 @@ func TestDoorSignatures(t *testing.T) {
 		{"six minutes old", signed(t, secret, body, now.Add(-6*time.Minute))},
 	} {
 		t.Run(row.name, func(t *testing.T) {
-			checkProblem(t, send(t, "POST", server.URL+"/fallback", body, row.header...), http.StatusUnauthorized, "unauthorized")
+			checkProblem(t, send(t, "POST", server.URL+"/fallback", body, row.header...), http.StatusUnauthorized,
+				"unauthorized")
 		})
 	}
 	t.Run("fresh", func(t *testing.T) {
@@ -416,13 +421,16 @@ func TestDoorHealth(t *testing.T) {
 	homeless := nowhere.Serve(t, nil)
 	checkProblem(t, send(t, "GET", homeless.URL+"/readyz", ""), http.StatusServiceUnavailable, "broker-unavailable")
 	checkProblem(t, send(t, "POST", homeless.URL+"/fallback", "x"), http.StatusServiceUnavailable, "broker-unavailable")
-	if r := send(t, "GET", homeless.URL+"/livez", ""); r.status != http.StatusOK || r.header.Get("Cache-Control") != "no-store" {
+	if r := send(t, "GET", homeless.URL+"/livez", ""); r.status != http.StatusOK ||
+		r.header.Get("Cache-Control") != "no-store" {
 		t.Errorf("/livez without a broker: got %s with %v", r, r.header)
 	}
 }
 
-// unconfirmed sends requests to a server whose broker says nothing, until release, and waits until all are being stored.
-func unconfirmed(t *testing.T, settings harness.Settings, bodies ...string) (server *harness.Server, release func() []reply) {
+// unconfirmed sends requests to a server whose broker says nothing, until release, and waits until all are being
+// stored.
+func unconfirmed(t *testing.T, settings harness.Settings, bodies ...string) (server *harness.Server,
+	release func() []reply) {
 	t.Helper()
 	vhost := broker.VHost(t)
 	far, err := harness.Far(broker.AMQP, 0)
@@ -488,12 +496,13 @@ func checkOverloaded(t *testing.T, server *harness.Server, body string) {
 	}
 }
 
-// TestDoorBytesInHand holds that a body for which there is no room is refused, and that there is room again when those before
-// it are done.
+// TestDoorBytesInHand holds that a body for which there is no room is refused, and that there is room again when those
+// before it are done.
 func TestDoorBytesInHand(t *testing.T) {
 	t.Parallel()
 	body := strings.Repeat("x", 1000)
-	server, release := unconfirmed(t, harness.Settings{"FALLBACK_MAX_BODY_BYTES": "1000", "FALLBACK_MAX_BYTES_IN_HAND": "2500"}, body, body)
+	server, release := unconfirmed(t, harness.Settings{"FALLBACK_MAX_BODY_BYTES": "1000",
+		"FALLBACK_MAX_BYTES_IN_HAND": "2500"}, body, body)
 	checkOverloaded(t, server, body)
 	for _, r := range release() {
 		checkAccepted(t, r)
@@ -501,16 +510,18 @@ func TestDoorBytesInHand(t *testing.T) {
 	checkAccepted(t, send(t, "POST", server.URL+"/fallback", body))
 }
 
-// TestDoorMemory holds that clients which announce bodies and send half of them cost no more memory than may be in hand.
-// It measures the whole process, so it runs alone.
+// TestDoorMemory holds that clients which announce bodies and send half of them cost no more memory than may be in
+// hand. It measures the whole process, so it runs alone.
 func TestDoorMemory(t *testing.T) {
 	const mebibyte, clients = 1 << 20, 96
-	server := broker.VHost(t).Serve(t, harness.Settings{"FALLBACK_MAX_BYTES_IN_HAND": strconv.Itoa(8 * mebibyte), "FALLBACK_TIMEOUT": "1m"})
+	server := broker.VHost(t).Serve(t, harness.Settings{"FALLBACK_MAX_BYTES_IN_HAND": strconv.Itoa(8 * mebibyte),
+		"FALLBACK_TIMEOUT": "1m"})
 	server.WaitReady(t)
 	before := heap()
 	var waiting []*slowRequest
 	for range clients {
-		waiting = append(waiting, begin(t, server.Addr, fmt.Sprintf("POST /fallback HTTP/1.1\r\nHost: h\r\nContent-Length: %d\r\n\r\n", mebibyte)))
+		waiting = append(waiting, begin(t, server.Addr, fmt.Sprintf("POST /fallback HTTP/1.1\r\nHost: "+
+			"h\r\nContent-Length: %d\r\n\r\n", mebibyte)))
 	}
 	refused := make(chan reply, clients)
 	half := make([]byte, mebibyte/2)
@@ -549,8 +560,8 @@ func heap() int64 {
 	return int64(m.HeapAlloc)
 }
 
-// TestGracefulStop holds that what is in hand when the server is told to stop is finished: it is stored and answered for,
-// while nobody new is let in, and the server ends within ten seconds.
+// TestGracefulStop holds that what is in hand when the server is told to stop is finished: it is stored and answered
+// for, while nobody new is let in, and the server ends within ten seconds.
 func TestGracefulStop(t *testing.T) {
 	t.Parallel()
 	vhost := broker.VHost(t)

@@ -8,6 +8,8 @@ import (
 	"fmt"
 	"net"
 	"net/http"
+	"os"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -27,7 +29,8 @@ type drainFunction struct {
 }
 
 // deployDrain deploys the function as project.yml does, but for the limit, and with settings beside.
-func deployDrain(t *testing.T, amqpURL, primaryURL string, limit time.Duration, settings map[string]string) *drainFunction {
+func deployDrain(t *testing.T, amqpURL, primaryURL string, limit time.Duration,
+	settings map[string]string) *drainFunction {
 	t.Helper()
 	env := map[string]string{"AMQP_SERVER_URL": amqpURL, "FALLBACK_TARGET_URL": primaryURL}
 	for name, value := range settings {
@@ -54,13 +57,15 @@ func (f *drainFunction) run(t *testing.T) (r drain.Report, run harness.Elapsed) 
 	return r, run
 }
 
-// TestDrainFunction holds that the deployed program gives the primary, byte for byte, what clients sent, and reports it.
+// TestDrainFunction holds that the deployed program gives the primary, byte for byte, what clients sent, and reports
+// it.
 func TestDrainFunction(t *testing.T) {
 	t.Parallel()
 	vhost := broker.VHost(t)
 	server := vhost.Serve(t, nil)
 	primary := harness.NewPrimary(t, nil)
-	function := deployDrain(t, vhost.URL(topology.Drainer), primary.URL, time.Minute, map[string]string{"FALLBACK_DRAIN_CONCURRENCY": "1"})
+	function := deployDrain(t, vhost.URL(topology.Drainer), primary.URL, time.Minute,
+		map[string]string{"FALLBACK_DRAIN_CONCURRENCY": "1"})
 	if r, _ := function.run(t); r.Delivered != 0 || r.Waiting != 0 || r.End != "the queue is empty" {
 		t.Errorf("of nothing: got %+v", r)
 	}
@@ -91,14 +96,15 @@ func TestDrainFunction(t *testing.T) {
 	}
 }
 
-// TestDrainFunctionStaysWarm holds that ten runs that have something to do go through one process, one connection to the
-// broker and one to the primary.
+// TestDrainFunctionStaysWarm holds that ten runs that have something to do go through one process, one connection to
+// the broker and one to the primary.
 func TestDrainFunctionStaysWarm(t *testing.T) {
 	t.Parallel()
 	vhost := broker.VHost(t)
 	server := vhost.Serve(t, nil)
 	primary := harness.NewPrimary(t, nil)
-	function := deployDrain(t, vhost.URL(topology.Drainer), primary.URL, time.Minute, map[string]string{"FALLBACK_DRAIN_CONCURRENCY": "1"})
+	function := deployDrain(t, vhost.URL(topology.Drainer), primary.URL, time.Minute,
+		map[string]string{"FALLBACK_DRAIN_CONCURRENCY": "1"})
 	pid := function.PID()
 	var first []string
 	for i := range 10 {
@@ -131,11 +137,13 @@ func TestDrainFunctionPrimaryDown(t *testing.T) {
 	server := vhost.Serve(t, nil)
 	primary := harness.NewPrimary(t, nil)
 	primary.Down()
-	function := deployDrain(t, vhost.URL(topology.Drainer), primary.URL, drain.Grace+4*time.Second, map[string]string{"FALLBACK_TARGET_TIMEOUT": "1s"})
+	function := deployDrain(t, vhost.URL(topology.Drainer), primary.URL, drain.Grace+4*time.Second,
+		map[string]string{"FALLBACK_TARGET_TIMEOUT": "1s"})
 	enqueue(t, server, 3, "/orders")
 	for range 2 {
 		r, took := function.run(t)
-		if r.Delivered+r.Returned+r.Parked+r.Retried != 0 || r.Waiting != 3 || r.End != "its time is over" || !strings.HasPrefix(r.Trouble, "the primary is down") {
+		if r.Delivered+r.Returned+r.Parked+r.Retried != 0 || r.Waiting != 3 || r.End != "its time is over" ||
+			!strings.HasPrefix(r.Trouble, "the primary is down") {
 			t.Errorf("got %+v", r)
 		}
 		if took.Took < 2*time.Second || took.Over(3*time.Second+harness.Slack) {
@@ -151,8 +159,8 @@ func TestDrainFunctionPrimaryDown(t *testing.T) {
 	}
 }
 
-// TestDrainFunctionPrimaryHangs holds that a request which the primary does not answer is given back in time, though its own
-// time-out is longer than the platform's limit, and that this is no attempt.
+// TestDrainFunctionPrimaryHangs holds that a request which the primary does not answer is given back in time, though
+// its own time-out is longer than the platform's limit, and that this is no attempt.
 func TestDrainFunctionPrimaryHangs(t *testing.T) {
 	t.Parallel()
 	vhost := broker.VHost(t)
@@ -164,13 +172,15 @@ func TestDrainFunctionPrimaryHangs(t *testing.T) {
 		}
 		return harness.Answer{After: time.Minute}
 	})
-	function := deployDrain(t, vhost.URL(topology.Drainer), primary.URL, drain.Grace+4*time.Second, map[string]string{"FALLBACK_TARGET_TIMEOUT": "30s"})
+	function := deployDrain(t, vhost.URL(topology.Drainer), primary.URL, drain.Grace+4*time.Second,
+		map[string]string{"FALLBACK_TARGET_TIMEOUT": "30s"})
 	enqueue(t, server, 1, "/orders")
 	const runs = 3
 	var first []string
 	for i := range runs {
 		r, took := function.run(t)
-		if r.Returned != 1 || r.Waiting != 1 || r.Delivered+r.Retried+r.Parked+r.Held != 0 || r.End != "its time is over" {
+		if r.Returned != 1 || r.Waiting != 1 || r.Delivered+r.Retried+r.Parked+r.Held != 0 ||
+			r.End != "its time is over" {
 			t.Errorf("after %s: got %+v", took, r)
 		}
 		if got := len(primary.Got()); got != i+1 {
@@ -184,15 +194,24 @@ func TestDrainFunctionPrimaryHangs(t *testing.T) {
 		t.Error("the log does not say that the limit is short")
 	}
 	well.Store(true)
-	if r, _ := function.run(t); r.Delivered != 1 || r.Waiting != 0 {
-		t.Errorf("when it answers: got %+v", r)
+	connections := 1
+	if version := os.Getenv("FALLBACK_TEST_RABBITMQ"); version == "" || version == "4.3" {
+		if r, _ := function.run(t); r.Delivered != 1 || r.Waiting != 0 {
+			t.Errorf("when it answers: got %+v", r)
+		}
+	} else { // older ones count what was given back as come back: it goes aside once, to be replayed alone
+		connections = 2 // one moves it
+		harness.Eventually(t, "it to be delivered", func() bool {
+			r, _ := function.run(t)
+			return r.Delivered == 1
+		})
 	}
 	for _, got := range primary.Got() {
 		if attempt := got.Header.Get("Fallback-Attempt"); attempt != "1" {
 			t.Errorf("it came as attempt %s", attempt)
 		}
 	}
-	if last := waitConnections(t, vhost, topology.Drainer, 1); last[0] != first[0] {
+	if last := waitConnections(t, vhost, topology.Drainer, connections); !slices.Contains(last, first[0]) {
 		t.Error("the connection should be the first")
 	}
 }
@@ -205,7 +224,8 @@ func TestDrainFunctionDeadlineNear(t *testing.T) {
 	primary := harness.NewPrimary(t, nil)
 	enqueue(t, server, 1, "/orders")
 	function := deployDrain(t, vhost.URL(topology.Drainer), primary.URL, drain.Grace-time.Second, nil)
-	if r, took := function.run(t); r.Delivered != 0 || r.End != "no time is left for a run" || took.Over(harness.Slack) {
+	if r, took := function.run(t); r.Delivered != 0 || r.End != "no time is left for a run" ||
+		took.Over(harness.Slack) {
 		t.Errorf("after %s: got %+v", took, r)
 	}
 	if first := takeOne(t, vhost, topology.DefaultQueue); first.Redelivered || len(primary.Got()) != 0 {
@@ -213,8 +233,8 @@ func TestDrainFunctionDeadlineNear(t *testing.T) {
 	}
 }
 
-// TestDrainFunctionThaws freezes a warm function until the broker has given its connection up, and expects the next run to
-// go on as if nothing had been; then for a moment only, and expects the old connection.
+// TestDrainFunctionThaws freezes a warm function until the broker has given its connection up, and expects the next
+// run to go on as if nothing had been; then for a moment only, and expects the old connection.
 func TestDrainFunctionThaws(t *testing.T) {
 	t.Parallel()
 	vhost := broker.VHost(t)
@@ -251,8 +271,8 @@ func TestDrainFunctionThaws(t *testing.T) {
 	}
 }
 
-// TestDrainFunctionDeadConnection holds that a run goes on as if nothing had been when its connection is dead, and nobody
-// has said so: on their way from the platform, idle connections are forgotten.
+// TestDrainFunctionDeadConnection holds that a run goes on as if nothing had been when its connection is dead, and
+// nobody has said so: on their way from the platform, idle connections are forgotten.
 func TestDrainFunctionDeadConnection(t *testing.T) {
 	t.Parallel()
 	vhost := broker.VHost(t)
@@ -294,7 +314,8 @@ func TestDrainFunctionDeadConnection(t *testing.T) {
 			go carry(client, up)
 		}
 	}()
-	function := deployDrain(t, strings.Replace(vhost.URL(topology.Drainer), broker.AMQP, ln.Addr().String(), 1), primary.URL, time.Minute, nil)
+	function := deployDrain(t, strings.Replace(vhost.URL(topology.Drainer), broker.AMQP, ln.Addr().String(), 1),
+		primary.URL, time.Minute, nil)
 	for i := range 2 {
 		forgotten.Store(made.Load())
 		checkAccepted(t, send(t, "POST", server.URL+"/fallback/orders", "x"))
@@ -307,14 +328,16 @@ func TestDrainFunctionDeadConnection(t *testing.T) {
 	}
 }
 
-// TestDrainFunctionBrokerFreezes holds that the run ends in time when the broker says nothing any more in the middle of it.
+// TestDrainFunctionBrokerFreezes holds that the run ends in time when the broker says nothing any more in the middle
+// of it.
 func TestDrainFunctionBrokerFreezes(t *testing.T) {
 	t.Parallel()
 	own := ownBroker(t)
 	vhost := own.VHost(t)
 	server := vhost.Serve(t, nil)
 	primary := harness.NewPrimary(t, func(harness.Received) harness.Answer { return harness.Answer{After: 50 * time.Millisecond} })
-	function := deployDrain(t, vhost.URL(topology.Drainer), primary.URL, drain.Grace+12*time.Second, map[string]string{"FALLBACK_TARGET_TIMEOUT": "1s", "FALLBACK_DRAIN_CONCURRENCY": "1"})
+	function := deployDrain(t, vhost.URL(topology.Drainer), primary.URL, drain.Grace+12*time.Second,
+		map[string]string{"FALLBACK_TARGET_TIMEOUT": "1s", "FALLBACK_DRAIN_CONCURRENCY": "1"})
 	const n = 300 // for longer than the run
 	enqueue(t, server, n, "/orders")
 	frozen := make(chan error)
@@ -349,8 +372,8 @@ func TestDrainFunctionBrokerFreezes(t *testing.T) {
 	}
 }
 
-// TestDrainFunctionFailures holds that what is wrong on our side is said in an ordinary answer, and in the log, before the
-// platform's limit.
+// TestDrainFunctionFailures holds that what is wrong on our side is said in an ordinary answer, and in the log, before
+// the platform's limit.
 func TestDrainFunctionFailures(t *testing.T) {
 	t.Parallel()
 	silent, err := net.Listen("tcp", "127.0.0.1:0") // takes connections into its backlog and says nothing
@@ -360,7 +383,8 @@ func TestDrainFunctionFailures(t *testing.T) {
 	t.Cleanup(func() { silent.Close() })
 	const settings = "settings are missing or wrong"
 	for _, row := range []struct{ name, amqp, primary, end, trouble string }{
-		{"refused", "amqp://user:sesame@127.0.0.1:1/", "http://127.0.0.1:1", "its time is over", "cannot look at the queue: no connection to the broker"},
+		{"refused", "amqp://user:sesame@127.0.0.1:1/", "http://127.0.0.1:1", "its time is over",
+			"cannot look at the queue: no connection to the broker"},
 		{"silent", "amqp://user:sesame@" + silent.Addr().String() + "/", "http://127.0.0.1:1", "its time is over", ""},
 		{"no primary", "amqp://user:sesame@127.0.0.1:1/", "", settings, "FALLBACK_TARGET_URL: not set"},
 		{"no broker", "", "http://127.0.0.1:1", settings, "AMQP_SERVER_URL: not set"},
@@ -374,7 +398,8 @@ func TestDrainFunctionFailures(t *testing.T) {
 				if r.Waiting != -1 || r.End != row.end || !strings.Contains(r.Trouble, row.trouble) {
 					t.Errorf("got %+v, want %s, and %s", r, row.end, row.trouble)
 				}
-				if said := r.Trouble + function.Logs(); strings.Contains(said, "sesa") || !strings.Contains(said, row.trouble) {
+				if said := r.Trouble + function.Logs(); strings.Contains(said, "sesa") ||
+					!strings.Contains(said, row.trouble) {
 					t.Errorf("it said:\n%s", said)
 				}
 			}
@@ -385,8 +410,8 @@ func TestDrainFunctionFailures(t *testing.T) {
 	}
 }
 
-// TestDrainFunctionHasNoRoute holds that a request of the web starts no drain: the platform has no route for it, and should
-// it have one, the function refuses.
+// TestDrainFunctionHasNoRoute holds that a request of the web starts no drain: the platform has no route for it, and
+// should it have one, the function refuses.
 func TestDrainFunctionHasNoRoute(t *testing.T) {
 	t.Parallel()
 	vhost := broker.VHost(t)
@@ -394,7 +419,8 @@ func TestDrainFunctionHasNoRoute(t *testing.T) {
 	primary := harness.NewPrimary(t, nil)
 	enqueue(t, server, 1, "/orders")
 	function := deployDrain(t, vhost.URL(topology.Drainer), primary.URL, time.Minute, nil)
-	for _, event := range []string{`{"http":{"method":"POST","path":"","headers":{}}}`, `{"http":{"method":"GET","path":"/readyz"}}`, `{"http":5}`, `[]`} {
+	for _, event := range []string{`{"http":{"method":"POST","path":"","headers":{}}}`,
+		`{"http":{"method":"GET","path":"/readyz"}}`, `{"http":5}`, `[]`} {
 		result, err := function.Invoke(context.Background(), json.RawMessage(event))
 		if err != nil {
 			t.Fatal(err)
@@ -407,7 +433,8 @@ func TestDrainFunctionHasNoRoute(t *testing.T) {
 	if n := vhost.Count(t, topology.DefaultQueue); n != 1 || len(primary.Got()) != 0 {
 		t.Errorf("%d on the queue, the primary has got %d", n, len(primary.Got()))
 	}
-	if r, err := function.Invoke(context.Background(), json.RawMessage(`{"from":"a trigger"}`)); err != nil || !strings.Contains(string(r), `"delivered":1,`) {
+	if r, err := function.Invoke(context.Background(), json.RawMessage(`{"from":"a trigger"}`)); err != nil ||
+		!strings.Contains(string(r), `"delivered":1,`) {
 		t.Errorf("got %s (%v), want one delivered", r, err)
 	}
 }

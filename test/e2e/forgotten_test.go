@@ -35,8 +35,8 @@ func (b *bundle) running() string {
 	return b.must("--profile", "demo", "ps", "--quiet", "--status", "running")
 }
 
-// TestForgottenEnvFile holds that with private passwords in use no forgotten word brings the published ones back, or sends a
-// request to the primary for trying things out; and that what is told to type is right as it stands.
+// TestForgottenEnvFile holds that with private passwords in use no forgotten word brings the published ones back, or
+// sends a request to the primary for trying things out; and that what is told to type is right as it stands.
 func TestForgottenEnvFile(t *testing.T) {
 	t.Parallel()
 	b := newBundle(t)
@@ -49,7 +49,8 @@ func TestForgottenEnvFile(t *testing.T) {
 	if err != nil {
 		t.Fatalf("%v\n%s", err, out)
 	}
-	if !strings.Contains(out, "FALLBACK_TARGET: no such setting; the nearest is FALLBACK_TARGET_URL") || strings.Contains(out, "geheim") {
+	if !strings.Contains(out, "FALLBACK_TARGET: no such setting; the nearest is FALLBACK_TARGET_URL") ||
+		strings.Contains(out, "geheim") {
 		t.Errorf("a name that is no setting: got\n%s", out)
 	}
 	for _, line := range []string{
@@ -91,7 +92,8 @@ func TestForgottenEnvFile(t *testing.T) {
 	}
 
 	hint := regexp.MustCompile(`FALLBACK_TARGET_URL=\S+ make up \S+`).FindString(out)
-	if out, err := b.typed(strings.Replace(hint, "https://api.example.com", "http://host.docker.internal:9", 1)); err != nil {
+	if out, err := b.typed(strings.Replace(hint, "https://api.example.com", "http://host.docker.internal:9",
+		1)); err != nil {
 		t.Errorf("the hint as it stands: %v\n%s", err, out)
 	}
 	if status := b.published(); status != http.StatusUnauthorized {
@@ -100,7 +102,8 @@ func TestForgottenEnvFile(t *testing.T) {
 
 	up := "docker compose --env-file " + os.DevNull + " up --no-build"
 	refused("docker compose up", up)
-	if out, err := b.typed(up + " --detach"); err == nil || !strings.Contains(out, `"passwords" didn't complete successfully`) {
+	if out, err := b.typed(up + " --detach"); err == nil ||
+		!strings.Contains(out, `"passwords" didn't complete successfully`) {
 		t.Errorf("docker compose up --detach: got %v\n%s", err, out)
 	}
 	if out, err := b.typed("docker compose --env-file " + os.DevNull + " restart rabbitmq"); err != nil {

@@ -68,7 +68,8 @@ var onDigitalOcean = place{
 	deploy: func(t *testing.T, amqpURL string, limit time.Duration) *door {
 		t.Helper()
 		// A limit on bodies that leaves the platform's own as the one that is met.
-		env := map[string]string{"AMQP_SERVER_URL": amqpURL, "FALLBACK_TIMEOUT": "5s", "FALLBACK_MAX_BODY_BYTES": "1048576"}
+		env := map[string]string{"AMQP_SERVER_URL": amqpURL, "FALLBACK_TIMEOUT": "5s",
+			"FALLBACK_MAX_BODY_BYTES": "1048576"}
 		f := deployFunction(t, "enqueue", deploy.Config{Env: env, Timeout: limit})
 		server := httptest.NewServer(f)
 		t.Cleanup(server.Close)
@@ -89,8 +90,10 @@ var onDigitalOcean = place{
 		{"no http: a trigger that keeps warm", `{"ping":true}`, http.StatusOK, ""},
 		{"empty", `{}`, http.StatusOK, ""},
 		{"http of the wrong shape", `{"http":5}`, http.StatusInternalServerError, ""},
-		{"header of the wrong shape", `{"http":{"method":"POST","headers":{"a":1}}}`, http.StatusInternalServerError, ""},
-		{"body that is not base64", `{"http":{"method":"POST","body":"%","isBase64Encoded":true}}`, http.StatusInternalServerError, ""},
+		{"header of the wrong shape", `{"http":{"method":"POST","headers":{"a":1}}}`, http.StatusInternalServerError,
+			""},
+		{"body that is not base64", `{"http":{"method":"POST","body":"%","isBase64Encoded":true}}`,
+			http.StatusInternalServerError, ""},
 		{"method in lower case", `{"http":{"method":"post","path":"orders","body":"x"}}`, http.StatusAccepted, ""},
 		{"path that was decoded", `{"http":{"method":"POST","path":"/a b\nc","body":"x"}}`, http.StatusAccepted, ""},
 		{"not queued", `{"http":{"method":"GET","path":""}}`, http.StatusServiceUnavailable, ""},

@@ -194,7 +194,8 @@ func brokerConnection(t *testing.T, vhost *harness.VHost) (name string) {
 		if err := vhost.Call(http.MethodGet, "/api/vhosts/"+vhost.Name+"/connections", nil, &connections); err != nil {
 			t.Fatal(err)
 		}
-		connections = slices.DeleteFunc(connections, func(c struct{ Name, User string }) bool { return c.User != topology.Publisher })
+		connections = slices.DeleteFunc(connections,
+			func(c struct{ Name, User string }) bool { return c.User != topology.Publisher })
 		if len(connections) != 1 {
 			return false
 		}
@@ -227,7 +228,8 @@ func TestHostileInput(t *testing.T) {
 	last := send(t, "POST", server.URL+"/fallback", "the last one")
 	queue.wait(t, last.id()) // and with it everything before it, whoever sent it
 	if len(others.refused)+len(others.failed) > 0 {
-		t.Errorf("%d of the others were refused %.500v, %d failed %.500q", len(others.refused), others.refused, len(others.failed), others.failed)
+		t.Errorf("%d of the others were refused %.500v, %d failed %.500q", len(others.refused), others.refused,
+			len(others.failed), others.failed)
 	}
 	if len(others.accepted) < 100 {
 		t.Errorf("only %d others were in flight", len(others.accepted))
@@ -243,7 +245,8 @@ func TestHostileInput(t *testing.T) {
 	if after := brokerConnection(t, vhost); after != before {
 		t.Errorf("the connection to the broker is %s, it was %s", after, before)
 	}
-	if log := server.Log.String(); strings.Count(log, `msg="connected to the broker"`) != 1 || strings.Contains(log, "connection to the broker lost") {
+	if log := server.Log.String(); strings.Count(log, `msg="connected to the broker"`) != 1 ||
+		strings.Contains(log, "connection to the broker lost") {
 		t.Error("the connection to the broker was another in between")
 	}
 }
@@ -263,36 +266,44 @@ func hostileRows(t *testing.T, server *harness.Server, queue *collector) {
 		status    int    // 0 when the server may close without an answer
 		problem   string // empty for a 202, and where net/http answers by itself
 	}{
-		{"a Content-Type of 330 bytes", head + "Content-Type: text/" + strings.Repeat("t", 325) + "\r\nContent-Length: 2\r\n\r\nok", 202, ""},
+		{"a Content-Type of 330 bytes", head + "Content-Type: text/" + strings.Repeat("t", 325) +
+			"\r\nContent-Length: 2\r\n\r\nok", 202, ""},
 		{"a header name of 300 bytes", head + strings.Repeat("N", 300) + ": v\r\nContent-Length: 2\r\n\r\nok", 202, ""},
 		{"a header that is no UTF-8", head + "X-Odd: \xff\xfe\xe9\r\nContent-Length: 2\r\n\r\nok", 202, ""},
 		{"100 KB of headers", header("X-Big: " + strings.Repeat("h", 100_000)), 431, "headers-too-large"},
 		{"100 KB of headers, one by one", header(manyHeaders(10_000)), 431, "headers-too-large"},
 		{"a header of 500 values", head + strings.Repeat("X: v\r\n", 500) + "Content-Length: 2\r\n\r\nok", 202, ""},
-		{"a header of 600 values", head + strings.Repeat("X: v\r\n", 600) + "Content-Length: 5\r\n\r\nnever", 431, "headers-too-large"},
+		{"a header of 600 values", head + strings.Repeat("X: v\r\n", 600) + "Content-Length: 5\r\n\r\nnever", 431,
+			"headers-too-large"},
 		{"250 KB of header names", header(tinyFields(250_000) + "X: y"), 431, "headers-too-large"},
 		{"300 KB of headers", header("X-Big: " + strings.Repeat("h", 300_000)), 431, "headers-too-large"},
-		{"a trailer of 600 lines", head + "Transfer-Encoding: chunked\r\n\r\n5\r\nnever\r\n0\r\n" + strings.Repeat("X:\r\n", 600) + "\r\n", 431, "headers-too-large"},
+		{"a trailer of 600 lines", head + "Transfer-Encoding: chunked\r\n\r\n5\r\nnever\r\n0\r\n" +
+			strings.Repeat("X:\r\n", 600) + "\r\n", 431, "headers-too-large"},
 		{
 			"headers that grow in JSON", // six bytes for each quote and control character that is allowed
 			header("X-Grow: " + strings.Repeat("\t\"", 20_000) + "x"), 431, "headers-too-large",
 		},
-		{"a URL of 100 KB", "POST /fallback/" + strings.Repeat("u", 100_000) + " HTTP/1.1\r\nHost: h\r\nContent-Length: 5\r\n\r\nnever", 431, "headers-too-large"},
+		{"a URL of 100 KB", "POST /fallback/" + strings.Repeat("u", 100_000) +
+			" HTTP/1.1\r\nHost: h\r\nContent-Length: 5\r\n\r\nnever", 431, "headers-too-large"},
 		{"a body at the limit", plain(full), 202, ""},
 		{"a body at the limit, chunked", chunked(full), 202, ""},
 		{"a body over the limit", plain(over), 413, "body-too-large"},
 		{"a body over the limit, chunked", chunked(over), 413, "body-too-large"},
 		{"ten times the limit, chunked", chunked("never" + strings.Repeat(full, 10)), 413, "body-too-large"},
-		{"a length that no memory has", head + "Content-Length: 9223372036854775807\r\n\r\nnever", 413, "body-too-large"},
+		{"a length that no memory has", head + "Content-Length: 9223372036854775807\r\n\r\nnever", 413,
+			"body-too-large"},
 		{"a length that is no number", head + "Content-Length: 9223372036854775808\r\n\r\nnever", 400, ""},
 		{"a negative length", head + "Content-Length: -1\r\n\r\nnever", 400, ""},
 		{"two lengths", head + "Content-Length: 5\r\nContent-Length: 6\r\n\r\nnever!", 400, ""},
 		{"an unknown transfer coding", head + "Transfer-Encoding: gzip\r\n\r\nnever", 501, ""},
-		{"too large and asking first", head + fmt.Sprintf("Expect: 100-continue\r\nContent-Length: %d\r\n\r\n", limit+1), 413, "body-too-large"},
+		{"too large and asking first", head +
+			fmt.Sprintf("Expect: 100-continue\r\nContent-Length: %d\r\n\r\n", limit+1), 413, "body-too-large"},
 		{"an expectation of nobody", head + "Expect: a miracle\r\nContent-Length: 5\r\n\r\nnever", 417, ""},
 		{"a chunk without a size", head + "Transfer-Encoding: chunked\r\n\r\nnever\r\n0\r\n\r\n", 400, "unreadable"},
-		{"a chunk of another size", head + "Transfer-Encoding: chunked\r\n\r\n3\r\nnever\r\n0\r\n\r\n", 400, "unreadable"},
-		{"a chunk of a huge size", head + "Transfer-Encoding: chunked\r\n\r\n" + strings.Repeat("f", 17) + "\r\nnever", 400, "unreadable"},
+		{"a chunk of another size", head + "Transfer-Encoding: chunked\r\n\r\n3\r\nnever\r\n0\r\n\r\n", 400,
+			"unreadable"},
+		{"a chunk of a huge size", head + "Transfer-Encoding: chunked\r\n\r\n" + strings.Repeat("f", 17) + "\r\nnever",
+			400, "unreadable"},
 		{"a line end in a header", header("X-Bad: a\rb"), 400, ""},
 		{"a zero byte in a header", header("X-Bad: a\x00b"), 400, ""},
 		{"white space before a colon", header("X-Bad : a"), 400, ""},
@@ -300,10 +311,14 @@ func hostileRows(t *testing.T, server *harness.Server, queue *collector) {
 		{"two Hosts", head + "Host: i\r\nContent-Length: 5\r\n\r\nnever", 400, ""},
 		{"no Host in HTTP/1.0", "POST /fallback/hostile HTTP/1.0\r\nContent-Length: 2\r\n\r\nok", 202, ""},
 		{"HTTP/2 without asking", "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", 0, ""},
-		{"a whole URL", "POST http://proxied.example.com/fallback/hostile HTTP/1.1\r\nHost: h\r\nConnection: close\r\nContent-Length: 2\r\n\r\nok", 202, ""},
-		{"a whole URL of another path", "POST http://proxied.example.com/never HTTP/1.1\r\nHost: h\r\nConnection: close\r\nContent-Length: 5\r\n\r\nnever", 404, "not-found"},
-		{"a target that is a star", "POST * HTTP/1.1\r\nHost: h\r\nConnection: close\r\nContent-Length: 5\r\n\r\nnever", 404, "not-found"},
-		{"a tunnel", "CONNECT never.example.com:443 HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n", 404, "not-found"},
+		{"a whole URL", "POST http://proxied.example.com/fallback/hostile HTTP/1.1\r\nHost: h\r\nConnection: " +
+			"close\r\nContent-Length: 2\r\n\r\nok", 202, ""},
+		{"a whole URL of another path", "POST http://proxied.example.com/never HTTP/1.1\r\nHost: h\r\nConnection: " +
+			"close\r\nContent-Length: 5\r\n\r\nnever", 404, "not-found"},
+		{"a target that is a star", "POST * HTTP/1.1\r\nHost: h\r\nConnection: close\r\nContent-Length: 5\r\n\r\nnever",
+			404, "not-found"},
+		{"a tunnel", "CONNECT never.example.com:443 HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n", 404,
+			"not-found"},
 		{"TLS", "\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03never\n\n\r\n\r\n", 400, ""},
 		{"another protocol", "SSH-2.0-OpenSSH_9.9\r\n\r\n\r\n", 400, ""},
 		{"nothing but line ends", strings.Repeat("\r\n", 100) + "\r\n\r\n", 400, ""},
@@ -402,7 +417,8 @@ func goneMidBody(t *testing.T, server *harness.Server) {
 	for _, part := range []string{
 		"POST /fallback HTTP/1.1\r\nHost: h\r\nContent-Length: 10\r\n\r\nnever",
 		"POST /fallback HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nnever\r\n",
-		"POST /fallback HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nnever\r\n0\r\n", // the last line end is missing
+		// the last line end is missing
+		"POST /fallback HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nnever\r\n0\r\n",
 	} {
 		for _, cut := range []bool{false, true} {
 			s := begin(t, server.Addr, part)
@@ -419,7 +435,8 @@ func goneAfterBody(t *testing.T, server *harness.Server, queue *collector) {
 	for _, body := range []string{"gone with Content-Length", "gone, chunked"} {
 		raw := fmt.Sprintf("POST /fallback HTTP/1.1\r\nHost: h\r\nContent-Length: %d\r\n\r\n%s", len(body), body)
 		if strings.Contains(body, "chunked") {
-			raw = fmt.Sprintf("POST /fallback HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n%x\r\n%s\r\n0\r\n\r\n", len(body), body)
+			raw = fmt.Sprintf("POST /fallback HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: "+
+				"chunked\r\n\r\n%x\r\n%s\r\n0\r\n\r\n", len(body), body)
 		}
 		_ = begin(t, server.Addr, raw).Close()
 		harness.Eventually(t, body, func() bool { return len(queue.with(body)) > 0 })
@@ -442,9 +459,9 @@ func TestSlowBodyTimeout(t *testing.T) {
 	}
 }
 
-// TestOneClientHasAllPlaces holds that a client with more connections than there are places shuts out nobody: who comes from
-// elsewhere is served at once, the server's own health and metrics among them, and so is the client itself a second later; what
-// lost its place is counted.
+// TestOneClientHasAllPlaces holds that a client with more connections than there are places shuts out nobody: who
+// comes from elsewhere is served at once, the server's own health and metrics among them, and so is the client itself
+// a second later; what lost its place is counted.
 func TestOneClientHasAllPlaces(t *testing.T) {
 	t.Parallel()
 	vhost := broker.VHost(t)
@@ -458,10 +475,12 @@ func TestOneClientHasAllPlaces(t *testing.T) {
 			t.Fatal(err)
 		}
 		defer conn.Close()
-		_, _ = io.WriteString(conn, "GET /livez HTTP/1.1\r\nHost: h\r\n\r\n") // behind that, it may stay for two minutes
+		// behind that, it may stay for two minutes
+		_, _ = io.WriteString(conn, "GET /livez HTTP/1.1\r\nHost: h\r\n\r\n")
 	}
 	ask := func(from net.Dialer, method, path string) (reply, error) {
-		client := &http.Client{Timeout: harness.Patience, Transport: &http.Transport{DisableKeepAlives: true, DialContext: from.DialContext}}
+		client := &http.Client{Timeout: harness.Patience,
+			Transport: &http.Transport{DisableKeepAlives: true, DialContext: from.DialContext}}
 		request, err := http.NewRequest(method, server.URL+path, strings.NewReader(""))
 		if err != nil {
 			return reply{}, err

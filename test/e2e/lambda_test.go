@@ -82,28 +82,35 @@ var onLambda = place{
 	joint: ",", cookieJoint: "; ",
 	isText: func(in corpus.Request) bool {
 		contentType := strings.Join(in.Values("Content-Type"), "")
-		return len(in.Values("Content-Encoding")) == 0 && (strings.HasPrefix(contentType, "text/") || strings.HasPrefix(contentType, "application/json"))
+		return len(in.Values("Content-Encoding")) == 0 &&
+			(strings.HasPrefix(contentType, "text/") || strings.HasPrefix(contentType, "application/json"))
 	},
 	bodies: []body{
 		{"5.5 MB of text", "text/plain", bytes.Repeat([]byte("0123456789"), 550_000)},
-		{"4.4 MB of bytes, nearly all that fits in base64", "image/png", bytes.Repeat([]byte("\x00\x01\xfe\xff"), 1_100_000)},
+		{"4.4 MB of bytes, nearly all that fits in base64", "image/png",
+			bytes.Repeat([]byte("\x00\x01\xfe\xff"), 1_100_000)},
 	},
 	tooLarge: body{"8.8 MB of bytes", "image/png", bytes.Repeat([]byte("\x00\x01\xfe\xff"), 2_200_000)},
 	events: []oddEvent{
 		{"not JSON", `{`, http.StatusInternalServerError, "an event could not be read"},
 		{"a number", `7`, http.StatusInternalServerError, "an event could not be read"},
 		{"by hand", `{"ping":true}`, http.StatusInternalServerError, "an event of an unknown kind"},
-		{"payload format 1.0", `{"httpMethod":"POST","path":"/orders","requestContext":{"stage":"prod"}}`, http.StatusInternalServerError, `"httpMethod"`},
-		{"header of the wrong shape", `{"requestContext":{"http":{"method":"POST"}},"headers":{"a":1}}`, http.StatusInternalServerError, "an event could not be read"},
-		{"body that is not base64", `{"requestContext":{"http":{"method":"POST"}},"body":"%","isBase64Encoded":true}`, http.StatusInternalServerError, "an event could not be read"},
+		{"payload format 1.0", `{"httpMethod":"POST","path":"/orders","requestContext":{"stage":"prod"}}`,
+			http.StatusInternalServerError, `"httpMethod"`},
+		{"header of the wrong shape", `{"requestContext":{"http":{"method":"POST"}},"headers":{"a":1}}`,
+			http.StatusInternalServerError, "an event could not be read"},
+		{"body that is not base64", `{"requestContext":{"http":{"method":"POST"}},"body":"%","isBase64Encoded":true}`,
+			http.StatusInternalServerError, "an event could not be read"},
 		{"no path", `{"requestContext":{"http":{"method":"POST"}},"body":"x"}`, http.StatusAccepted, ""},
-		{"path that was decoded", `{"requestContext":{"http":{"method":"POST"}},"rawPath":"/a b\nc","body":"x"}`, http.StatusAccepted, ""},
-		{"not queued", `{"requestContext":{"http":{"method":"GET"}},"rawPath":"/orders"}`, http.StatusServiceUnavailable, ""},
+		{"path that was decoded", `{"requestContext":{"http":{"method":"POST"}},"rawPath":"/a b\nc","body":"x"}`,
+			http.StatusAccepted, ""},
+		{"not queued", `{"requestContext":{"http":{"method":"GET"}},"rawPath":"/orders"}`,
+			http.StatusServiceUnavailable, ""},
 	},
 }
 
-// TestLambdaIsSmallAndStatic holds what is uploaded: for each processor a zip with one static program, without what only
-// commands need.
+// TestLambdaIsSmallAndStatic holds what is uploaded: for each processor a zip with one static program, without what
+// only commands need.
 func TestLambdaIsSmallAndStatic(t *testing.T) {
 	t.Parallel()
 	dist, err := buildLambda()
@@ -140,7 +147,8 @@ func TestLambdaOutsideThePlatform(t *testing.T) {
 	}
 	command := exec.Command(filepath.Join(dist, "lambda-"+runtime.GOARCH, "bootstrap"))
 	command.Env = []string{}
-	if out, err := command.CombinedOutput(); err == nil || !strings.Contains(string(out), "for a server use: fallback serve") {
+	if out, err := command.CombinedOutput(); err == nil ||
+		!strings.Contains(string(out), "for a server use: fallback serve") {
 		t.Errorf("got %v and %s", err, out)
 	}
 }
@@ -159,7 +167,8 @@ func TestLambdaBehindAnAPI(t *testing.T) {
 		"/a%20b%3Fc%23d%25%C3":  "/a%20b%3Fc%23d%25%EF%BF%BD",
 		"/caf%C3%A9":            "/caf%C3%A9",
 	} {
-		raw := "POST " + path + " HTTP/1.1\r\nHost: api.example.com\r\nCookie: a=1; b=2\r\nContent-Type: text/plain\r\nContent-Length: 1\r\n\r\nx"
+		raw := "POST " + path + " HTTP/1.1\r\nHost: api.example.com\r\nCookie: a=1; b=2\r\nContent-Type: " +
+			"text/plain\r\nContent-Length: 1\r\n\r\nx"
 		response := sendRaw(t, function.addr(), []byte(raw))
 		if want == "" {
 			if response.StatusCode != http.StatusBadRequest {
@@ -177,8 +186,8 @@ func TestLambdaBehindAnAPI(t *testing.T) {
 	}
 }
 
-// TestLambdaIsTold holds that a Lambda which is to end, be it the door or the drain, frozen or not, closes its connection to
-// the broker in order, exits well, and does both in the time that the platform gives it.
+// TestLambdaIsTold holds that a Lambda which is to end, be it the door or the drain, frozen or not, closes its
+// connection to the broker in order, exits well, and does both in the time that the platform gives it.
 func TestLambdaIsTold(t *testing.T) {
 	t.Parallel()
 	for _, row := range []struct {
@@ -200,7 +209,8 @@ func TestLambdaIsTold(t *testing.T) {
 			}, deploy.LambdaConfig{})
 			if row.user == topology.Publisher {
 				function.send(t)
-			} else if result, err := function.Invoke(t.Context(), scheduleEvent(t)); err != nil || !bytes.Contains(result, []byte("the queue is empty")) {
+			} else if result, err := function.Invoke(t.Context(), scheduleEvent(t)); err != nil ||
+				!bytes.Contains(result, []byte("the queue is empty")) {
 				t.Fatalf("%s, %v", result, err)
 			}
 			if row.frozen {
@@ -218,7 +228,8 @@ func TestLambdaIsTold(t *testing.T) {
 			}
 			end.Hold(t, 500*time.Millisecond, "its end") // as long as the platform waits
 			t.Logf("ended within %s", end.Elapsed())
-			harness.Eventually(t, "a good-bye: else the connection broke off", func() bool { return bytes.Contains(sent(), goodbye) })
+			harness.Eventually(t, "a good-bye: else the connection broke off",
+				func() bool { return bytes.Contains(sent(), goodbye) })
 			waitConnections(t, vhost, row.user, 0)
 		})
 	}
@@ -275,7 +286,8 @@ func TestLambdaDrains(t *testing.T) {
 	primary := harness.NewPrimary(t, nil)
 	limit := drain.Grace + 4*time.Second
 	function := deployLambda(t, map[string]string{
-		"AMQP_SERVER_URL": vhost.URL(topology.Drainer), "FALLBACK_TARGET_URL": primary.URL, "FALLBACK_TARGET_TIMEOUT": "1s",
+		"AMQP_SERVER_URL": vhost.URL(topology.Drainer), "FALLBACK_TARGET_URL": primary.URL,
+		"FALLBACK_TARGET_TIMEOUT": "1s",
 	}, deploy.LambdaConfig{Timeout: limit})
 	run := func() (r drain.Report, took harness.Elapsed) {
 		t.Helper()
@@ -317,7 +329,8 @@ func TestLambdaDrains(t *testing.T) {
 
 	// The door's function has no primary; should a schedule call it, it says so, and the platform does not try again.
 	door := deployDoor(t, vhost.URL(topology.Publisher), deploy.LambdaConfig{})
-	if result, err := door.Invoke(context.Background(), scheduleEvent(t)); err != nil || !strings.Contains(string(result), "FALLBACK_TARGET_URL: not set") {
+	if result, err := door.Invoke(context.Background(), scheduleEvent(t)); err != nil ||
+		!strings.Contains(string(result), "FALLBACK_TARGET_URL: not set") {
 		t.Errorf("got %s, %v", result, err)
 	}
 }

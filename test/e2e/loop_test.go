@@ -14,8 +14,8 @@ import (
 	"fallback/test/harness"
 )
 
-// failover starts a proxy before a primary that hands on to the door what the primary does not take, reads only if they are to
-// fail over, too; else it answers them by itself.
+// failover starts a proxy before a primary that hands on to the door what the primary does not take, reads only if
+// they are to fail over, too; else it answers them by itself.
 func failover(t *testing.T, primary, door string, reads bool) *harness.Primary {
 	t.Helper()
 	try := func(w http.ResponseWriter, r *http.Request, base string, body []byte) bool {
@@ -46,8 +46,8 @@ func failover(t *testing.T, primary, door string, reads bool) *harness.Primary {
 	return &harness.Primary{URL: proxy.URL}
 }
 
-// TestLoop holds that a drain whose target is a proxy that fails over to the door makes no loop: the request stays the one that
-// it is, the drain says what is wrong, and delivers it when the primary is back.
+// TestLoop holds that a drain whose target is a proxy that fails over to the door makes no loop: the request stays the
+// one that it is, the drain says what is wrong, and delivers it when the primary is back.
 func TestLoop(t *testing.T) {
 	t.Parallel()
 	for _, row := range []struct {
@@ -71,7 +71,8 @@ func TestLoop(t *testing.T) {
 				t.Errorf("while the primary is down: got %+v, want the loop named", r)
 			}
 			s := scrape(t, server.URL)
-			if s[`fallback_requests_total{outcome="accepted"}`] != 1 || s[`fallback_requests_total{outcome="loop"}`] == 0 {
+			if s[`fallback_requests_total{outcome="accepted"}`] != 1 ||
+				s[`fallback_requests_total{outcome="loop"}`] == 0 {
 				t.Errorf("the door has taken %v and refused %v as a loop, want 1 and some",
 					s[`fallback_requests_total{outcome="accepted"}`], s[`fallback_requests_total{outcome="loop"}`])
 			}
@@ -82,14 +83,15 @@ func TestLoop(t *testing.T) {
 			})
 			got := primary.Got()
 			if len(got) != 1 || got[0].Header.Get("Fallback-Id") != sent.id() || got[0].Target != "/orders" {
-				t.Errorf("the primary got %d, the first %s with id %s, want one with %s", len(got), got[0].Target, got[0].Header.Get("Fallback-Id"), sent.id())
+				t.Errorf("the primary got %d, the first %s with id %s, want one with %s", len(got), got[0].Target,
+					got[0].Header.Get("Fallback-Id"), sent.id())
 			}
 		})
 	}
 }
 
-// TestSecondFallback holds that one Fallback drains into another: the request keeps its id, its time and its sender, and is
-// known to have gone through a door.
+// TestSecondFallback holds that one Fallback drains into another: the request keeps its id, its time and its sender,
+// and is known to have gone through a door.
 func TestSecondFallback(t *testing.T) {
 	t.Parallel()
 	const secret = "whsec_ZmFsbGJhY2stdGVzdC1zZWNyZXQ="
@@ -97,7 +99,8 @@ func TestSecondFallback(t *testing.T) {
 	first := near.Serve(t, nil)
 	second := far.Serve(t, harness.Settings{"FALLBACK_TOKENS": "sesame", "FALLBACK_ACCEPT_REPLAYS": secret})
 	primary := harness.NewPrimary(t, nil)
-	forward, _ := near.Drain(t, &harness.Primary{URL: second.URL + "/fallback"}, harness.Settings{"FALLBACK_REPLAY_SECRET": secret})
+	forward, _ := near.Drain(t, &harness.Primary{URL: second.URL + "/fallback"},
+		harness.Settings{"FALLBACK_REPLAY_SECRET": secret})
 	deliver, _ := far.Drain(t, primary, nil)
 	sent := send(t, "POST", first.URL+"/fallback/orders", "x", "Fallback-Hops", "3", "X-Forwarded-For", "198.51.100.9")
 	checkAccepted(t, sent)

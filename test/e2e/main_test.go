@@ -2,7 +2,8 @@
 
 // Package e2e tests the whole of Fallback on a real RabbitMQ, from the repository's own conf and definitions.
 //
-// Tests that touch the whole broker run one after the other; those that take a virtual host of their own run in parallel.
+// Tests that touch the whole broker run one after the other; those that take a virtual host of their own run in
+// parallel.
 package e2e
 
 import (
@@ -19,8 +20,8 @@ import (
 // broker is shared by all tests of the package.
 var broker *harness.Broker
 
-// atOnce is how many parallel tests run at the same time, unless -parallel says so: on two cores there would be two, and
-// they wait for brokers and deadlines more than they compute.
+// atOnce is how many parallel tests run at the same time, unless -parallel says so: on two cores there would be two,
+// and they wait for brokers and deadlines more than they compute.
 const atOnce = "6"
 
 func TestMain(m *testing.M) {
@@ -29,7 +30,8 @@ func TestMain(m *testing.M) {
 }
 
 func runTests(m *testing.M) int {
-	if parallel := flag.Lookup("test.parallel"); parallel.Value.String() == parallel.DefValue && runtime.GOMAXPROCS(0) < 4 {
+	if parallel := flag.Lookup("test.parallel"); parallel.Value.String() == parallel.DefValue &&
+		runtime.GOMAXPROCS(0) < 4 {
 		_ = parallel.Value.Set(atOnce)
 	}
 	var err error

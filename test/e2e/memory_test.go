@@ -24,7 +24,8 @@ type container struct{ id, addr string }
 func (b *bundle) container(service, port string) container {
 	b.t.Helper()
 	id := strings.TrimSpace(b.must("ps", "--quiet", service))
-	ip, err := harness.Run(harness.Patience, "docker", "inspect", "--format", "{{range .NetworkSettings.Networks}}{{.IPAddress}}{{end}}", id)
+	ip, err := harness.Run(harness.Patience, "docker", "inspect", "--format",
+		"{{range .NetworkSettings.Networks}}{{.IPAddress}}{{end}}", id)
 	if err != nil {
 		b.t.Fatal(err)
 	}
@@ -43,7 +44,8 @@ func (c container) lives(t *testing.T, since string) {
 func (c container) state(t *testing.T) string {
 	t.Helper()
 	out, err := harness.Run(harness.Patience, "docker", "inspect", "--format",
-		"{{.State.Status}}, out of memory {{.State.OOMKilled}}, started at {{.State.StartedAt}}, restarted {{.RestartCount}} times", c.id)
+		"{{.State.Status}}, out of memory {{.State.OOMKilled}}, started at {{.State.StartedAt}}, restarted "+
+			"{{.RestartCount}} times", c.id)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -142,9 +144,9 @@ func (s *strangers) leave() {
 
 const tinyHead = "POST /fallback HTTP/1.1\r\nHost: h\r\n"
 
-// TestMemory holds that no stranger kills the server's or the worker's container, with the memory that docker-compose.yml
-// gives them: not by heads, by idle connections, by bodies that wait for a broker that says nothing, nor by all of that at
-// the same time.
+// TestMemory holds that no stranger kills the server's or the worker's container, with the memory that
+// docker-compose.yml gives them: not by heads, by idle connections, by bodies that wait for a broker that says
+// nothing, nor by all of that at the same time.
 func TestMemory(t *testing.T) {
 	t.Parallel()
 	b := newBundle(t)
@@ -157,10 +159,12 @@ func TestMemory(t *testing.T) {
 	const live = "GET /livez HTTP/1.1\r\nHost: h\r\n\r\n"
 	const body = tinyHead + "Content-Length: 16777216\r\n\r\n"
 	full := body + strings.Repeat("b", mostBody)
-	chunked := tinyHead + "Transfer-Encoding: chunked\r\n\r\n1000000\r\n" + strings.Repeat("c", mostBody) + "\r\n0\r\n\r\n"
+	chunked := tinyHead + "Transfer-Encoding: chunked\r\n\r\n1000000\r\n" + strings.Repeat("c", mostBody) +
+		"\r\n0\r\n\r\n"
 	waiting := func(fields string) string { return tinyHead + fields + "Content-Length: 1\r\n\r\n" } // for its body
 	mostFields := tinyFields(500 * 5)
-	escapes := tinyHead + "X: " + strings.Repeat("\t\"", 5000) + "x\r\nContent-Length: 1\r\n\r\nb" // six times as long in JSON
+	// six times as long in JSON
+	escapes := tinyHead + "X: " + strings.Repeat("\t\"", 5000) + "x\r\nContent-Length: 1\r\n\r\nb"
 	line := "POST /fallback/" + strings.Repeat("%41", 80_000) + " HTTP/1.1\r\nHost: h\r\n"
 
 	asked := func(bytes int) string {
@@ -182,21 +186,34 @@ func TestMemory(t *testing.T) {
 		{"idle ones", server, false, 1, []load{{6000, live, together}}},
 		{"60 heads of 255 KB without an end", server, false, 1, []load{{60, tinyHead + tinyFields(255_000), together}}},
 		{"2,000 heads of 8 KB without an end", server, false, 1, []load{{2000, tinyHead + tinyFields(8000), together}}},
-		{"1,000 heads of 500 fields that wait for their body", server, false, 1, []load{{1000, waiting(mostFields), together}}},
-		{"1,000 pipelined heads", server, false, 1, []load{{1000, waiting("") + "b" + waiting(tinyFields(3900)) + "b" + waiting(tinyFields(3900)), together}}},
-		{"1,000 trailers, and the broker says nothing", server, true, 1, []load{{1000, tinyHead + "Transfer-Encoding: chunked\r\n\r\n1\r\nb\r\n0\r\n" + tinyFields(4000) + "\r\n", together}}},
-		{"1,000 request lines of 240 KB", server, false, 1, []load{{1000, line, together}, {1000, line + "\r\n", together}}},
+		{"1,000 heads of 500 fields that wait for their body", server, false, 1,
+			[]load{{1000, waiting(mostFields), together}}},
+		{"1,000 pipelined heads", server, false, 1,
+			[]load{{1000, waiting("") + "b" + waiting(tinyFields(3900)) + "b" + waiting(tinyFields(3900)), together}}},
+		{"1,000 trailers, and the broker says nothing", server, true, 1,
+			[]load{{1000, tinyHead + "Transfer-Encoding: chunked\r\n\r\n1\r\nb\r\n0\r\n" + tinyFields(4000) + "\r\n",
+				together}}},
+		{"1,000 request lines of 240 KB", server, false, 1,
+			[]load{{1000, line, together}, {1000, line + "\r\n", together}}},
 		{"1,500 that idle behind request lines of 240 KB", server, false, 1, []load{{1500, asked(240_000), inTurn}}},
-		{"250 at the worker that idle behind request lines of 60 KB", worker, false, 1, []load{{250, asked(60_000), inTurn}}},
-		{"1,000 heads of 200 KB of values", server, false, 1, []load{{1000, tinyHead + strings.Repeat("X: "+strings.Repeat("v", 1000)+"\r\n", 200), together}}},
+		{"250 at the worker that idle behind request lines of 60 KB", worker, false, 1,
+			[]load{{250, asked(60_000), inTurn}}},
+		{"1,000 heads of 200 KB of values", server, false, 1,
+			[]load{{1000, tinyHead + strings.Repeat("X: "+strings.Repeat("v", 1000)+"\r\n", 200), together}}},
 		{"heads that grow in JSON, and the broker says nothing", server, true, 1, []load{{1000, escapes, together}}},
-		{"10 heads of 1 MB at the worker", worker, false, 1, []load{{10, strings.Replace(tinyHead, "POST /fallback", "GET /livez", 1) + tinyFields(1_000_000), together}}},
-		{"2,000 heads at the worker", worker, false, 1, []load{{2000, strings.Replace(tinyHead, "POST /fallback", "GET /livez", 1) + tinyFields(8000), together}}},
-		{"3,900 idle ones and four bodies of 16 MiB", server, true, 1, []load{{3900, live, together}, {4, full, together}}},
-		{"3,900 idle ones and four chunked bodies of 16 MiB", server, true, 1, []load{{3900, live, together}, {4, chunked, together}}},
+		{"10 heads of 1 MB at the worker", worker, false, 1,
+			[]load{{10, strings.Replace(tinyHead, "POST /fallback", "GET /livez", 1) + tinyFields(1_000_000), together}}},
+		{"2,000 heads at the worker", worker, false, 1,
+			[]load{{2000, strings.Replace(tinyHead, "POST /fallback", "GET /livez", 1) + tinyFields(8000), together}}},
+		{"3,900 idle ones and four bodies of 16 MiB", server, true, 1,
+			[]load{{3900, live, together}, {4, full, together}}},
+		{"3,900 idle ones and four chunked bodies of 16 MiB", server, true, 1,
+			[]load{{3900, live, together}, {4, chunked, together}}},
 		{
 			"all at once", server, true, 4, []load{
-				{3000, live, together}, {4, full, together}, {4, chunked, together}, {300, waiting(mostFields), together}, {300, tinyHead + tinyFields(8000), together}, {100, line, together},
+				{3000, live, together}, {4, full, together}, {4, chunked, together},
+				{300, waiting(mostFields), together}, {300, tinyHead + tinyFields(8000), together},
+				{100, line, together},
 				{60, tinyHead + tinyFields(255_000), together}, {300, escapes, together},
 			},
 		},
@@ -225,7 +242,8 @@ func TestMemory(t *testing.T) {
 				s.leave()
 			}
 			t.Logf("at most %d MiB resident, with %d MiB of bodies", row.to.peak(t), bodies>>20)
-			if strings.Contains(row.name, "bodies") && bodies < 2*mostBody || strings.Contains(row.name, "all") && bodies < mostBody {
+			if strings.Contains(row.name, "bodies") && bodies < 2*mostBody || strings.Contains(row.name, "all") &&
+				bodies < mostBody {
 				t.Error("the bodies have not been in hand: this has shown nothing")
 			}
 			if row.paused {

@@ -29,23 +29,26 @@ func (b *bundle) typed(line string) (string, error) {
 	return string(out), err
 }
 
-// TestUnknownNames holds that `make up` tells a slip that would open the door, wherever it stands, shows no value, and starts
-// nothing.
+// TestUnknownNames holds that `make up` tells a slip that would open the door, wherever it stands, shows no value, and
+// starts nothing.
 func TestUnknownNames(t *testing.T) {
 	t.Parallel()
 	b := newBundle(t)
 	b.forgetAtEnd()
 	file := filepath.Join(t.TempDir(), "env")
-	const content = "# FALLBACK_API_TOKEN=geheim\nFALLBACK_AUTH_TOKEN=\nFALLBACK_ANY_TOKEN=\"\"\n export FALLBACK_WEBHOOK_SECRET = 'geheim'\nFALLBACK_MAX_AGES=geheim\n"
+	const content = "# FALLBACK_API_TOKEN=geheim\nFALLBACK_AUTH_TOKEN=\nFALLBACK_ANY_TOKEN=\"\"\n export " +
+		"FALLBACK_WEBHOOK_SECRET = 'geheim'\nFALLBACK_MAX_AGES=geheim\n"
 	if err := os.WriteFile(file, []byte(content), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	const slip, other = "FALLBACK_WEBHOOK_SECRET: no such setting; the nearest is FALLBACK_WEBHOOK_SECRETS", "FALLBACK_MAX_AGES: no such setting; the nearest is FALLBACK_MAX_AGE"
+	const slip, other = "FALLBACK_WEBHOOK_SECRET: no such setting; the nearest is FALLBACK_WEBHOOK_SECRETS",
+		"FALLBACK_MAX_AGES: no such setting; the nearest is FALLBACK_MAX_AGE"
 	for _, row := range []struct {
 		name, line string
 		want       []string
 	}{
-		{"shell", "FALLBACK_TOKEN=geheim make up ENV_FILE=" + os.DevNull, []string{"FALLBACK_TOKEN: no such setting; the nearest is FALLBACK_TOKENS"}},
+		{"shell", "FALLBACK_TOKEN=geheim make up ENV_FILE=" + os.DevNull,
+			[]string{"FALLBACK_TOKEN: no such setting; the nearest is FALLBACK_TOKENS"}},
 		{"ENV_FILE", "make up ENV_FILE=" + file, []string{slip, other}},
 		{".env", "make up DOTENV=" + file + " ENV_FILE=" + os.DevNull, []string{slip, other}},
 	} {

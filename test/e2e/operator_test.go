@@ -49,9 +49,17 @@ func TestOperator(t *testing.T) {
 func park(t *testing.T, vhost *harness.VHost, n int, path string, header ...string) (ids []string) {
 	t.Helper()
 	server := vhost.Serve(t, nil)
-	primary := harness.NewPrimary(t, func(harness.Received) harness.Answer { return harness.Answer{Status: 422} })
+	primary := harness.NewPrimary(t, func(r harness.Received) harness.Answer {
+		if r.Target == "/taken" {
+			return harness.Answer{}
+		}
+		return harness.Answer{Status: 422}
+	})
 	d, _ := vhost.Drain(t, primary, nil)
 	for i := range n {
+		if i%10 == 9 { // of many in a row, the fault may be the way's
+			checkAccepted(t, send(t, "POST", server.URL+"/fallback/taken", ""))
+		}
 		r := send(t, "POST", server.URL+"/fallback"+path, fmt.Sprint(i), header...)
 		checkAccepted(t, r)
 		ids = append(ids, r.id())
@@ -78,9 +86,11 @@ func operatorPeek(t *testing.T, fallback program) {
 	vhost := broker.VHost(t)
 	env := harness.Settings{"AMQP_SERVER_URL": vhost.URL(topology.Drainer)}
 	fallback.run(t, env, "peek").check(t, 0, []string{"nothing waits"}, nil)
-	ids := park(t, vhost, 3, "/orders?x=1", "Authorization", "Bearer geheim", "Cookie", "session=geheim", "X-Tag", "shown")
+	ids := park(t, vhost, 3, "/orders?x=1", "Authorization", "Bearer geheim", "Cookie", "session=geheim", "X-Tag",
+		"shown")
 	for range 25 { // more than RabbitMQ's own delivery limit
-		fallback.run(t, env, "peek", "parked").check(t, 0, append([]string{"/orders?x=1", "POST", "422 Unprocessable Entity"}, ids...), []string{"geheim", "shown"})
+		fallback.run(t, env, "peek", "parked").check(t, 0,
+			append([]string{"/orders?x=1", "POST", "422 Unprocessable Entity"}, ids...), []string{"geheim", "shown"})
 		if t.Failed() {
 			return
 		}
@@ -93,7 +103,8 @@ func operatorPeek(t *testing.T, fallback program) {
 	}
 	for _, row := range rows { // in which order they come back is the broker's affair
 		i := slices.Index(ids, row.ID)
-		if i < 0 || row.Method != "POST" || row.Target != "/orders?x=1" || row.Attempts != 1 || row.Body != fmt.Sprint(i) || row.Header["Authorization"][0] != "(hidden)" {
+		if i < 0 || row.Method != "POST" || row.Target != "/orders?x=1" || row.Attempts != 1 ||
+			row.Body != fmt.Sprint(i) || row.Header["Authorization"][0] != "(hidden)" {
 			t.Errorf("row %d: got %+v", i, row)
 		}
 	}
@@ -103,7 +114,8 @@ func operatorPeek(t *testing.T, fallback program) {
 	const noText = "\x1f\x8b\xff"
 	checkAccepted(t, send(t, "POST", vhost.Serve(t, nil).URL+"/fallback/bytes", noText))
 	o = fallback.run(t, env, "peek", "--json", "--bodies")
-	if err := json.Unmarshal([]byte(o.stdout), &rows); err != nil || len(rows) != 1 || !rows[0].IsBase64 || rows[0].Body != base64.StdEncoding.EncodeToString([]byte(noText)) {
+	if err := json.Unmarshal([]byte(o.stdout), &rows); err != nil || len(rows) != 1 || !rows[0].IsBase64 ||
+		rows[0].Body != base64.StdEncoding.EncodeToString([]byte(noText)) {
 		t.Errorf("a body that is no text: got %v, %s", err, o.stdout)
 	}
 	fallback.run(t, env, "peek", "somewhere").check(t, 2, []string{"main or parked"}, nil)
@@ -133,7 +145,8 @@ func operatorRedrive(t *testing.T, fallback program) {
 		IDs  []string `json:"ids"`
 		Left int      `json:"left"`
 	}
-	if err := json.Unmarshal([]byte(o.stdout), &got); err != nil || o.code != 0 || len(got.IDs) != 19 || got.Left != 0 || o.stderr != "" {
+	if err := json.Unmarshal([]byte(o.stdout), &got); err != nil || o.code != 0 || len(got.IDs) != 19 ||
+		got.Left != 0 || o.stderr != "" {
 		t.Errorf("all: got code %d, %v, %+v %s", o.code, err, got, o.stderr)
 	}
 	if took := time.Since(begin); took < 1700*time.Millisecond {
@@ -152,7 +165,8 @@ func operatorTerminal(t *testing.T, fallback program) {
 	cmd.Env = []string{"PATH=" + os.Getenv("PATH"), "AMQP_SERVER_URL=" + vhost.URL(topology.Drainer)}
 	out, err := cmd.CombinedOutput()
 	bar, said, _ := strings.Cut(string(out), "\r\n")
-	if err != nil || !strings.Contains(bar, "(1/3") || !strings.Contains(bar, "(3/3") || !strings.HasPrefix(said, "redriven 3; 0 left on "+parkedQueue) {
+	if err != nil || !strings.Contains(bar, "(1/3") || !strings.Contains(bar, "(3/3") ||
+		!strings.HasPrefix(said, "redriven 3; 0 left on "+parkedQueue) {
 		t.Errorf("got %v, %q", err, out)
 	}
 }
@@ -164,7 +178,8 @@ func operatorStale(t *testing.T, fallback program) {
 	d, _ := vhost.Drain(t, primary, harness.Settings{"FALLBACK_MAX_AGE": "20s", "FALLBACK_STALE": "park"})
 	received := time.Now().Add(-time.Hour).UTC().Format(time.RFC3339)
 	if err := vhost.Channel(t, topology.Admin).Publish("", topology.DefaultQueue, true, false, amqp.Publishing{
-		MessageId: "old", Headers: amqp.Table{"fallback": `{"v":1,"method":"POST","target":"/orders","received_at":"` + received + `"}`}, Body: []byte("0"),
+		MessageId: "old", Headers: amqp.Table{"fallback": `{"v":1,"method":"POST","target":"/orders","received_at":"` +
+			received + `"}`}, Body: []byte("0"),
 	}); err != nil {
 		t.Fatal(err)
 	}
@@ -192,7 +207,8 @@ func operatorInterrupted(t *testing.T, fallback program) {
 	harness.Eventually(t, "what was in hand to be back", func() bool {
 		return vhost.Count(t, topology.DefaultQueue)+vhost.Count(t, parkedQueue) == 50
 	})
-	fallback.run(t, harness.Settings{"AMQP_SERVER_URL": vhost.URL(topology.Drainer)}, "redrive", "--all").check(t, 0, []string{"0 left"}, nil)
+	fallback.run(t, harness.Settings{"AMQP_SERVER_URL": vhost.URL(topology.Drainer)}, "redrive", "--all").check(t, 0,
+		[]string{"0 left"}, nil)
 	server := vhost.Serve(t, nil)
 	server.WaitReady(t)
 	primary := harness.NewPrimary(t, nil)
@@ -202,7 +218,8 @@ func operatorInterrupted(t *testing.T, fallback program) {
 }
 
 // redriveUntil has all redriven, and sends the signal when some have been.
-func redriveUntil(t *testing.T, fallback program, vhost *harness.VHost, signal os.Signal) (stdout, stderr string, err error) {
+func redriveUntil(t *testing.T, fallback program, vhost *harness.VHost, signal os.Signal) (stdout, stderr string,
+	err error) {
 	t.Helper()
 	cmd := exec.Command(string(fallback), "redrive", "--all", "--rate", "10")
 	cmd.Env = []string{"AMQP_SERVER_URL=" + vhost.URL(topology.Drainer)}
@@ -231,7 +248,8 @@ func operatorKilled(t *testing.T, fallback program) {
 		n := vhost.Count(t, topology.DefaultQueue) + vhost.Count(t, parkedQueue)
 		return n == 50 || n == 51
 	})
-	fallback.run(t, harness.Settings{"AMQP_SERVER_URL": vhost.URL(topology.Drainer)}, "redrive", "--all").check(t, 0, []string{"0 left"}, nil)
+	fallback.run(t, harness.Settings{"AMQP_SERVER_URL": vhost.URL(topology.Drainer)}, "redrive", "--all").check(t, 0,
+		[]string{"0 left"}, nil)
 	primary := harness.NewPrimary(t, nil)
 	d, _ := vhost.Drain(t, primary, nil)
 	once(t, d)
@@ -281,7 +299,8 @@ func operatorDiscard(t *testing.T, fallback program) {
 	env := harness.Settings{"AMQP_SERVER_URL": vhost.URL(topology.Drainer)}
 	ids := park(t, vhost, 5, "/orders")
 	fallback.run(t, env, "discard", "--all").check(t, 2, []string{"--yes"}, nil)
-	fallback.run(t, env, "discard", "--id", ids[1], "--id", ids[3], "--yes").check(t, 0, []string{"discarded 2; 3 left"}, nil)
+	fallback.run(t, env, "discard", "--id", ids[1], "--id", ids[3], "--yes").check(t, 0,
+		[]string{"discarded 2; 3 left"}, nil)
 	o := fallback.run(t, env, "peek", "parked")
 	o.check(t, 0, []string{ids[0], ids[2], ids[4]}, []string{ids[1], ids[3]})
 	fallback.run(t, env, "discard", "--all", "--yes").check(t, 0, []string{"discarded 3; 0 left"}, nil)

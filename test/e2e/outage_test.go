@@ -50,7 +50,8 @@ func TestBrokerAlarm(t *testing.T) {
 	t.Run("while the server stops", func(t *testing.T) { stopDuringAlarm(t, own) })
 }
 
-// spare are brokers that a test had to itself and has given back as good as new: to start one takes longer than most tests.
+// spare are brokers that a test had to itself and has given back as good as new: to start one takes longer than most
+// tests.
 var spare = make(chan *harness.Broker, 16)
 
 // ownBroker is one that the test has to itself.
@@ -263,8 +264,8 @@ func frozen(t *testing.T, own *harness.Broker) {
 	checkQuiet(t, server)
 }
 
-// frozenBesideLargeBodies holds that the deadline is kept also when more has been written to the broker than fits on the
-// way to it.
+// frozenBesideLargeBodies holds that the deadline is kept also when more has been written to the broker than fits on
+// the way to it.
 func frozenBesideLargeBodies(t *testing.T, own *harness.Broker) {
 	const timeout, senders = 10 * time.Second, 48 // of which the bodies may take nine seconds: they are of this process
 	vhost := own.VHost(t)
@@ -303,7 +304,8 @@ func freeze(t *testing.T, own *harness.Broker) {
 // stopWhileFrozen holds that a broker which answers nothing does not keep the server from its end.
 func stopWhileFrozen(t *testing.T, own *harness.Broker) {
 	vhost := own.VHost(t)
-	server := vhost.Serve(t, harness.Settings{"FALLBACK_TIMEOUT": "6s"}) // before the server cuts off, 7 s after it is told to stop
+	// before the server cuts off, 7 s after it is told to stop
+	server := vhost.Serve(t, harness.Settings{"FALLBACK_TIMEOUT": "6s"})
 	server.WaitReady(t)
 	freeze(t, own)
 	var unfinished []*slowRequest
@@ -365,7 +367,8 @@ func memoryAlarm(t *testing.T, own *harness.Broker) {
 	for i := range 10 {
 		checkProblem(t, post(fmt.Sprint("during ", i)), http.StatusServiceUnavailable, "broker-blocked")
 	}
-	known.Hold(t, 5*time.Second, "ten answers with an alarm that is known") // each would take as long, did it wait for the broker
+	// each would take as long, did it wait for the broker
+	known.Hold(t, 5*time.Second, "ten answers with an alarm that is known")
 	checkProblem(t, send(t, "GET", server.URL+"/readyz", ""), http.StatusServiceUnavailable, "broker-blocked")
 	if r := send(t, "GET", server.URL+"/livez", ""); r.status != http.StatusOK {
 		t.Errorf("/livez: got %s", r)
@@ -388,8 +391,8 @@ func waitBlocked(t *testing.T, server *harness.Server, post func(string) reply) 
 	})
 }
 
-// alarmOutlivesConnection holds that the log tells of an alarm's end, and of the next one, also when the connection that
-// heard of the first has gone meanwhile.
+// alarmOutlivesConnection holds that the log tells of an alarm's end, and of the next one, also when the connection
+// that heard of the first has gone meanwhile.
 func alarmOutlivesConnection(t *testing.T, own *harness.Broker) {
 	vhost := own.VHost(t)
 	server := vhost.Serve(t, nil)
@@ -401,7 +404,8 @@ func alarmOutlivesConnection(t *testing.T, own *harness.Broker) {
 	waitBlocked(t, server, post)
 	// The management API may need more than one word: a connection that is blocked is slow to hear it.
 	harness.Eventually(t, "another connection", func() bool {
-		_ = vhost.Call(http.MethodDelete, "/api/connections/"+url.PathEscape(name), nil, nil) // an error when it is gone
+		// an error when it is gone
+		_ = vhost.Call(http.MethodDelete, "/api/connections/"+url.PathEscape(name), nil, nil)
 		return len(linesOf(server.Log, "connected to the broker")) == 2
 	})
 	watermark(t, own, normal)
@@ -515,7 +519,8 @@ func TestQueueDeleted(t *testing.T) {
 func TestQueueDeletedBesideAdmin(t *testing.T) {
 	t.Parallel()
 	vhost := broker.VHost(t)
-	if err := vhost.Call(http.MethodPut, "/api/vhosts/"+vhost.Name, map[string]any{"default_queue_type": "classic"}, nil); err != nil {
+	if err := vhost.Call(http.MethodPut, "/api/vhosts/"+vhost.Name, map[string]any{"default_queue_type": "classic"},
+		nil); err != nil {
 		t.Fatal(err)
 	}
 	server := vhost.Serve(t, harness.Settings{"AMQP_SERVER_URL": vhost.URL(topology.Admin)})
@@ -544,9 +549,9 @@ func TestQueueDeletedBesideAdmin(t *testing.T) {
 	}
 }
 
-// TestQueueDeletedUnderWay holds that requests which are under way to a queue while it is deleted are not told that it is
-// full, which is what the broker's nack also means: they are on the queue that the publisher declares, or hear that there
-// is none.
+// TestQueueDeletedUnderWay holds that requests which are under way to a queue while it is deleted are not told that it
+// is full, which is what the broker's nack also means: they are on the queue that the publisher declares, or hear that
+// there is none.
 func TestQueueDeletedUnderWay(t *testing.T) {
 	t.Parallel()
 	for _, row := range []struct{ user, problem string }{
@@ -579,7 +584,8 @@ func TestQueueDeletedUnderWay(t *testing.T) {
 			}
 			for range 10 {
 				before := accepted.Load()
-				harness.Eventually(t, "more requests to be accepted", func() bool { return accepted.Load() >= before+100 || t.Failed() })
+				harness.Eventually(t, "more requests to be accepted",
+					func() bool { return accepted.Load() >= before+100 || t.Failed() })
 				deleteMain(t, vhost)
 				if row.user != topology.Admin {
 					declareMain(t, vhost, "quorum")
@@ -685,7 +691,8 @@ func put(t *testing.T, vhost *harness.VHost, queue string) {
 	if err := ch.Confirm(false); err != nil {
 		t.Fatal(err)
 	}
-	confirm, err := ch.PublishWithDeferredConfirm("", queue, true, false, amqp.Publishing{MessageId: "kept", DeliveryMode: amqp.Persistent})
+	confirm, err := ch.PublishWithDeferredConfirm("", queue, true, false,
+		amqp.Publishing{MessageId: "kept", DeliveryMode: amqp.Persistent})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -854,7 +861,8 @@ func TestSilentConnection(t *testing.T) {
 			vhost := broker.VHost(t)
 			relay := startRelay(t, broker.AMQP)
 			server := vhost.Serve(t, harness.Settings{
-				"AMQP_SERVER_URL":  strings.Replace(vhost.URL(topology.Publisher), broker.AMQP, relay.Addr().String(), 1),
+				"AMQP_SERVER_URL": strings.Replace(vhost.URL(topology.Publisher), broker.AMQP, relay.Addr().String(),
+					1),
 				"FALLBACK_TIMEOUT": timeout.String(),
 			})
 			server.WaitReady(t)

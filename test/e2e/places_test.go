@@ -23,17 +23,19 @@ import (
 	"fallback/test/harness"
 )
 
-// place is a platform that the door runs on as a function: what is different there. What is the same is held by the tests
-// below, for each of the places.
+// place is a platform that the door runs on as a function: what is different there. What is the same is held by the
+// tests below, for each of the places.
 type place struct {
 	name string
-	// deploy deploys the door until the test ends, with the platform's limit on an invocation, its default if that is zero.
+	// deploy deploys the door until the test ends, with the platform's limit on an invocation, its default if that is
+	// zero.
 	deploy func(t *testing.T, amqpURL string, limit time.Duration) *door
 
 	// What the platform makes of a request.
-	id                 string // the header that it adds, another each time
-	idForm             *regexp.Regexp
-	own                map[string]string         // headers of its own, beside that and X-Forwarded-For, which take the place of the client's
+	id     string // the header that it adds, another each time
+	idForm *regexp.Regexp
+	// headers of its own, beside that and X-Forwarded-For, which take the place of the client's
+	own                map[string]string
 	joint, cookieJoint string                    // between the values of repeated headers
 	isText             func(corpus.Request) bool // a body that is read as UTF-8
 
@@ -166,14 +168,15 @@ func checkProgram(t *testing.T, program []byte, machine elf.Machine) {
 	for _, module := range linked.Deps {
 		for _, foreign := range []string{"spf13", "cobra", "go-co-op", "gocron", "prometheus", "dockertest"} {
 			if strings.Contains(module.Path, foreign) {
-				t.Errorf("%s: it has %s in it: a command line, a scheduler and metrics are for the program", machine, module.Path)
+				t.Errorf("%s: it has %s in it: a command line, a scheduler and metrics are for the program", machine,
+					module.Path)
 			}
 		}
 	}
 }
 
-// TestCorpusInEachPlace holds that the door stores every request of the corpus as the platform hands it over: what differs
-// from what the client sent is in alters, and nothing else differs.
+// TestCorpusInEachPlace holds that the door stores every request of the corpus as the platform hands it over: what
+// differs from what the client sent is in alters, and nothing else differs.
 func TestCorpusInEachPlace(t *testing.T) {
 	inEachPlace(t, func(t *testing.T, at place) {
 		vhost := broker.VHost(t)
@@ -221,8 +224,8 @@ func (d *door) target(target string) string {
 	return target
 }
 
-// alters is the request as the platform hands it to a function, in all that it changes and we cannot give back. Of the id
-// that it adds, which is another each time, it takes got's.
+// alters is the request as the platform hands it to a function, in all that it changes and we cannot give back. Of the
+// id that it adds, which is another each time, it takes got's.
 func (at place) alters(t *testing.T, in corpus.Request, got corpus.Request) corpus.Request {
 	t.Helper()
 	var fields []corpus.Field
@@ -254,7 +257,8 @@ func (at place) alters(t *testing.T, in corpus.Request, got corpus.Request) corp
 	}
 	fields = append(fields,
 		corpus.Field{Name: at.id, Value: id},
-		corpus.Field{Name: "x-forwarded-for", Value: strings.Join(append(in.Values("x-forwarded-for"), "127.0.0.1"), ", ")},
+		corpus.Field{Name: "x-forwarded-for",
+			Value: strings.Join(append(in.Values("x-forwarded-for"), "127.0.0.1"), ", ")},
 	)
 	for name, value := range at.own {
 		fields = append(fields, corpus.Field{Name: name, Value: value})
@@ -315,14 +319,16 @@ func TestBodiesInEachPlace(t *testing.T) {
 					t.Errorf("answer %v for message %s", answer, message.MessageId)
 				}
 				if !bytes.Equal(message.Body, want.bytes) || message.ContentType != want.contentType {
-					t.Errorf("got %d bytes of %s, want %d of %s", len(message.Body), message.ContentType, len(want.bytes), want.contentType)
+					t.Errorf("got %d bytes of %s, want %d of %s", len(message.Body), message.ContentType,
+						len(want.bytes), want.contentType)
 				}
 				if r := replay(t, message); r.Target != "/orders/42?x=1&x=2" || !bytes.Equal(r.Body, row.bytes) {
 					t.Errorf("replayed as %s with %d bytes", r.Target, len(r.Body))
 				}
 			})
 		}
-		if status, answer := function.post(t, "/", at.tooLarge.contentType, at.tooLarge.bytes); status != http.StatusRequestEntityTooLarge {
+		if status, answer := function.post(t, "/", at.tooLarge.contentType,
+			at.tooLarge.bytes); status != http.StatusRequestEntityTooLarge {
 			t.Errorf("%s, over the platform's limit: got %d %v", at.tooLarge.name, status, answer)
 		}
 	})
@@ -404,7 +410,8 @@ func TestOddEventsInEachPlace(t *testing.T) {
 					t.Errorf("got %s, want %d", result, row.want)
 				}
 				if row.log != "" {
-					harness.Eventually(t, "the log to say "+row.log, func() bool { return strings.Contains(function.Logs()[before:], row.log) })
+					harness.Eventually(t, "the log to say "+row.log,
+						func() bool { return strings.Contains(function.Logs()[before:], row.log) })
 				}
 			})
 		}
@@ -415,9 +422,9 @@ func TestOddEventsInEachPlace(t *testing.T) {
 	})
 }
 
-// TestEachPlaceWithoutBroker holds that a failure of ours is an ordinary 503 answer before the platform's deadline, and that
-// the process lives on: a Go error, an exit or a time-out would be the platform's own answer, which on one of them is a 400
-// that senders do not try again.
+// TestEachPlaceWithoutBroker holds that a failure of ours is an ordinary 503 answer before the platform's deadline,
+// and that the process lives on: a Go error, an exit or a time-out would be the platform's own answer, which on one of
+// them is a 400 that senders do not try again.
 func TestEachPlaceWithoutBroker(t *testing.T) {
 	silent, err := net.Listen("tcp", "127.0.0.1:0") // takes connections into its backlog and says nothing
 	if err != nil {
@@ -430,8 +437,10 @@ func TestEachPlaceWithoutBroker(t *testing.T) {
 			limit           time.Duration
 		}{
 			{"refused", "amqp://user:secret@127.0.0.1:1/", "urn:fallback:problem:broker-unavailable", 2 * time.Second},
-			{"silent", "amqp://user:secret@" + silent.Addr().String() + "/", "urn:fallback:problem:broker-unavailable", 2 * time.Second},
-			{"silent, with little time", "amqp://user:secret@" + silent.Addr().String() + "/", "urn:fallback:problem:broker-unavailable", 600 * time.Millisecond},
+			{"silent", "amqp://user:secret@" + silent.Addr().String() + "/", "urn:fallback:problem:broker-unavailable",
+				2 * time.Second},
+			{"silent, with little time", "amqp://user:secret@" + silent.Addr().String() + "/",
+				"urn:fallback:problem:broker-unavailable", 600 * time.Millisecond},
 			{"not set", "", "urn:fallback:problem:not-configured", 2 * time.Second},
 			{"not a URL", "amqp://user:se cret@/", "urn:fallback:problem:not-configured", 2 * time.Second},
 		} {
@@ -453,14 +462,15 @@ func TestEachPlaceWithoutBroker(t *testing.T) {
 	})
 }
 
-// TestDeadlineNearInEachPlace holds that a request for which no time is left gets its answer all the same, and is not stored
-// after it.
+// TestDeadlineNearInEachPlace holds that a request for which no time is left gets its answer all the same, and is not
+// stored after it.
 func TestDeadlineNearInEachPlace(t *testing.T) {
 	inEachPlace(t, func(t *testing.T, at place) {
 		vhost := broker.VHost(t)
 		function := at.deploy(t, vhost.URL(topology.Publisher), 240*time.Millisecond)
 		for range 3 {
-			if status, answer := function.post(t, "/", "text/plain", []byte("x")); status != http.StatusServiceUnavailable {
+			if status, answer := function.post(t, "/", "text/plain",
+				[]byte("x")); status != http.StatusServiceUnavailable {
 				t.Errorf("got %d %v", status, answer)
 			}
 		}
@@ -471,9 +481,9 @@ func TestDeadlineNearInEachPlace(t *testing.T) {
 	})
 }
 
-// TestRoundTripsInEachPlace counts the round trips to the broker that a client of the function waits for. Cold: TCP, the
-// protocol header, start-ok, open (with tune-ok before it), channel.open, confirm.select, and the
-// publish: seven, and one more over TLS. Warm: the publish.
+// TestRoundTripsInEachPlace counts the round trips to the broker that a client of the function waits for. Cold: TCP,
+// the protocol header, start-ok, open (with tune-ok before it), channel.open, confirm.select, and the publish: seven,
+// and one more over TLS. Warm: the publish.
 func TestRoundTripsInEachPlace(t *testing.T) {
 	inEachPlace(t, func(t *testing.T, at place) {
 		vhost := broker.VHost(t)

@@ -79,7 +79,8 @@ var eachTime = []struct {
 	{regexp.MustCompile(`[0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[0-9a-f]{4}-[0-9a-f]{12}`), "UUID"},
 	{regexp.MustCompile(`\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?Z`), "TIME"},
 	{regexp.MustCompile(`(?m)^Date: .*$`), "Date: DATE"},
-	{regexp.MustCompile(`(?m)^Content-Length: 1[12]\d$`), "Content-Length: N"}, // the time's trailing zeros are left out
+	// the time's trailing zeros are left out
+	{regexp.MustCompile(`(?m)^Content-Length: 1[12]\d$`), "Content-Length: N"},
 }
 
 func normalize(answer string) string {

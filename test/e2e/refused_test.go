@@ -24,7 +24,8 @@ func TestUserMayNotPublish(t *testing.T) {
 	permit := func(write string) {
 		t.Helper()
 		path := "/api/permissions/" + url.PathEscape(vhost.Name) + "/" + topology.Publisher
-		if err := vhost.Call(http.MethodPut, path, map[string]string{"configure": "^$", "write": write, "read": "^$"}, nil); err != nil {
+		if err := vhost.Call(http.MethodPut, path, map[string]string{"configure": "^$", "write": write, "read": "^$"},
+			nil); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -43,7 +44,8 @@ func TestUserMayNotPublish(t *testing.T) {
 		time.Sleep(20 * time.Millisecond)
 	}
 	if got, most := dials.Load(), 2+int64(time.Since(start)/time.Second); got > most {
-		t.Errorf("50 requests in %s made %d connections, want %d at most", time.Since(start).Round(time.Millisecond), got, most)
+		t.Errorf("50 requests in %s made %d connections, want %d at most", time.Since(start).Round(time.Millisecond),
+			got, most)
 	}
 	checkLines(t, server, "the broker's user may not publish", 1)
 

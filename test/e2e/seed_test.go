@@ -26,8 +26,8 @@ const (
 	articleText  = "A request has been sent via fallback API"
 )
 
-// TestSeed holds the contract with the article, on the virtual host of the definitions: one after the other, since its queue is
-// one for all.
+// TestSeed holds the contract with the article, on the virtual host of the definitions: one after the other, since its
+// queue is one for all.
 func TestSeed(t *testing.T) {
 	t.Parallel()
 	for _, row := range []struct {
@@ -120,7 +120,8 @@ func seedBodylessRequest(t *testing.T) {
 		t.Errorf("delivery_mode: got %d, want %d", m.DeliveryMode, amqp.Persistent)
 	}
 	if m.Exchange != "" || m.RoutingKey != articleQueue {
-		t.Errorf("exchange %q, routing key %q: want the default exchange and %q", m.Exchange, m.RoutingKey, articleQueue)
+		t.Errorf("exchange %q, routing key %q: want the default exchange and %q", m.Exchange, m.RoutingKey,
+			articleQueue)
 	}
 	if m.AppId != "fallback" || m.Type != "http.request" {
 		t.Errorf("app_id %q, type %q: want fallback, http.request", m.AppId, m.Type)
@@ -130,7 +131,8 @@ func seedBodylessRequest(t *testing.T) {
 		t.Errorf("message_id: got %q (%v), want a UUIDv7", m.MessageId, err)
 	}
 	if a.ID != m.MessageId || header.Get("Fallback-Id") != m.MessageId {
-		t.Errorf("message_id %q, id of the answer %q, Fallback-Id %q: want the same", m.MessageId, a.ID, header.Get("Fallback-Id"))
+		t.Errorf("message_id %q, id of the answer %q, Fallback-Id %q: want the same", m.MessageId, a.ID,
+			header.Get("Fallback-Id"))
 	}
 	if a.Queue != articleQueue {
 		t.Errorf("queue of the answer: got %q, want %q", a.Queue, articleQueue)
@@ -146,7 +148,8 @@ func seedBodylessRequest(t *testing.T) {
 
 	replayed := replay(t, m)
 	if replayed.Method != http.MethodPost || replayed.Target != "/" || len(replayed.Body) > 0 {
-		t.Errorf("replay: got %s %s with %q, want POST / without a body", replayed.Method, replayed.Target, replayed.Body)
+		t.Errorf("replay: got %s %s with %q, want POST / without a body", replayed.Method, replayed.Target,
+			replayed.Body)
 	}
 }
 
@@ -180,7 +183,8 @@ func checkMetadata(t *testing.T, m amqp.Delivery, a answer, server *harness.Serv
 	delete(got, "header")
 	delete(got, "received_at")
 	want := map[string]any{
-		"v": 1.0, "method": "POST", "target": "/", "host": server.Addr, "scheme": "http", "proto": "HTTP/1.1", "prefix": "/fallback", "bodyless": true,
+		"v": 1.0, "method": "POST", "target": "/", "host": server.Addr, "scheme": "http", "proto": "HTTP/1.1",
+		"prefix": "/fallback", "bodyless": true,
 	}
 	if !maps.Equal(got, want) {
 		t.Errorf("the rest of the metadata: got %v, want %v", got, want)
@@ -253,7 +257,8 @@ func seedDefaultExchange(t *testing.T) {
 	vhost := mainHost(t)
 	reader := vhost.Reader(t, articleQueue)
 	ch := vhost.Channel(t, topology.Publisher)
-	if err := ch.PublishWithContext(t.Context(), "", articleQueue, true, false, amqp.Publishing{Body: []byte("x")}); err != nil {
+	if err := ch.PublishWithContext(t.Context(), "", articleQueue, true, false,
+		amqp.Publishing{Body: []byte("x")}); err != nil {
 		t.Fatal(err)
 	}
 	if m := reader.Next(t); m.Exchange != "" || m.RoutingKey != articleQueue || string(m.Body) != "x" {

@@ -26,7 +26,8 @@ import (
 func (b *bundle) makes(target, envFile string, env ...string) (*exec.Cmd, *harness.Log) {
 	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Minute)
 	b.t.Cleanup(cancel)
-	cmd := exec.CommandContext(ctx, "make", "-o", "docker", "-o", "compose", "-o", "rabbitmq", "-o", "image", "-o", "curl", "DOTENV=", "ENV_FILE="+envFile, target)
+	cmd := exec.CommandContext(ctx, "make", "-o", "docker", "-o", "compose", "-o", "rabbitmq", "-o", "image", "-o",
+		"curl", "DOTENV=", "ENV_FILE="+envFile, target)
 	cmd.Dir = harness.Root()
 	cmd.Env = slices.Concat(b.env, []string{"COMPOSE_PROJECT_NAME=" + b.project}, env)
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
@@ -122,7 +123,8 @@ func checkStory(t *testing.T, out string) {
 	}
 	rest := out
 	for _, part := range []string{
-		"1. The primary is down", "curl: (", "2. A request is accepted", "HTTP/1.1 202 Accepted", "Fallback-Id: " + id[1],
+		"1. The primary is down", "curl: (", "2. A request is accepted", "HTTP/1.1 202 Accepted", "Fallback-Id: " +
+			id[1],
 		"3. It waits", "FallbackAPIQueue ", "4. The primary is up", `"fallback_id": "` + id[1] + `"`, `"answer": 200`,
 		"FallbackAPIQueue ", "Send requests to", "make down",
 	} {
@@ -154,7 +156,8 @@ func TestStory(t *testing.T) {
 	if err := broken.Start(); err != nil {
 		t.Fatal(err)
 	}
-	harness.Eventually(t, "the middle of the story", func() bool { return strings.Contains(log.String(), "3. It waits") })
+	harness.Eventually(t, "the middle of the story",
+		func() bool { return strings.Contains(log.String(), "3. It waits") })
 	_ = syscall.Kill(-broken.Process.Pid, syscall.SIGINT)
 	if err := broken.Wait(); err == nil {
 		t.Errorf("interrupted: it ended well\n%s", log)
@@ -181,7 +184,8 @@ func TestStory(t *testing.T) {
 	}
 	b.checkIdle()
 	out = b.up("FALLBACK_TARGET_URL=http://user:geheim@host.docker.internal:9")
-	if !strings.Contains(out, "FALLBACK_TARGET_URL is set") || strings.Contains(out, "make-up") || strings.Contains(out, "geheim") {
+	if !strings.Contains(out, "FALLBACK_TARGET_URL is set") || strings.Contains(out, "make-up") ||
+		strings.Contains(out, "geheim") {
 		t.Errorf("with a target: got\n%s", out)
 	}
 	if n := b.ready(); n != 1 {
@@ -228,7 +232,8 @@ func storyPicky(t *testing.T, b *bundle) {
 	b.eventuallyAnswered(422, "/picky/bad")
 	harness.Eventually(t, "it to be parked", func() bool {
 		parked := b.must("exec", "-T", "drain", "/fallback", "peek", "parked")
-		return strings.Contains(parked, "/picky/bad") && strings.Contains(parked, "422") && !strings.Contains(parked, "/picky/good")
+		return strings.Contains(parked, "/picky/bad") && strings.Contains(parked, "422") &&
+			!strings.Contains(parked, "/picky/good")
 	})
 }
 
@@ -270,8 +275,8 @@ func storyLines(text string) []string {
 }
 
 // storyRow is a row of `fallback queues` with what is certain in the story: the name, and what is ready, unacked and
-// consumed. Rates are of the last seconds. What has no statistics yet, soon after the broker's start, counts as the 0 that it
-// will be; and on a queue that has just become empty, the drain may still be looking for more.
+// consumed. Rates are of the last seconds. What has no statistics yet, soon after the broker's start, counts as the 0
+// that it will be; and on a queue that has just become empty, the drain may still be looking for more.
 func storyRow(line string) string {
 	cells := strings.Fields(strings.TrimSuffix(line, "no statistics yet"))
 	if len(cells) != 6 {
@@ -290,8 +295,8 @@ func storyRow(line string) string {
 	return strings.Join(cells, " ")
 }
 
-// TestStoryFails holds that `make up` does not end well when the request is not accepted, or not delivered, and that with
-// passwords of one's own nothing is sent, nor delivered to the primary.
+// TestStoryFails holds that `make up` does not end well when the request is not accepted, or not delivered, and that
+// with passwords of one's own nothing is sent, nor delivered to the primary.
 func TestStoryFails(t *testing.T) {
 	t.Parallel()
 	b := newBundle(t)
@@ -308,7 +313,8 @@ func TestStoryFails(t *testing.T) {
 			t.Errorf("%s: got %v, want it to fail because %s\n%s", row.name, err, row.want, log)
 		}
 	}
-	if out := b.up("FALLBACK_TOKENS=geheim"); !strings.Contains(out, "asks for a token") || strings.Contains(out, "geheim") {
+	if out := b.up("FALLBACK_TOKENS=geheim"); !strings.Contains(out, "asks for a token") ||
+		strings.Contains(out, "geheim") {
 		t.Errorf("with a token: got\n%s", out)
 	}
 	b.forget()
@@ -319,7 +325,8 @@ func TestStoryFails(t *testing.T) {
 	if err := cmd.Run(); err != nil {
 		t.Fatalf("with private passwords: %v\n%s", err, log)
 	}
-	if !strings.Contains(log.String(), "the drain idles until") || strings.Contains(log.String(), "/_primary") || strings.Contains(log.String(), "demonstration") {
+	if !strings.Contains(log.String(), "the drain idles until") || strings.Contains(log.String(), "/_primary") ||
+		strings.Contains(log.String(), "demonstration") {
 		t.Errorf("with private passwords: got\n%s", log)
 	}
 	b.checkIdle()

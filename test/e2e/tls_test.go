@@ -58,7 +58,8 @@ func TestTLS(t *testing.T) {
 			harness.Eventually(t, "a hint in the log", func() bool {
 				return strings.Contains(server.Log.String(), row.hint)
 			})
-			checkProblem(t, send(t, "POST", server.URL+"/fallback", "x"), http.StatusServiceUnavailable, "broker-unavailable")
+			checkProblem(t, send(t, "POST", server.URL+"/fallback", "x"), http.StatusServiceUnavailable,
+				"broker-unavailable")
 		})
 	}
 }
@@ -73,7 +74,8 @@ func startTLS(t *testing.T, vhost *harness.VHost) string {
 		if err := os.Chmod(file, 0o644); err != nil { // the broker runs as another user
 			t.Fatal(err)
 		}
-		if _, err := harness.Run(harness.Patience, "docker", "cp", file, vhost.ID()+":/var/lib/rabbitmq/"+filepath.Base(file)); err != nil {
+		if _, err := harness.Run(harness.Patience, "docker", "cp", file,
+			vhost.ID()+":/var/lib/rabbitmq/"+filepath.Base(file)); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -106,12 +108,14 @@ func writeCertificates(t *testing.T, address net.IP, caFile, certFile, keyFile s
 	}
 	caKey, key := newKey(), newKey()
 	ca := &x509.Certificate{
-		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "a CA of one's own"}, NotAfter: time.Now().Add(time.Hour),
-		IsCA: true, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageCertSign,
+		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "a CA of one's own"},
+		NotAfter: time.Now().Add(time.Hour),
+		IsCA:     true, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageCertSign,
 	}
 	leaf := &x509.Certificate{
 		SerialNumber: big.NewInt(2), Subject: pkix.Name{CommonName: "rabbitmq"}, NotAfter: time.Now().Add(time.Hour),
-		IPAddresses: []net.IP{address}, KeyUsage: x509.KeyUsageDigitalSignature, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth},
+		IPAddresses: []net.IP{address}, KeyUsage: x509.KeyUsageDigitalSignature,
+		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth},
 	}
 	der, err := x509.CreateCertificate(rand.Reader, ca, ca, caKey.Public(), caKey)
 	write(caFile, "CERTIFICATE", der, err)

@@ -58,7 +58,8 @@ func TestUsersOverAMQP(t *testing.T) {
 		{name: "purge main", try: purge(mainQueue), may: []string{admin, drainer}}, // who may read may take
 		{name: "purge retry", try: purge(retryQueue), may: []string{admin}},
 
-		{name: "passive declare of main", try: look(mainQueue), may: []string{admin, publisher, drainer}, before43: everyone},
+		{name: "passive declare of main", try: look(mainQueue), may: []string{admin, publisher, drainer},
+			before43: everyone},
 		{name: "passive declare of parked", try: look(parkedQueue), may: []string{admin, drainer}, before43: everyone},
 		{name: "passive declare of retry", try: look(retryQueue), may: []string{admin}, before43: everyone},
 
@@ -220,9 +221,11 @@ func TestUsersOverManagement(t *testing.T) {
 		{"make a user", http.MethodPut, "/api/users/new", object{"password": "x", "tags": ""}, []string{admin}},
 		{"make a policy", http.MethodPut, "/api/policies/" + vhost.Name + "/new",
 			object{"pattern": "^new$", "definition": object{"max-length": 1}}, []string{admin}},
-		{"make a queue", http.MethodPut, "/api/queues/" + vhost.Name + "/new", object{"durable": true}, []string{admin}},
+		{"make a queue", http.MethodPut, "/api/queues/" + vhost.Name + "/new", object{"durable": true},
+			[]string{admin}},
 		{"publish", http.MethodPost, "/api/exchanges/" + vhost.Name + "/amq.default/publish",
-			object{"properties": object{}, "routing_key": mainQueue, "payload": "x", "payload_encoding": "string"}, []string{admin}},
+			object{"properties": object{}, "routing_key": mainQueue, "payload": "x", "payload_encoding": "string"},
+			[]string{admin}},
 		{"read messages", http.MethodPost, queue + "/get",
 			object{"count": 1, "ackmode": "ack_requeue_true", "encoding": "auto"}, []string{admin}},
 		{"purge", http.MethodDelete, queue + "/contents", nil, []string{admin}},
@@ -271,8 +274,8 @@ func manage(method, url string, in, out any) (status int, err error) {
 	return response.StatusCode, err
 }
 
-// TestNoGuest holds that RabbitMQ's own user is not there, and that nobody gets in with a wrong password or with none. The
-// test comes from outside the broker's loopback; without our definitions the image lets guest in from there.
+// TestNoGuest holds that RabbitMQ's own user is not there, and that nobody gets in with a wrong password or with none.
+// The test comes from outside the broker's loopback; without our definitions the image lets guest in from there.
 func TestNoGuest(t *testing.T) {
 	t.Parallel()
 	for _, row := range []struct{ name, user, password string }{
@@ -371,7 +374,8 @@ func checkImported(t *testing.T, management string, want topology.Topology) {
 	}
 	for name, q := range queues {
 		if q["type"] != "quorum" || q["durable"] != true || q["auto_delete"] != false {
-			t.Errorf("queue %s: got type %v, durable %v, auto_delete %v", name, q["type"], q["durable"], q["auto_delete"])
+			t.Errorf("queue %s: got type %v, durable %v, auto_delete %v", name, q["type"], q["durable"],
+				q["auto_delete"])
 		}
 		if q["policy"] != name {
 			t.Errorf("queue %s: got policy %v, want the one of its name", name, q["policy"])

@@ -42,7 +42,8 @@ func TestWorker(t *testing.T) {
 		{"ended while the primary hangs", workerHangs},
 		{"killed between answer and ack", workerKilled},
 		{"with large bodies", func(t *testing.T, p program) { workerLargeBodies(t, p, 40, 8<<20) }},
-		{"with the largest bodies", func(t *testing.T, p program) { workerLargeBodies(t, p, 10, 15<<20) }}, // RabbitMQ takes 16 MiB
+		// RabbitMQ takes 16 MiB
+		{"with the largest bodies", func(t *testing.T, p program) { workerLargeBodies(t, p, 10, 15<<20) }},
 		{"behind a slow line", workerSlowLine},
 	} {
 		t.Run(row.name, func(t *testing.T) {
@@ -105,7 +106,8 @@ func workerBySchedule(t *testing.T, fallback program) {
 	server := vhost.Serve(t, nil)
 	primary := harness.NewPrimary(t, func(harness.Received) harness.Answer { return harness.Answer{After: 100 * time.Millisecond} })
 	w := fallback.drain(t, harness.Settings{
-		"AMQP_SERVER_URL": vhost.URL(topology.Drainer), "FALLBACK_TARGET_URL": primary.URL, "FALLBACK_DRAIN_SCHEDULE": "1s",
+		"AMQP_SERVER_URL": vhost.URL(topology.Drainer), "FALLBACK_TARGET_URL": primary.URL,
+		"FALLBACK_DRAIN_SCHEDULE":    "1s",
 		"FALLBACK_DRAIN_CONCURRENCY": "2",
 	})
 	for round := range 2 {
@@ -117,18 +119,28 @@ func workerBySchedule(t *testing.T, fallback program) {
 	enqueue(t, server, 100, "/more")
 	harness.Eventually(t, "a run to be under way", func() bool { return len(primary.Got()) > 20 })
 	w.terminate(t)
-	got := len(primary.Got()) - 10
-	harness.Eventually(t, fmt.Sprintf("what was not delivered of 100 to be left, where %d were: else what was in flight was not finished", got), func() bool {
-		return got+vhost.Count(t, topology.DefaultQueue) == 100
+	got, left := len(primary.Got())-10, 0
+	defer func() {
+		if t.Failed() {
+			t.Logf("of 100 were delivered %d, and are left %d", got, left)
+		}
+	}()
+	harness.Eventually(t, "what was not delivered to be left: else what was in flight was not finished", func() bool {
+		left = vhost.Count(t, topology.DefaultQueue)
+		return got+left == 100
 	})
 }
 
 func workerIdles(t *testing.T, fallback program) {
 	vhost := broker.VHost(t)
 	address := harness.FreeAddress()
-	w := fallback.drain(t, harness.Settings{"AMQP_SERVER_URL": vhost.URL(topology.Drainer), "FALLBACK_DRAIN_ADDR": address})
+	w := fallback.drain(t, harness.Settings{"AMQP_SERVER_URL": vhost.URL(topology.Drainer),
+		"FALLBACK_DRAIN_ADDR": address})
 	defer func() { fallback.run(t, nil, "health", "--addr", address).check(t, 1, []string{"not healthy"}, nil) }()
-	harness.Eventually(t, "it to say so", func() bool { return strings.Contains(w.log.String(), "FALLBACK_TARGET_URL is not set") })
+	harness.Eventually(t, "it to say so", func() bool {
+		return strings.Contains(w.log.String(),
+			"FALLBACK_TARGET_URL is not set")
+	})
 	fallback.run(t, nil, "health", "--addr", address).check(t, 0, []string{"ready"}, nil)
 	w.terminate(t)
 }
@@ -137,7 +149,8 @@ func workerIdles(t *testing.T, fallback program) {
 func workerWithoutBroker(t *testing.T, fallback program) {
 	address := harness.FreeAddress()
 	w := fallback.drain(t, harness.Settings{
-		"AMQP_SERVER_URL": "amqp://user:geheim@" + nowhere(t) + "/", "FALLBACK_TARGET_URL": "http://" + nowhere(t), "FALLBACK_DRAIN_ADDR": address,
+		"AMQP_SERVER_URL": "amqp://user:geheim@" + nowhere(t) + "/", "FALLBACK_TARGET_URL": "http://" + nowhere(t),
+		"FALLBACK_DRAIN_ADDR": address,
 	})
 	harness.Eventually(t, "it to say so", func() bool {
 		return strings.Contains(fallback.run(t, nil, "health", "--addr", address).stderr, "cannot reach the queue")
@@ -153,8 +166,9 @@ func workerWithoutBroker(t *testing.T, fallback program) {
 
 func workerSchedule(t *testing.T, fallback program) {
 	env := harness.Settings{
-		"AMQP_SERVER_URL": "amqp://user:geheim@" + nowhere(t) + "/", "FALLBACK_TARGET_URL": "http://" + nowhere(t), "FALLBACK_DRAIN_SCHEDULE": "soon",
-		"FALLBACK_DRAIN_ADDR": "127.0.0.1:0",
+		"AMQP_SERVER_URL": "amqp://user:geheim@" + nowhere(t) + "/", "FALLBACK_TARGET_URL": "http://" + nowhere(t),
+		"FALLBACK_DRAIN_SCHEDULE": "soon",
+		"FALLBACK_DRAIN_ADDR":     "127.0.0.1:0",
 	}
 	fallback.run(t, env, "drain").check(t, 1, []string{"FALLBACK_DRAIN_SCHEDULE", "0 3 * * *"}, []string{"geheim"})
 }
@@ -167,7 +181,8 @@ func workerOnce(t *testing.T, fallback program) {
 	enqueue(t, server, 10, "/orders")
 	var report drain.Report
 	o := fallback.run(t, env, "drain", "--once", "--json", "--requests", "4")
-	if err := json.Unmarshal([]byte(o.stdout), &report); err != nil || o.code != 1 || report.Delivered != 4 || report.Waiting != 6 {
+	if err := json.Unmarshal([]byte(o.stdout), &report); err != nil || o.code != 1 || report.Delivered != 4 ||
+		report.Waiting != 6 {
 		t.Errorf("a budget of four: got code %d, %v, %+v", o.code, err, report)
 	}
 	o = fallback.run(t, env, "drain", "--once")
@@ -185,7 +200,8 @@ func workerHangs(t *testing.T, fallback program) {
 	server := vhost.Serve(t, nil)
 	primary := harness.NewPrimary(t, func(harness.Received) harness.Answer { return harness.Answer{After: 25 * time.Second, Hang: true} })
 	enqueue(t, server, 3, "/orders")
-	w := fallback.drain(t, harness.Settings{"AMQP_SERVER_URL": vhost.URL(topology.Drainer), "FALLBACK_TARGET_URL": primary.URL})
+	w := fallback.drain(t, harness.Settings{"AMQP_SERVER_URL": vhost.URL(topology.Drainer),
+		"FALLBACK_TARGET_URL": primary.URL})
 	harness.Eventually(t, "a request to be under way", func() bool { return len(primary.Got()) > 0 })
 	w.terminate(t)
 	harness.Eventually(t, "all to be on the queue", func() bool { return vhost.Count(t, topology.DefaultQueue) == 3 })
@@ -205,7 +221,8 @@ func workerKilled(t *testing.T, fallback program) {
 	})
 	enqueue(t, server, 10, "/orders")
 	first := fallback.drain(t, harness.Settings{
-		"AMQP_SERVER_URL": strings.Replace(vhost.URL(topology.Drainer), vhost.AMQP, gate.addr, 1), "FALLBACK_TARGET_URL": primary.URL,
+		"AMQP_SERVER_URL":            strings.Replace(vhost.URL(topology.Drainer), vhost.AMQP, gate.addr, 1),
+		"FALLBACK_TARGET_URL":        primary.URL,
 		"FALLBACK_DRAIN_CONCURRENCY": "1",
 	})
 	harness.Eventually(t, "the answer", func() bool { return len(primary.Got()) >= 6 })
@@ -218,15 +235,21 @@ func workerKilled(t *testing.T, fallback program) {
 		once(t, d)
 		return vhost.Count(t, topology.DefaultQueue) == 0 && len(primary.Got()) >= 11
 	})
-	keys := map[string][]string{}
+	keys, again5 := map[string][]string{}, ""
 	for _, r := range primary.Got() {
 		keys[string(r.Body)] = append(keys[string(r.Body)], r.Header.Get("Idempotency-Key"))
+		if string(r.Body) == "5" {
+			again5 = r.Header.Get("Fallback-Redelivered")
+		}
 	}
 	if len(keys) != 10 {
 		t.Errorf("the primary has got %d requests, want 10", len(keys))
 	}
 	if again := keys["5"]; len(again) != 2 || again[0] != again[1] {
 		t.Errorf("request 5 came with the keys %q, want the same twice", again)
+	}
+	if again5 == "" {
+		t.Error("request 5 came again, and did not say so")
 	}
 }
 
@@ -305,7 +328,8 @@ func publishBodies(t *testing.T, vhost *harness.VHost, n, size int) {
 	}
 	for i := range n {
 		body := bytes.Repeat([]byte{byte(i)}, size)
-		confirm, err := channel.PublishWithDeferredConfirm("", topology.DefaultQueue, true, false, amqp.Publishing{DeliveryMode: amqp.Persistent, Body: body})
+		confirm, err := channel.PublishWithDeferredConfirm("", topology.DefaultQueue, true, false,
+			amqp.Publishing{DeliveryMode: amqp.Persistent, Body: body})
 		if err != nil {
 			t.Fatalf("number %d: %v", i, err)
 		}
@@ -313,8 +337,8 @@ func publishBodies(t *testing.T, vhost *harness.VHost, n, size int) {
 	}
 }
 
-// workerSlowLine holds that bodies which are long under way from the broker arrive, and arrive once: while they come, the queue
-// is not empty, and the broker not dead. An operator's command waits for them, too.
+// workerSlowLine holds that bodies which are long under way from the broker arrive, and arrive once: while they come,
+// the queue is not empty, and the broker not dead. An operator's command waits for them, too.
 func workerSlowLine(t *testing.T, fallback program) {
 	const n, size, rate = 3, 2 << 20, 512 << 10 // four seconds each
 	vhost := broker.VHost(t)
@@ -327,10 +351,12 @@ func workerSlowLine(t *testing.T, fallback program) {
 	if err := json.Unmarshal([]byte(o.stdout), &seen); err != nil || len(seen) != n {
 		t.Errorf("peek shows %d: %v %s", len(seen), err, o.stderr)
 	}
-	w := fallback.drain(t, harness.Settings{"AMQP_SERVER_URL": url, "FALLBACK_TARGET_URL": primary.URL, "FALLBACK_DRAIN_SCHEDULE": "1s"})
+	w := fallback.drain(t, harness.Settings{"AMQP_SERVER_URL": url, "FALLBACK_TARGET_URL": primary.URL,
+		"FALLBACK_DRAIN_SCHEDULE": "1s"})
 	begin := time.Now()
 	harness.Eventually(t, "all of them to arrive", func() bool { return len(primary.Got()) >= n })
-	t.Logf("%d bodies of %d MiB in %s; the line takes %d s for them", n, size>>20, time.Since(begin).Round(time.Millisecond), n*size/rate)
+	t.Logf("%d bodies of %d MiB in %s; the line takes %d s for them", n, size>>20,
+		time.Since(begin).Round(time.Millisecond), n*size/rate)
 	if got := len(primary.Got()); got != n {
 		t.Errorf("%d came, want %d", got, n)
 	}
@@ -362,7 +388,8 @@ func workerLargeBodies(t *testing.T, fallback program, n, size int) {
 	}))
 	t.Cleanup(primary.Close)
 	w := fallback.drain(t, harness.Settings{
-		"AMQP_SERVER_URL": vhost.URL(topology.Drainer), "FALLBACK_TARGET_URL": primary.URL, "FALLBACK_DRAIN_SCHEDULE": "1s",
+		"AMQP_SERVER_URL": vhost.URL(topology.Drainer), "FALLBACK_TARGET_URL": primary.URL,
+		"FALLBACK_DRAIN_SCHEDULE":    "1s",
 		"FALLBACK_DRAIN_CONCURRENCY": "32", "GOMEMLIMIT": *container.Environment["GOMEMLIMIT"],
 	})
 	begin := time.Now()

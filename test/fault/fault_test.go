@@ -7,8 +7,8 @@ import (
 	"time"
 )
 
-// lane bounds how many short tests go on at the same time, each in a virtual host of its own. Those on the way in keep two
-// cores busy, those with a drain mostly wait.
+// lane bounds how many short tests go on at the same time, each in a virtual host of its own. Those on the way in keep
+// two cores busy, those with a drain mostly wait.
 type lane chan struct{}
 
 func lanes(n int) lane { return make(lane, n) }
@@ -22,8 +22,8 @@ func (l lane) enter(t *testing.T) {
 	}
 }
 
-// TestFaults does a short round of each fault between the client and the queue. With FAULT_ACKNOWLEDGED it goes on until as
-// many requests were accepted, over the whole list and one fault at a time.
+// TestFaults does a short round of each fault between the client and the queue. With FAULT_ACKNOWLEDGED it goes on
+// until as many requests were accepted, over the whole list and one fault at a time.
 func TestFaults(t *testing.T) {
 	p := pace{timeout: 2 * time.Second, warm: 500 * time.Millisecond, after: 500 * time.Millisecond}
 	if wanted > 0 {
@@ -49,8 +49,8 @@ func TestFaults(t *testing.T) {
 }
 
 // TestReplays does the same for the faults between the queue and the primary: load goes on, and what was accepted is
-// delivered, parked or expired. With FAULT_ACKNOWLEDGED it is one fault at a time, too, and a hundredth of the requests for
-// each.
+// delivered, parked or expired. With FAULT_ACKNOWLEDGED it is one fault at a time, too, and a hundredth of the
+// requests for each.
 func TestReplays(t *testing.T) {
 	p := pace{timeout: 2 * time.Second, warm: 500 * time.Millisecond, after: 300 * time.Millisecond, strikes: 3}
 	if wanted > 0 {
@@ -67,8 +67,8 @@ func TestReplays(t *testing.T) {
 	}
 }
 
-// try does rounds of one fault and takes in what they came to. Faults that are a whole broker's strike another one, one after
-// the other.
+// try does rounds of one fault and takes in what they came to. Faults that are a whole broker's strike another one,
+// one after the other.
 func try(t *testing.T, f fault, p pace, idle int, beside, wide lane) {
 	broker := broker
 	if f.wide {
@@ -84,11 +84,13 @@ func try(t *testing.T, f fault, p pace, idle int, beside, wide lane) {
 		}
 	})
 	run(t, broker, f, seed, p, idle, &r)
-	t.Logf("%.1f s, %d rounds: %d acknowledged, %d lost, %d corrupt, %d duplicated, %d undetermined (%d found), %d unanswered, slowest answer %.0f ms, recovery %.0f ms, %v",
+	t.Logf("%.1f s, %d rounds: %d acknowledged, %d lost, %d corrupt, %d duplicated, %d undetermined (%d found), %d "+
+		"unanswered, slowest answer %.0f ms, recovery %.0f ms, %v",
 		time.Since(begin).Seconds(), r.Rounds, r.Acknowledged, r.Lost, r.Corrupt, r.Duplicated, r.Undetermined, r.Found,
 		r.Unanswered, r.Slowest, r.Recovery, r.Answers)
 	if f.workers > 0 {
-		t.Logf("%d delivered, %d parked, %d expired; next replay after %.0f ms, drained after %.0f ms", r.Delivered, r.Parked, r.Expired, r.Replay, r.Drained)
+		t.Logf("%d delivered, %d parked, %d expired; next replay after %.0f ms, drained after %.0f ms", r.Delivered,
+			r.Parked, r.Expired, r.Replay, r.Drained)
 	}
 }
 

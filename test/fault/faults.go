@@ -46,17 +46,22 @@ type fault struct {
 	servers int
 	query   string // of the AMQP URL
 
-	shows    evidence
-	early    bool // that shows while it lasts, and it lasts until then, so that on a slow machine it is not over before
-	wide     bool // it is the whole broker's: nothing else goes on there beside it
-	serves   bool // 202s go on while it lasts
-	shut     bool // no 202 may be given while it lasts
-	untold   bool // nothing tells the server: it can only miss a confirm, and has the deadline to do so on top of the limit
+	shows  evidence
+	early  bool // that shows while it lasts, and it lasts until then, so that on a slow machine it is not over before
+	wide   bool // it is the whole broker's: nothing else goes on there beside it
+	serves bool // 202s go on while it lasts
+	shut   bool // no 202 may be given while it lasts
+	// nothing tells the server: it can only miss a confirm, and has the deadline to do so on top of the limit
+	untold   bool
 	ends     int  // how often a server ends: requests that it has not read yet may be cut off with their connection
 	killed   bool // it is given no time to answer those that it has in hand
 	function bool // what serves is the function behind its gateway
 
-	workers int               // of a drain, which replays to a primary; 0 for none: then the queue is the end of the way
+	flows  bool                         // replays go on while it lasts, at a tenth of the rate of the 202s or more
+	keys   int                          // how many senders the primary can tell apart; 0 for none
+	breaks func(*rig, figures) []string // what else it may not break, and has; nil for nothing
+	// of a drain, which replays to a primary; 0 for none: then the queue is the end of the way
+	workers int
 	drain   map[string]string // their further settings
 }
 
@@ -68,21 +73,26 @@ func (f fault) limit(p pace) time.Duration {
 	return allowed(recoveryLimit)
 }
 
-// faults is the list. The function, which serves one request at a time, is early in it: in the long run, later faults make
-// up for what is not accepted there.
+// faults is the list. The function, which serves one request at a time, is early in it: in the long run, later faults
+// make up for what is not accepted there.
 var faults = []fault{
 	{
 		name: "broker SIGKILL and restart", about: "the broker's process is killed and started again",
-		strike: docker("kill"), heal: startBroker, hold: span[time.Duration]{0, time.Second}, shows: answers("503 broker-unavailable"), wide: true,
+		strike: docker("kill"), heal: startBroker, hold: span[time.Duration]{0, time.Second},
+		shows: answers("503 broker-unavailable"), wide: true,
 	},
 	{
-		name: "broker stopped and continued", about: "all processes of the broker frozen for longer than two heartbeats",
+		name:   "broker stopped and continued",
+		about:  "all processes of the broker frozen for longer than two heartbeats",
 		strike: pauseBroker, heal: docker("unpause"), query: "?heartbeat=2",
-		// The server notices before a deadline of 5 s and may give each request its 202 on the thaw: it has reconnected then.
-		hold: span[time.Duration]{4500 * time.Millisecond, 6 * time.Second}, fixed: true, shows: reconnects, early: true, wide: true,
+		// The server notices before a deadline of 5 s and may give each request its 202 on the thaw: it has
+		// reconnected then.
+		hold: span[time.Duration]{4500 * time.Millisecond, 6 * time.Second}, fixed: true, shows: reconnects,
+		early: true, wide: true,
 	},
 	{
-		name: "function frozen and thawed", about: "a warm function's process frozen until the broker has missed two heartbeats",
+		name: "function frozen and thawed", about: "a warm function's process frozen until the broker has missed " +
+			"two heartbeats",
 		strike: func(_ context.Context, r *rig) error {
 			r.load.pause() // the platform freezes what is idle
 			return r.function.Pause()
@@ -102,14 +112,16 @@ var faults = []fault{
 		strike: erlang(`vm_memory_monitor:set_vm_memory_high_watermark({absolute, 1})`),
 		heal:   alarmEnds(`vm_memory_monitor:set_vm_memory_high_watermark({absolute, "512MB"})`),
 		// Those in hand when it comes wait for it to end: it is told to what is sent after their deadline.
-		hold: span[time.Duration]{1200 * time.Millisecond, 1800 * time.Millisecond}, shows: answers("503 broker-blocked"), early: true, wide: true,
+		hold:  span[time.Duration]{1200 * time.Millisecond, 1800 * time.Millisecond},
+		shows: answers("503 broker-blocked"), early: true, wide: true,
 	},
 	{
 		name: "disk alarm", about: "the broker blocks publishers for want of disk",
 		strike: erlang(`rabbit_disk_monitor:set_disk_free_limit("100000GB")`),
 		heal:   alarmEnds(`rabbit_disk_monitor:set_disk_free_limit("1GB")`),
 		// Those in hand when it comes wait for it to end: it is told to what is sent after their deadline.
-		hold: span[time.Duration]{1200 * time.Millisecond, 1800 * time.Millisecond}, shows: answers("503 broker-blocked"), early: true, wide: true,
+		hold:  span[time.Duration]{1200 * time.Millisecond, 1800 * time.Millisecond},
+		shows: answers("503 broker-blocked"), early: true, wide: true,
 	},
 	{
 		name: "connections closed by the operator", about: "again and again, through the management API",
@@ -117,7 +129,8 @@ var faults = []fault{
 			r.background(every(200*time.Millisecond, func() { _ = r.closeConnections(topology.Publisher) }))
 			return nil
 		},
-		heal: healBackground, hold: span[time.Duration]{500 * time.Millisecond, 1500 * time.Millisecond}, shows: reconnects, early: true, wide: true,
+		heal: healBackground, hold: span[time.Duration]{500 * time.Millisecond, 1500 * time.Millisecond},
+		shows: reconnects, early: true, wide: true,
 	},
 	{
 		name: "channel errors", about: "the broker refuses messages over 1,000 bytes (406), which closes their channel",
@@ -126,15 +139,18 @@ var faults = []fault{
 			persistent_term:put(max_message_size, 1000), application:set_env(rabbit, max_message_size, 1000)`),
 		heal: toChannels(`{ok, Size} = application:get_env(rabbit, fault_size),
 			persistent_term:put(max_message_size, Size), application:set_env(rabbit, max_message_size, Size)`),
-		hold: span[time.Duration]{500 * time.Millisecond, 1500 * time.Millisecond}, shows: answers("503 not-confirmed"), early: true, wide: true,
+		hold: span[time.Duration]{500 * time.Millisecond, 1500 * time.Millisecond}, shows: answers("503 not-confirmed"),
+		early: true, wide: true,
 	},
 	{
 		name: "queue deleted and put back", about: "senders pause while it is read empty and deleted",
 		strike: deleteQueue, heal: putQueue,
-		hold: span[time.Duration]{500 * time.Millisecond, 1500 * time.Millisecond}, shows: answers("503 queue-missing"), early: true, shut: true,
+		hold: span[time.Duration]{500 * time.Millisecond, 1500 * time.Millisecond}, shows: answers("503 queue-missing"),
+		early: true, shut: true,
 	},
 	{
-		name: "permission revoked and given back", about: "the publisher's user may not write any more; its connections are closed",
+		name:  "permission revoked and given back",
+		about: "the publisher's user may not write any more; its connections are closed",
 		strike: func(_ context.Context, r *rig) error {
 			// A channel remembers for a while what it may, so the connections go too.
 			if err := r.permit("^$"); err != nil {
@@ -143,10 +159,12 @@ var faults = []fault{
 			return r.closeConnections(topology.Publisher)
 		},
 		heal: func(_ context.Context, r *rig) error { return r.permit(publisherMay()) },
-		hold: span[time.Duration]{500 * time.Millisecond, 1500 * time.Millisecond}, shows: answers("503 not-allowed"), early: true, wide: true,
+		hold: span[time.Duration]{500 * time.Millisecond, 1500 * time.Millisecond}, shows: answers("503 not-allowed"),
+		early: true, wide: true,
 	},
 	{
-		name: "password changed", about: "and connections closed by the operator; the server is restarted with the new one",
+		name: "password changed", about: "and connections closed by the operator; the server is restarted with the " +
+			"new one",
 		strike: func(_ context.Context, r *rig) error {
 			r.password += "x"
 			if err := r.setPassword(r.password); err != nil {
@@ -154,19 +172,23 @@ var faults = []fault{
 			}
 			return r.closeConnections(topology.Publisher)
 		},
-		heal: restartWithPassword,
-		hold: span[time.Duration]{500 * time.Millisecond, 1500 * time.Millisecond}, shows: answers("503 broker-unavailable"), early: true, wide: true, ends: 1,
+		heal:  restartWithPassword,
+		hold:  span[time.Duration]{500 * time.Millisecond, 1500 * time.Millisecond},
+		shows: answers("503 broker-unavailable"), early: true, wide: true, ends: 1,
 	},
 	{
 		name: "queue full", about: "the broker refuses what is over the queue's limit (nack)",
-		strike: func(_ context.Context, r *rig) error { return r.limitQueue(10) },
-		heal:   func(_ context.Context, r *rig) error { return r.limitQueue(1_000_000) },
-		hold:   span[time.Duration]{500 * time.Millisecond, 1500 * time.Millisecond}, shows: answers("503 queue-full"), early: true,
+		strike: func(_ context.Context, r *rig) error { return r.limitQueue(topology.DefaultQueue, 10) },
+		heal:   func(_ context.Context, r *rig) error { return r.limitQueue(topology.DefaultQueue, 1_000_000) },
+		hold:   span[time.Duration]{500 * time.Millisecond, 1500 * time.Millisecond}, shows: answers("503 queue-full"),
+		early: true,
 	},
 	{
-		name: "network black hole", about: "the network takes everything and brings nothing, for longer than the deadline",
+		name: "network black hole", about: "the network takes everything and brings nothing, for longer than the " +
+			"deadline",
 		strike: network(blackHole), heal: network(passing),
-		hold: span[time.Duration]{1200 * time.Millisecond, 1800 * time.Millisecond}, shows: answers("503 not-confirmed"), early: true,
+		hold:  span[time.Duration]{1200 * time.Millisecond, 1800 * time.Millisecond},
+		shows: answers("503 not-confirmed"), early: true,
 	},
 	{
 		name: "network reset", about: "connections to the broker are reset, again and again",
@@ -174,23 +196,28 @@ var faults = []fault{
 			r.background(every(300*time.Millisecond, r.proxy.reset))
 			return nil
 		},
-		heal: healBackground, hold: span[time.Duration]{500 * time.Millisecond, 1500 * time.Millisecond}, shows: reconnects, early: true,
+		heal: healBackground, hold: span[time.Duration]{500 * time.Millisecond, 1500 * time.Millisecond},
+		shows: reconnects, early: true,
 	},
 	{
 		name: "network latency", about: "a round trip to the broker takes 300 ms longer",
 		strike: network(slow), heal: network(passing),
-		hold: span[time.Duration]{600 * time.Millisecond, 1500 * time.Millisecond}, shows: disturbs, early: true, serves: true,
+		hold: span[time.Duration]{600 * time.Millisecond, 1500 * time.Millisecond}, shows: disturbs, early: true,
+		serves: true,
 	},
 	{
 		name: "one-byte slices", about: "each byte to and from the broker comes by itself",
 		strike: network(sliced), heal: network(passing), senders: span[int]{8, 16},
-		hold: span[time.Duration]{500 * time.Millisecond, 1500 * time.Millisecond}, shows: disturbs, early: true, serves: true,
+		hold: span[time.Duration]{500 * time.Millisecond, 1500 * time.Millisecond}, shows: disturbs, early: true,
+		serves: true,
 	},
 	{
-		name: "half-open connection", about: "the broker's side is gone and the server's side is never told; a new connection works at once",
+		name: "half-open connection", about: "the broker's side is gone and the server's side is never told; a new " +
+			"connection works at once",
 		strike: func(_ context.Context, r *rig) error { r.proxy.forget(); r.over(); return nil },
 		heal:   func(context.Context, *rig) error { return nil }, // it has to find out
-		hold:   span[time.Duration]{1100 * time.Millisecond, 1500 * time.Millisecond}, shows: answers("503 not-confirmed"), early: true, untold: true,
+		hold:   span[time.Duration]{1100 * time.Millisecond, 1500 * time.Millisecond},
+		shows:  answers("503 not-confirmed"), early: true, untold: true,
 	},
 	{
 		name: "confirms lost", about: "the broker stores and confirms, the confirm is lost, and then the connection",
@@ -202,13 +229,15 @@ var faults = []fault{
 		name: "server SIGKILL under 500 in flight", about: "the server's process is killed and started again",
 		strike: func(_ context.Context, r *rig) error { r.servers[0].kill(); return nil },
 		heal:   func(_ context.Context, r *rig) error { return r.servers[0].start() },
-		hold:   span[time.Duration]{0, 500 * time.Millisecond}, senders: span[int]{500, 500}, shows: cutOffs, ends: 1, killed: true,
+		hold:   span[time.Duration]{0, 500 * time.Millisecond}, senders: span[int]{500, 500}, shows: cutOffs, ends: 1,
+		killed: true,
 	},
 	{
 		name: "server SIGTERM under 500 in flight", about: "the server ends in order and is started again",
 		strike: func(_ context.Context, r *rig) error { return r.servers[0].terminate() },
 		heal:   func(_ context.Context, r *rig) error { return r.servers[0].start() },
-		hold:   span[time.Duration]{0, 500 * time.Millisecond}, senders: span[int]{500, 500}, shows: reconnects, ends: 1,
+		hold:   span[time.Duration]{0, 500 * time.Millisecond}, senders: span[int]{500, 500}, shows: reconnects,
+		ends: 1,
 	},
 	{
 		name: "rolling restart of two servers", about: "one after the other ends on SIGTERM and is started again",
@@ -225,7 +254,8 @@ var faults = []fault{
 		name: "slow body", about: "clients send a byte at a time, some slower than the deadline allows",
 		strike: func(_ context.Context, r *rig) error { r.background(r.dribble); return nil },
 		heal:   healBackground,
-		hold:   span[time.Duration]{1200 * time.Millisecond, 1500 * time.Millisecond}, shows: answers("408 body-too-slow"), early: true, serves: true,
+		hold:   span[time.Duration]{1200 * time.Millisecond, 1500 * time.Millisecond},
+		shows:  answers("408 body-too-slow"), early: true, serves: true,
 	},
 }
 
@@ -304,24 +334,17 @@ func alarmEnds(expressions string) func(context.Context, *rig) error {
 	}
 }
 
-// startBroker returns when the broker takes connections, its queue is there, and no alarm that it starts with keeps it from
-// reading what is published: until then the fault is not over.
+// startBroker returns when the broker takes connections, its queue is there, and no alarm that it starts with keeps it
+// from reading what is published: until then the fault is not over.
 func startBroker(ctx context.Context, r *rig) error {
 	if err := docker("start")(ctx, r); err != nil {
 		return err
 	}
-	conn, err := r.dial(ctx)
+	ch, done, err := r.channel(ctx)
 	if err != nil {
 		return err
 	}
-	defer conn.Close()
-	ch, err := conn.Channel()
-	if err != nil {
-		return err
-	}
-	if err := ch.Confirm(false); err != nil {
-		return err
-	}
+	defer done()
 	confirm, err := ch.PublishWithDeferredConfirm("", "nobody", false, false, amqp.Publishing{})
 	if err != nil {
 		return err
@@ -372,7 +395,8 @@ func (r *rig) permit(write string) error {
 }
 
 func (r *rig) setPassword(password string) error {
-	return r.vhost.Call(http.MethodPut, "/api/users/"+topology.Publisher, map[string]string{"password": password, "tags": ""}, nil)
+	return r.vhost.Call(http.MethodPut, "/api/users/"+topology.Publisher,
+		map[string]string{"password": password, "tags": ""}, nil)
 }
 
 // restartWithPassword is over when the server with the new password has been started.
@@ -385,9 +409,9 @@ func restartWithPassword(_ context.Context, r *rig) error {
 	return s.start()
 }
 
-// limitQueue changes how many messages the main queue may have.
-func (r *rig) limitQueue(messages int) error {
-	return r.setPolicy(topology.DefaultQueue, "max-length", messages)
+// limitQueue changes how many messages a queue may have.
+func (r *rig) limitQueue(queue string, messages int) error {
+	return r.setPolicy(queue, "max-length", messages)
 }
 
 // setPolicy changes one key of a queue's policy.

@@ -12,8 +12,8 @@ import (
 	"fallback/test/harness"
 )
 
-// ledger is what the senders know, and what has come out at the other end: the queue, or the primary and the parked queue
-// behind it. It is kept outside the server and the drain. Its ids are the senders' own: one for each request.
+// ledger is what the senders know, and what has come out at the other end: the queue, or the primary and the parked
+// queue behind it. It is kept outside the server and the drain. Its ids are the senders' own: one for each request.
 type ledger struct {
 	late time.Duration // an answer that took longer is late
 
@@ -54,7 +54,8 @@ func newLedger(late time.Duration) *ledger {
 
 var sumSeed = maphash.MakeSeed()
 
-// checksum is over everything of a request that the senders choose. Headers that were added on the way are not looked at.
+// checksum is over everything of a request that the senders choose. Headers that were added on the way are not looked
+// at.
 func checksum(method, target string, header http.Header, body []byte) uint64 {
 	var h maphash.Hash
 	h.SetSeed(sumSeed)
@@ -99,6 +100,19 @@ func (l *ledger) record(id uint64, message string, took harness.Elapsed) {
 	l.took(took)
 }
 
+// published notes a message that is not a sender's, and that the broker has confirmed: it must come out like what was
+// accepted.
+func (l *ledger) published(id uint64, message string) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	e := l.entries[id]
+	e.message = message
+	l.accepted++
+	if e.found == "" {
+		l.open++
+	}
+}
+
 // undial notes that a connection to the server could not be made.
 func (l *ledger) undial() {
 	l.mu.Lock()
@@ -126,7 +140,8 @@ func (l *ledger) broken(id uint64, err error, took harness.Elapsed) {
 	}
 }
 
-// tooSlow notes that no answer came to a sender which had taken too long to say something. The request may be on the queue.
+// tooSlow notes that no answer came to a sender which had taken too long to say something. The request may be on the
+// queue.
 func (l *ledger) tooSlow(id uint64) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -187,6 +202,14 @@ func (l *ledger) tried(id uint64, known bool, sum uint64, message string) {
 	l.check(id, known, sum, message)
 }
 
+// isParked says whether a request has come out on the parked queue, and nowhere before.
+func (l *ledger) isParked(id uint64) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	e := l.entries[id]
+	return e != nil && e.parked
+}
+
 // leftOver notes a request that was still on a queue when the drain had ended.
 func (l *ledger) leftOver(id uint64, known bool, sum uint64, message string) {
 	l.mu.Lock()
@@ -226,8 +249,8 @@ func (l *ledger) example(format string, args ...any) {
 	}
 }
 
-// audit is what the ledger says when the queue was read empty or, where there is a drain, when that is done: then what is
-// said here of the queue is meant of the primary and the parked queue.
+// audit is what the ledger says when the queue was read empty or, where there is a drain, when that is done: then what
+// is said here of the queue is meant of the primary and the parked queue.
 type audit struct {
 	Sent         int            // requests, of which at least a byte was written
 	Acknowledged int            // 202 read to its end
@@ -256,8 +279,10 @@ func (l *ledger) audit() audit {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	a := audit{
-		Sent: len(l.entries), Acknowledged: l.accepted, Corrupt: l.corrupt, Unexpected: l.unexpected, Duplicated: l.duplicated,
-		Unanswered: l.unanswered, Undialled: l.undialled, Late: l.lateOnes, Excused: l.excused, Slowest: l.slowest, Answers: maps.Clone(l.answers), Examples: slices.Clone(l.examples),
+		Sent: len(l.entries), Acknowledged: l.accepted, Corrupt: l.corrupt, Unexpected: l.unexpected,
+		Duplicated: l.duplicated,
+		Unanswered: l.unanswered, Undialled: l.undialled, Late: l.lateOnes, Excused: l.excused, Slowest: l.slowest,
+		Answers: maps.Clone(l.answers), Examples: slices.Clone(l.examples),
 	}
 	for id, e := range l.entries {
 		switch {
@@ -278,14 +303,16 @@ func (l *ledger) audit() audit {
 		default:
 			a.Lost++
 			if len(a.Examples) < 20 {
-				a.Examples = append(a.Examples, fmt.Sprintf("request %d was accepted as %s and has not come", id, e.message))
+				a.Examples = append(a.Examples,
+					fmt.Sprintf("request %d was accepted as %s and has not come", id, e.message))
 			}
 		}
 	}
 	return a
 }
 
-// expire takes it that so many of the lost are not, because they were too old by a rule. That is all that is known of them.
+// expire takes it that so many of the lost are not, because they were too old by a rule. That is all that is known of
+// them.
 func (a *audit) expire(n int) {
 	a.Expired = min(n, a.Lost)
 	a.Lost -= a.Expired
@@ -315,7 +342,8 @@ func (now tally) since(before tally) tally {
 			answers[answer] = n - before.answers[answer]
 		}
 	}
-	return tally{now.accepted - before.accepted, now.unanswered - before.unanswered, now.undialled - before.undialled, answers}
+	return tally{now.accepted - before.accepted, now.unanswered - before.unanswered, now.undialled - before.undialled,
+		answers}
 }
 
 // failures counts all but 202s.

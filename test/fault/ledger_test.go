@@ -76,6 +76,21 @@ func TestLedger(t *testing.T) {
 			l.delivered(7, true, sum, "a")
 			l.parked(7, true, sum, "a")
 		}, audit{Sent: 1, Acknowledged: 1, Delivered: 1, Duplicated: 1}},
+		{"published, and parked", func(l *ledger) {
+			l.sending(7, sum)
+			l.published(7, "a")
+			l.parked(7, true, sum, "a")
+			if !l.isParked(7) {
+				l.unexpected++
+			}
+		}, audit{Sent: 1, Acknowledged: 1, Parked: 1}},
+		{"published, and not found", func(l *ledger) {
+			l.sending(7, sum)
+			l.published(7, "a")
+			if l.isParked(7) {
+				l.unexpected++
+			}
+		}, audit{Sent: 1, Acknowledged: 1, Lost: 1}},
 		{"left on a queue", func(l *ledger) {
 			l.sending(7, sum)
 			l.record(7, "a", harness.Elapsed{})
@@ -155,7 +170,8 @@ func equal(a, b audit) bool {
 	return a.Sent == b.Sent && a.Acknowledged == b.Acknowledged && a.Lost == b.Lost && a.Corrupt == b.Corrupt &&
 		a.Unexpected == b.Unexpected && a.Duplicated == b.Duplicated && a.Undetermined == b.Undetermined &&
 		a.Found == b.Found && a.Unanswered == b.Unanswered && a.Undialled == b.Undialled && a.Cut == b.Cut &&
-		a.Delivered == b.Delivered && a.Parked == b.Parked && a.Left == b.Left && a.Late == b.Late && a.Excused == b.Excused && a.Slowest == b.Slowest
+		a.Delivered == b.Delivered && a.Parked == b.Parked && a.Left == b.Left && a.Late == b.Late &&
+		a.Excused == b.Excused && a.Slowest == b.Slowest
 }
 
 func TestChecksumSeesEverything(t *testing.T) {

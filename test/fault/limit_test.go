@@ -13,8 +13,8 @@ import (
 	"fallback/test/harness"
 )
 
-// limited is a primary that takes so many requests a second, in windows of a second that begin with a request, and answers
-// 429 above, with Retry-After: 1.
+// limited is a primary that takes so many requests a second, in windows of a second that begin with a request, and
+// answers 429 above, with Retry-After: 1.
 type limited struct {
 	rate int
 
@@ -51,9 +51,10 @@ func (l *limited) answer(harness.Received) harness.Answer {
 	return harness.Answer{}
 }
 
-// replayToLimit holds that a primary which takes 50 a second and answers 429 above gets everything once, and that a worker which
-// hears of the limit stops: no more is refused in any window than was under way. In the long run 10,000 requests wait, else
-// fewer; it takes about the ideal time, and no more than one window's worth is refused in any window.
+// replayToLimit holds that a primary which takes 50 a second and answers 429 above gets everything once, and that a
+// worker which hears of the limit stops: no more is refused in any window than was under way. In the long run 10,000
+// requests wait, else fewer; it takes about the ideal time, and no more than one window's worth is refused in any
+// window.
 func replayToLimit(t *testing.T, beside lane) {
 	beside.enter(t)
 	const rate, concurrency, slack, rampUp = 50, 200, 1.25, 2 * time.Second
@@ -100,6 +101,9 @@ func replayToLimit(t *testing.T, beside lane) {
 	}
 	if wanted > 0 && took > time.Duration(slack*float64(ideal))+rampUp { // a short run is no measure
 		t.Errorf("took %s, the ideal is %s", took, ideal)
+	}
+	if n := r.outlet.replays().early; n > 0 {
+		t.Errorf("%d were sent sooner than the primary had asked", n)
 	}
 	if primary.refused == 0 {
 		t.Error("nothing was refused: the limit was never reached")

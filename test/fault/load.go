@@ -30,6 +30,7 @@ type load struct {
 	ledger  *ledger
 	seed    uint64
 	size    int // of every body; 0 for what the seed chooses
+	keys    int // how many senders the primary can tell apart; 0 for none
 	doors   []door
 	timeout time.Duration                // of the server, for one request
 	rest    time.Duration                // of a sender after each 202
@@ -119,9 +120,10 @@ func (l *load) accepted(sent time.Time) {
 	}
 }
 
-// budgetBurst and budgetRate bound what a round puts on its queue, in requests and in requests a second, for nothing is taken
-// from it until the round's end. The broker is configured for a small machine: what it holds while some 100,000 requests come in
-// within seconds is more than its memory watermark of 512 MB, and then it blocks publishers, which is a fault of its own.
+// budgetBurst and budgetRate bound what a round puts on its queue, in requests and in requests a second, for nothing
+// is taken from it until the round's end. The broker is configured for a small machine: what it holds while some
+// 100,000 requests come in within seconds is more than its memory watermark of 512 MB, and then it blocks publishers,
+// which is a fault of its own.
 const (
 	budgetBurst = 20_000
 	budgetRate  = 3_000
@@ -178,13 +180,14 @@ func (s *sender) dial() error {
 	return nil
 }
 
-// patience is how long a sender waits for a connection, and how much longer than the server may take for an answer: one that
-// comes late is seen as late, and one that never comes as that. It is long, for what a sender takes is its own time, too.
+// patience is how long a sender waits for a connection, and how much longer than the server may take for an answer:
+// one that comes late is seen as late, and one that never comes as that. It is long, for what a sender takes is its
+// own time, too.
 const patience = 30 * time.Second
 
-// longestLag is how long a sender may take from its call for a connection, or from the last answer over it, to its first byte.
-// The server closes a connection that says nothing for a second, when it is one too many or another one comes. A sender that
-// took longer is told nothing, and has no reason to complain.
+// longestLag is how long a sender may take from its call for a connection, or from the last answer over it, to its
+// first byte. The server closes a connection that says nothing for a second, when it is one too many or another one
+// comes. A sender that took longer is told nothing, and has no reason to complain.
 const longestLag = 500 * time.Millisecond
 
 // refusedPause is how long a sender waits after anything but a 202.
@@ -320,6 +323,7 @@ type request struct {
 	method string
 	target string
 	check  string // a header's value
+	key    string // another's, which says who sends; empty for nobody
 	body   []byte
 }
 
@@ -346,19 +350,32 @@ func (l *load) request(id uint64) request {
 		size = l.size
 	}
 	at := r.IntN(len(pool) - size + 1)
+	key := ""
+	if l.keys > 0 {
+		key = senderKey(id % uint64(l.keys))
+	}
 	return request{
 		id:     id,
 		method: methods[r.IntN(len(methods))],
 		target: "/orders/" + strconv.FormatUint(id, 10) + "?check=" + strconv.FormatUint(r.Uint64(), 36),
 		check:  strconv.FormatUint(r.Uint64(), 36),
+		key:    key,
 		body:   pool[at : at+size],
 	}
 }
 
+// senderKey is that of one of the senders.
+func senderKey(which uint64) string { return "sender-" + strconv.FormatUint(which, 10) }
+
 func (r request) sum() uint64 {
-	return checksum(r.method, r.target, http.Header{
-		"User-Agent": {userAgent}, "Content-Type": {contentType}, checkHeader: {r.check}, ledgerID: {strconv.FormatUint(r.id, 10)},
-	}, r.body)
+	h := http.Header{
+		"User-Agent": {userAgent}, "Content-Type": {contentType}, checkHeader: {r.check},
+		ledgerID: {strconv.FormatUint(r.id, 10)},
+	}
+	if r.key != "" {
+		h.Set(keyHeader, r.key)
+	}
+	return checksum(r.method, r.target, h, r.body)
 }
 
 // head is everything before the body.
@@ -373,6 +390,9 @@ func (r request) head(b []byte, to door) []byte {
 	b = append(b, r.check...)
 	b = append(b, "\r\n"+ledgerID+": "...)
 	b = strconv.AppendUint(b, r.id, 10)
+	if r.key != "" {
+		b = append(b, "\r\n"+keyHeader+": "+r.key...)
+	}
 	b = append(b, "\r\nContent-Length: "...)
 	b = strconv.AppendInt(b, int64(len(r.body)), 10)
 	return append(b, "\r\n\r\n"...)
@@ -383,9 +403,10 @@ func (r request) append(b []byte, to door) []byte { return append(r.head(b, to),
 const (
 	userAgent   = "fault"
 	contentType = "application/octet-stream"
+	keyHeader   = "X-Api-Key"
 	checkHeader = "X-Check"   // has a value that is another with every request
 	ledgerID    = "Ledger-Id" // by it a message is found in the ledger
 )
 
 // ownHeaders are those that a sender chooses the value of, as they come back in a captured request.
-var ownHeaders = [...]string{"User-Agent", "Content-Type", checkHeader, ledgerID}
+var ownHeaders = [...]string{"User-Agent", "Content-Type", checkHeader, ledgerID, keyHeader}

@@ -18,6 +18,8 @@ func TestRequestsFollowFromTheSeed(t *testing.T) {
 	t.Parallel()
 	const seed = 42
 	one, same, other := newLoad(nil, seed, 0), newLoad(nil, seed, 0), newLoad(nil, seed+1, 0)
+	keyed := newLoad(nil, seed, 0)
+	keyed.keys = 4
 	empty, large := 0, 0
 	for id := range uint64(1000) {
 		q := one.request(id)
@@ -27,7 +29,13 @@ func TestRequestsFollowFromTheSeed(t *testing.T) {
 		if q.sum() == other.request(id).sum() {
 			t.Fatalf("request %d is the same with another seed", id)
 		}
-		read, err := http.ReadRequest(bufio.NewReader(strings.NewReader(string(q.append(nil, door{"localhost", "/fallback"})))))
+		if id%2 == 1 {
+			if q = keyed.request(id); q.key != senderKey(id%4) {
+				t.Fatalf("request %d is from %q", id, q.key)
+			}
+		}
+		read, err := http.ReadRequest(bufio.NewReader(strings.NewReader(string(q.append(nil,
+			door{"localhost", "/fallback"})))))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -86,11 +94,13 @@ func TestReadAnswer(t *testing.T) {
 		id, answer string
 	}{
 		{"202", "HTTP/1.1 202 Accepted\r\nContent-Length: 41\r\n\r\n" + accepted, 202, false, "x", ""},
-		{"202 and the end", "HTTP/1.1 202 Accepted\r\nConnection: close\r\nContent-Length: 41\r\n\r\n" + accepted, 202, true, "x", ""},
+		{"202 and the end", "HTTP/1.1 202 Accepted\r\nConnection: close\r\nContent-Length: 41\r\n\r\n" + accepted, 202,
+			true, "x", ""},
 		{"cut off", "HTTP/1.1 202 Accepted\r\nContent-Length: 41\r\n\r\n" + accepted[:20], 0, false, "", ""},
 		{"cut off in the headers", "HTTP/1.1 202 Accepted\r\nContent-", 0, false, "", ""},
 		{"of unknown length", "HTTP/1.1 202 Accepted\r\n\r\n" + accepted, 0, false, "", ""},
-		{"problem", "HTTP/1.1 503 Service Unavailable\r\ncontent-length: 42\r\n\r\n" + `{"type":"urn:fallback:problem:queue-full"}`, 503, false, "", "503 queue-full"},
+		{"problem", "HTTP/1.1 503 Service Unavailable\r\ncontent-length: 42\r\n\r\n" +
+			`{"type":"urn:fallback:problem:queue-full"}`, 503, false, "", "503 queue-full"},
 	} {
 		t.Run(row.name, func(t *testing.T) {
 			t.Parallel()

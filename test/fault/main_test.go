@@ -3,18 +3,21 @@
 package fault
 
 import (
+	"context"
 	"flag"
 	"fmt"
 	"math/rand/v2"
 	"os"
+	"os/signal"
 	"strconv"
+	"syscall"
 	"testing"
 
 	"fallback/test/harness"
 )
 
-// broker is shared by all tests of the package; struck by those of faults that are a whole broker's. In the long run, in which
-// nothing goes on beside a fault, the two are one.
+// broker is shared by all tests of the package; struck by those of faults that are a whole broker's. In the long run,
+// in which nothing goes on beside a fault, the two are one.
 var broker, struck *harness.Broker
 
 var seedFlag = flag.Uint64("fault.seed", 0, "seed of what is chosen at random (also FAULT_SEED); 0 for a new one")
@@ -25,13 +28,27 @@ var seed uint64
 // results are those of this run. With FAULT_RESULTS they are written to that folder.
 var results *report
 
-// atOnce is how many parallel tests run at the same time, unless -parallel says so: how many it makes sense to is for their
-// lanes to say.
+// atOnce is how many parallel tests run at the same time, unless -parallel says so: how many it makes sense to is for
+// their lanes to say.
 const atOnce = "64"
 
 func TestMain(m *testing.M) {
+	if name := os.Getenv(wrongDrain); name != "" {
+		os.Exit(drainAs(name))
+	}
 	flag.Parse()
 	os.Exit(runTests(m))
+}
+
+// drainAs has this process be a drain that is wrong, until SIGTERM.
+func drainAs(name string) int {
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM)
+	defer stop()
+	if err := wrongDrains[name].drain(ctx, os.Getenv("AMQP_SERVER_URL"), os.Getenv("FALLBACK_TARGET_URL")); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
+	return 0
 }
 
 func runTests(m *testing.M) int {

@@ -38,10 +38,15 @@ type outlet struct {
 	given  atomic.Int64                                          // answers of some that were not the usual one
 	tried  atomic.Int64
 	again  atomic.Int64
-	kills  int // of workers that had an answer and could not acknowledge
+	early  atomic.Int64 // requests that came sooner than their last answer had asked
+	odd    int          // messages that were published and cannot be read
+	poison uint64       // the last request that has ended workers
+	// of workers by a fault that counts them: before an ack could get through, or while they had poison
+	kills int
 
-	mu   sync.Mutex // guards rand
+	mu   sync.Mutex // guards what follows
 	rand *rand.Rand
+	due  map[string]time.Time // when a message may come again, of those that were asked to wait
 }
 
 const (
@@ -56,7 +61,8 @@ const (
 // newOutlet makes one without workers.
 func (r *rig) newOutlet(t testing.TB, p plan) {
 	t.Helper()
-	o := &outlet{ledger: r.ledger, quiet: 30 * time.Second, rand: rand.New(rand.NewPCG(p.seed, ^uint64(0)))}
+	o := &outlet{ledger: r.ledger, quiet: 30 * time.Second, rand: rand.New(rand.NewPCG(p.seed, ^uint64(0))),
+		due: map[string]time.Time{}}
 	var err error
 	if o.queues, err = topology.Of(topology.DefaultQueue); err != nil {
 		t.Fatal(err)
@@ -127,13 +133,27 @@ func (o *outlet) receive(r harness.Received) harness.Answer {
 	if n, _ := strconv.Atoi(r.Header.Get("Fallback-Attempt")); n > 1 {
 		o.again.Add(1)
 	}
+	o.keepTime(message, answer)
 	enter := o.ledger.delivered
-	if answer.Status >= 300 {
+	if answer.Status >= 300 || answer.Header["Fallback-Id"] != "" { // by which a door tells
 		o.tried.Add(1)
 		enter = o.ledger.tried
 	}
 	enter(id, err == nil, checksum(r.Method, r.Target, r.Header, r.Body), message)
 	return answer
+}
+
+// keepTime notes whether a request comes sooner than it was asked to, and how long it is asked to wait now.
+func (o *outlet) keepTime(message string, answer harness.Answer) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	now := time.Now()
+	if now.Before(o.due[message]) {
+		o.early.Add(1)
+	}
+	if answer.RetryAfter > 0 {
+		o.due[message] = now.Add(answer.After + time.Duration(answer.RetryAfter)*time.Second)
+	}
 }
 
 // hold has the primary keep the requests of one worker without an answer, until release. It returns when there is one.
@@ -165,11 +185,18 @@ func (o *outlet) hold(ctx context.Context, worker int) (release func(), err erro
 
 // some gives one answer to about one in so many requests, and the usual one to the others.
 func (o *outlet) some(oneIn int, answer harness.Answer) {
-	o.given.Store(0)
-	f := func(harness.Received) harness.Answer {
+	o.those(func(harness.Received) bool {
 		o.mu.Lock()
 		defer o.mu.Unlock()
-		if o.rand.IntN(oneIn) == 0 {
+		return o.rand.IntN(oneIn) == 0
+	}, answer)
+}
+
+// those gives one answer to some requests, and the usual one to the others.
+func (o *outlet) those(which func(harness.Received) bool, answer harness.Answer) {
+	o.given.Store(0)
+	f := func(r harness.Received) harness.Answer {
+		if which(r) {
 			o.given.Add(1)
 			return answer
 		}
@@ -186,6 +213,8 @@ type replays struct {
 	waits       int // times that a worker has said that it waits
 	expired     int // by what the workers say at the end of a run; a killed one does not
 	kills       int
+	early       int // requests that came sooner than the primary had asked
+	odd         int // messages that were published and cannot be read
 }
 
 // replays counts them so far.
@@ -195,6 +224,7 @@ func (o *outlet) replays() replays {
 	}
 	sum := replays{
 		connections: o.proxy.connections(), tried: int(o.tried.Load()), again: int(o.again.Load()), kills: o.kills,
+		early: int(o.early.Load()), odd: o.odd,
 	}
 	for _, w := range o.workers {
 		for line := range strings.Lines(w.log.String()) {
@@ -216,8 +246,10 @@ func (o *outlet) replays() replays {
 
 func (now replays) since(before replays) replays {
 	return replays{
-		now.connections - before.connections, now.tried - before.tried, now.again - before.again, now.waits - before.waits,
+		now.connections - before.connections, now.tried - before.tried, now.again - before.again,
+		now.waits - before.waits,
 		now.expired - before.expired, now.kills - before.kills,
+		now.early - before.early, now.odd - before.odd,
 	}
 }
 
@@ -234,20 +266,16 @@ func (r *rig) awaitReplay() (took time.Duration, came bool) {
 	}
 }
 
-// drain waits until nothing is on the main and the retry queues and every accepted request has come out: at the primary,
-// on the parked queue, which is read here, or by its age. When some have not and nothing comes for long enough, that is
-// for the ledger to say.
+// drain waits until nothing is on the main and the retry queues and every accepted request has come out: at the
+// primary, on the parked queue, which is read here, or by its age. When some have not and nothing comes for long
+// enough, that is for the ledger to say.
 func (r *rig) drain(ctx context.Context) (took time.Duration, err error) {
 	begin, o := time.Now(), r.outlet
-	conn, err := r.dial(ctx)
+	ch, done, err := r.channel(ctx)
 	if err != nil {
 		return 0, err
 	}
-	defer conn.Close()
-	ch, err := conn.Channel()
-	if err != nil {
-		return 0, err
-	}
+	defer done()
 	var seen int
 	var since time.Time // nothing has come and nothing has waited
 	err = poll(ctx, "the queues to be drained", func() (bool, error) {

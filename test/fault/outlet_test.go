@@ -6,6 +6,8 @@ import (
 	"math/rand/v2"
 	"net/http"
 	"testing"
+	"testing/synctest"
+	"time"
 
 	"fallback/test/harness"
 )
@@ -21,8 +23,11 @@ func TestOutletEnters(t *testing.T) {
 		fails  bool // no answer comes
 	}{
 		{"taken", harness.Answer{}, nil, audit{Sent: 1, Acknowledged: 1, Delivered: 1}, false},
-		{"taken, and the answer broken off", harness.Answer{Cut: true}, nil, audit{Sent: 1, Acknowledged: 1, Delivered: 1}, true},
+		{"taken, and the answer broken off", harness.Answer{Cut: true}, nil,
+			audit{Sent: 1, Acknowledged: 1, Delivered: 1}, true},
 		{"failed", harness.Answer{Status: 500}, nil, audit{Sent: 1, Acknowledged: 1, Lost: 1}, false},
+		{"answered by a door", harness.Answer{Status: 202, Header: map[string]string{"Fallback-Id": "b"}}, nil,
+			audit{Sent: 1, Acknowledged: 1, Lost: 1}, false},
 		{"altered", harness.Answer{}, func(r *http.Request) { r.Header.Set(checkHeader, "other") },
 			audit{Sent: 1, Acknowledged: 1, Delivered: 1, Corrupt: 1}, false},
 		{"another key", harness.Answer{}, func(r *http.Request) { r.Header.Set("Idempotency-Key", "b") },
@@ -66,6 +71,29 @@ func TestOutletEnters(t *testing.T) {
 			}
 		})
 	}
+}
+
+// TestTooEarly holds that what comes sooner than it was asked to is counted, and nothing else.
+func TestTooEarly(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		o := &outlet{due: map[string]time.Time{}}
+		wait := harness.Answer{Status: 429, RetryAfter: 2, After: time.Second}
+		for _, step := range []struct {
+			after  time.Duration
+			who    string
+			answer harness.Answer
+			early  int64
+		}{
+			{0, "a", wait, 0}, {time.Second, "b", harness.Answer{}, 0}, {2 * time.Second, "a", wait, 0},
+			{2 * time.Second, "a", harness.Answer{}, 1}, {time.Second, "a", harness.Answer{}, 1},
+		} {
+			time.Sleep(step.after)
+			if o.keepTime(step.who, step.answer); o.early.Load() != step.early {
+				t.Errorf("%+v: %d came early", step, o.early.Load())
+			}
+		}
+	})
 }
 
 // TestWorkersAreHeard holds what is counted from the workers' logs.

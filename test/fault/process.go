@@ -20,7 +20,8 @@ import (
 // programs are the server and the function as they are shipped, built once for the test's process.
 var programs = sync.OnceValues(func() (string, error) {
 	dir := harness.Scratch()
-	for name, source := range map[string]string{"fallback": "./functions/cmd/fallback", "enqueue": "./packages/fallback/enqueue"} {
+	for name, source := range map[string]string{"fallback": "./functions/cmd/fallback",
+		"enqueue": "./packages/fallback/enqueue"} {
 		build := exec.Command("go", "build", "-trimpath", "-ldflags=-s -w", "-o", filepath.Join(dir, name), source)
 		build.Dir = harness.Root()
 		build.Env = append(os.Environ(), "CGO_ENABLED=0")
@@ -36,6 +37,7 @@ const exitTimeout = 10 * time.Second
 
 // process is `fallback serve` or `fallback drain`. It can be ended and started again, at the same address.
 type process struct {
+	program string // empty for the shipped one
 	command string
 	addr    string
 	env     map[string]string
@@ -48,11 +50,15 @@ type process struct {
 
 // start starts the process and does not wait until it listens.
 func (s *process) start() error {
-	dir, err := programs()
-	if err != nil {
-		return err
+	program := s.program
+	if program == "" {
+		dir, err := programs()
+		if err != nil {
+			return err
+		}
+		program = filepath.Join(dir, "fallback")
 	}
-	cmd := exec.Command(filepath.Join(dir, "fallback"), s.command)
+	cmd := exec.Command(program, s.command)
 	for name, value := range s.env {
 		cmd.Env = append(cmd.Env, name+"="+value)
 	}

@@ -119,7 +119,8 @@ func TestProxyReset(t *testing.T) {
 	conn := dial()
 	p.reset()
 	_ = conn.SetReadDeadline(time.Now().Add(patience))
-	if _, err := conn.Read(make([]byte, 1)); err == nil || errors.Is(err, io.EOF) || errors.Is(err, os.ErrDeadlineExceeded) {
+	if _, err := conn.Read(make([]byte, 1)); err == nil || errors.Is(err, io.EOF) ||
+		errors.Is(err, os.ErrDeadlineExceeded) {
 		t.Errorf("got %v, want a reset", err)
 	}
 	dial()

@@ -20,7 +20,8 @@ import (
 	"fallback/test/harness"
 )
 
-// report is what a run came to: first from the client to the queue, then, if it got so far, from the client to the primary.
+// report is what a run came to: first from the client to the queue, then, if it got so far, from the client to the
+// primary.
 type report struct {
 	Seed     uint64  `json:"seed"`
 	Wanted   int     `json:"wanted"` // acknowledged requests, of the first part; 0 for one round of each fault
@@ -101,7 +102,8 @@ func newReport(broker *harness.Broker, seed uint64, wanted int, dir string) (*re
 		return nil, err
 	}
 	return &report{
-		Seed: seed, Wanted: wanted, part: part{Listed: len(faults)}, Machine: machine(), RabbitMQ: overview.Version, Go: runtime.Version(),
+		Seed: seed, Wanted: wanted, part: part{Listed: len(faults)}, Machine: machine(), RabbitMQ: overview.Version,
+		Go:     runtime.Version(),
 		Commit: commit(), Date: time.Now().UTC().Format(time.DateOnly), begin: time.Now(), dir: dir,
 	}, nil
 }
@@ -237,12 +239,17 @@ is not in the last row.
 `, thousands(s.Acknowledged), s.Faults, s.Rounds, thousands(s.Lost), thousands(s.Corrupt), thousands(s.Late),
 		r.Date, r.Minutes, r.Seed, r.Commit, r.RabbitMQ, r.Go, r.Machine, thousands(budgetRate), thousands(budgetBurst))
 	for _, f := range r.Faults {
-		fmt.Fprintf(&b, "| %s | %s | %d | %s | %d | %d | %d | %s | %s (%s) | %s | %d | %s | %s | %s |\n", f.Fault, f.About, f.Rounds,
-			thousands(f.Acknowledged), f.Lost, f.Corrupt, f.Unexpected, thousands(f.Duplicated), thousands(f.Undetermined),
-			thousands(f.Found), thousands(f.Unanswered), f.Late, seconds(f.Slowest), seconds(f.Deadline), seconds(f.Recovery))
+		fmt.Fprintf(&b, "| %s | %s | %d | %s | %d | %d | %d | %s | %s (%s) | %s | %d | %s | %s | %s |\n", f.Fault,
+			f.About, f.Rounds,
+			thousands(f.Acknowledged), f.Lost, f.Corrupt, f.Unexpected, thousands(f.Duplicated),
+			thousands(f.Undetermined),
+			thousands(f.Found), thousands(f.Unanswered), f.Late, seconds(f.Slowest), seconds(f.Deadline),
+			seconds(f.Recovery))
 	}
-	fmt.Fprintf(&b, "| **all** | | %d | %s | %d | %d | %d | %s | %s (%s) | %s | %d | %s | | %s |\n", s.Rounds, thousands(s.Acknowledged), s.Lost,
-		s.Corrupt, s.Unexpected, thousands(s.Duplicated), thousands(s.Undetermined), thousands(s.Found), thousands(s.Unanswered), s.Late, seconds(s.Slowest), seconds(s.Recovery))
+	fmt.Fprintf(&b, "| **all** | | %d | %s | %d | %d | %d | %s | %s (%s) | %s | %d | %s | | %s |\n", s.Rounds,
+		thousands(s.Acknowledged), s.Lost,
+		s.Corrupt, s.Unexpected, thousands(s.Duplicated), thousands(s.Undetermined), thousands(s.Found),
+		thousands(s.Unanswered), s.Late, seconds(s.Slowest), seconds(s.Recovery))
 	r.early(&b)
 	all := r.Faults
 	if r.Primary != nil {
@@ -264,7 +271,8 @@ is not in the last row.
 		}
 	}
 	if excused > 0 {
-		fmt.Fprintf(&b, "\nOf %s answers the sender itself was late by its own timers: they are neither among the late nor the slowest.\n", thousands(excused))
+		fmt.Fprintf(&b, "\nOf %s answers the sender itself was late by its own timers: they are neither among the "+
+			"late nor the slowest.\n", thousands(excused))
 	}
 	if failures.Len() > 0 {
 		fmt.Fprintf(&b, "\n## What failed\n\n%s", failures.String())
@@ -297,16 +305,21 @@ end of the load until nothing waits.
 | --- | --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |
 `, thousands(s.Acknowledged), s.Faults, s.Rounds, thousands(s.Delivered), thousands(s.Parked), thousands(s.Expired), thousands(s.Lost), thousands(s.Corrupt))
 	row := func(name, about string, rounds int, f result) {
-		fmt.Fprintf(b, "| %s | %s | %d | %s | %s | %s | %s | %d | %d | %d | %s | %s (%s) | %s | %s |\n", name, about, rounds,
-			thousands(f.Acknowledged), thousands(f.Delivered), thousands(f.Parked), thousands(f.Expired), f.Lost, f.Corrupt, f.Unexpected,
-			thousands(f.Duplicated), thousands(f.Undetermined), thousands(f.Found), seconds(f.Replay), seconds(f.Drained))
+		fmt.Fprintf(b, "| %s | %s | %d | %s | %s | %s | %s | %d | %d | %d | %s | %s (%s) | %s | %s |\n", name, about,
+			rounds,
+			thousands(f.Acknowledged), thousands(f.Delivered), thousands(f.Parked), thousands(f.Expired), f.Lost,
+			f.Corrupt, f.Unexpected,
+			thousands(f.Duplicated), thousands(f.Undetermined), thousands(f.Found), seconds(f.Replay),
+			seconds(f.Drained))
 	}
 	for _, f := range p.Faults {
 		row(f.Fault, f.About, f.Rounds, f)
 	}
 	row("**all**", "", s.Rounds, result{
-		Acknowledged: s.Acknowledged, Delivered: s.Delivered, Parked: s.Parked, Expired: s.Expired, Lost: s.Lost, Corrupt: s.Corrupt,
-		Unexpected: s.Unexpected, Duplicated: s.Duplicated, Undetermined: s.Undetermined, Found: s.Found, Replay: s.Replay, Drained: s.Drained,
+		Acknowledged: s.Acknowledged, Delivered: s.Delivered, Parked: s.Parked, Expired: s.Expired, Lost: s.Lost,
+		Corrupt:    s.Corrupt,
+		Unexpected: s.Unexpected, Duplicated: s.Duplicated, Undetermined: s.Undetermined, Found: s.Found,
+		Replay: s.Replay, Drained: s.Drained,
 	})
 	p.early(b)
 }
@@ -332,7 +345,8 @@ hand may take the deadline; who is over the bound is told at once: the p99 of a 
 | --- | ---: | ---: | ---: | ---: | ---: | ---: |
 `)
 	for _, t := range tests {
-		fmt.Fprintf(b, "| %s | %s | %s | %.1f ms | %.1f ms | %.3f | %d MiB |\n", t.Name, thousands(t.Clients), thousands(t.Refused), t.P50, t.P99,
+		fmt.Fprintf(b, "| %s | %s | %s | %.1f ms | %.1f ms | %.3f | %d MiB |\n", t.Name, thousands(t.Clients),
+			thousands(t.Refused), t.P50, t.P99,
 			t.P99/t.Deadline, t.PeakMiB)
 	}
 }

@@ -53,6 +53,7 @@ type plan struct {
 	workers int               // processes of the drain; 0 for none
 	drain   map[string]string // their further settings
 	strikes int               // see rig
+	keys    int               // see load
 	timeout time.Duration
 	env     map[string]string
 }
@@ -61,8 +62,9 @@ type plan struct {
 func newRig(t testing.TB, broker *harness.Broker, p plan) *rig {
 	t.Helper()
 	r := &rig{
-		vhost: broker.VHost(t), timeout: p.timeout, strikes: p.strikes, password: topology.Demonstration(topology.Publisher).Plain,
-		ledger: newLedger(allowed(p.timeout + time.Second)),
+		vhost: broker.VHost(t), timeout: p.timeout, strikes: p.strikes,
+		password: topology.Demonstration(topology.Publisher).Plain,
+		ledger:   newLedger(allowed(p.timeout + time.Second)),
 	}
 	var err error
 	if r.proxy, err = startProxy(broker.AMQP); err != nil {
@@ -82,6 +84,7 @@ func newRig(t testing.TB, broker *harness.Broker, p plan) *rig {
 	}
 	r.rand = rand.New(rand.NewPCG(p.seed, name))
 	r.load = newLoad(r.ledger, p.seed, p.timeout)
+	r.load.keys = p.keys
 	return r
 }
 
@@ -172,15 +175,11 @@ func (r *rig) readEmpty(ctx context.Context) error {
 type entering func(id uint64, known bool, sum uint64, message string)
 
 func (r *rig) readQueue(ctx context.Context, queue string, enter entering) error {
-	conn, err := r.dial(ctx)
+	ch, done, err := r.channel(ctx)
 	if err != nil {
 		return err
 	}
-	defer conn.Close()
-	ch, err := conn.Channel()
-	if err != nil {
-		return err
-	}
+	defer done()
 	if err := ch.Qos(1000, 0, false); err != nil {
 		return err
 	}
@@ -230,29 +229,34 @@ func (r *rig) readSome(ctx context.Context, ch *amqp.Channel, queue string, ente
 	}
 }
 
-// dial connects as the admin, as soon as the broker and its queue are there.
-func (r *rig) dial(ctx context.Context) (conn *amqp.Connection, err error) {
+// channel is one of the admin's that confirms, as soon as the broker and its queue are there, and what closes its
+// connection.
+func (r *rig) channel(ctx context.Context) (ch *amqp.Channel, done func() error, err error) {
 	err = poll(ctx, "the broker", func() (bool, error) {
-		var err error
-		if conn, err = amqp.Dial(r.vhost.URL(topology.Admin)); err != nil {
+		conn, err := amqp.Dial(r.vhost.URL(topology.Admin))
+		if err != nil {
 			return false, nil
 		}
-		if ch, err := conn.Channel(); err == nil {
-			if _, err := ch.QueueDeclarePassive(topology.DefaultQueue, true, false, false, false, nil); err == nil {
-				return true, ch.Close()
+		if ch, err = conn.Channel(); err == nil {
+			if _, err = ch.QueueDeclarePassive(topology.DefaultQueue, true, false, false, false, nil); err == nil {
+				err = ch.Confirm(false)
+			}
+			if done = conn.Close; err == nil {
+				return true, nil
 			}
 		}
 		conn.Close()
 		return false, nil
 	})
-	return conn, err
+	return ch, done, err
 }
 
-// note enters a message in the ledger.
+// note enters a message in the ledger. One that cannot be read is known by its correlation id, see unreadable.
 func note(d amqp.Delivery, enter entering) {
 	request, err := rabbit.FromMessage(d)
 	if err != nil {
-		enter(0, false, 0, d.MessageId)
+		id, err := strconv.ParseUint(d.CorrelationId, 10, 64)
+		enter(id, err == nil, checksum("", "", nil, d.Body), d.MessageId)
 		return
 	}
 	id, err := strconv.ParseUint(request.Header.Get(ledgerID), 10, 64)
@@ -329,7 +333,8 @@ func (r *rig) leaks(ctx context.Context, before holdings) error {
 		return time.Since(since) >= time.Second, nil
 	})
 	if err != nil {
-		return fmt.Errorf("%w: files %v, were %v; connections %d, were %d", err, now.files, before.files, now.connections, before.connections)
+		return fmt.Errorf("%w: files %v, were %v; connections %d, were %d", err, now.files, before.files,
+			now.connections, before.connections)
 	}
 	return nil
 }

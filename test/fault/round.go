@@ -13,8 +13,8 @@ import (
 // wanted is how many requests the long run is to have accepted (FAULT_ACKNOWLEDGED); 0 for a short one.
 var wanted int
 
-// allowed is the bound on a time that is promised. A long run measures, so it is the promise itself; a short one is a test for
-// every machine.
+// allowed is the bound on a time that is promised. A long run measures, so it is the promise itself; a short one is a
+// test for every machine.
 func allowed(promised time.Duration) time.Duration {
 	if wanted > 0 {
 		return promised
@@ -25,11 +25,11 @@ func allowed(promised time.Duration) time.Duration {
 const (
 	// recoveryLimit is how soon after the end of a fault there must be a 202.
 	recoveryLimit = 5 * time.Second
-	// gapLimit is the longest time without a 202 during a fault that the service goes on through. Most are over sooner than
-	// what a short run allows for: there it is the 202s while the fault lasts that tell.
+	// gapLimit is the longest time without a 202 during a fault that the service goes on through. Most are over sooner
+	// than what a short run allows for: there it is the 202s while the fault lasts that tell.
 	gapLimit = 2 * time.Second
-	// replayLimit is how soon after the end of the fault there must be a replay: a drain asks within 5 s whether broker and
-	// primary are back.
+	// replayLimit is how soon after the end of the fault there must be a replay: a drain asks within 5 s whether
+	// broker and primary are back.
 	replayLimit = 10 * time.Second
 	// goroutineTolerance is how many more a server may have at its end than one that has only been warmed up: its idle
 	// connections to the management API, two goroutines each, come and go.
@@ -38,8 +38,9 @@ const (
 
 // pace says how long the parts of a round are.
 type pace struct {
-	timeout      time.Duration // of the server, for one request
-	warm, after  time.Duration // load before the fault, and after the first 202 that follows it, or longer until it is as before
+	timeout time.Duration // of the server, for one request
+	// load before the fault, and after the first 202 that follows it, or longer until it is as before
+	warm, after  time.Duration
 	strikes      int           // how often what is over at once is done in a strike
 	acknowledged int           // rounds go on until there are as many; 0 for one round
 	longest      time.Duration // and until this, at most
@@ -84,7 +85,8 @@ const strikeTimeout = 5 * time.Minute
 func run(t testing.TB, broker *harness.Broker, f fault, seed uint64, p pace, idle int, out *result) {
 	t.Helper()
 	begin := time.Now()
-	plan := plan{seed: seed, name: f.name, servers: f.servers, query: f.query, timeout: p.timeout, strikes: p.strikes, workers: f.workers, drain: f.drain}
+	plan := plan{seed: seed, name: f.name, servers: f.servers, query: f.query, timeout: p.timeout, strikes: p.strikes,
+		workers: f.workers, drain: f.drain, keys: f.keys}
 	r := newRig(t, broker, plan)
 	if f.function {
 		r.deploy(t, plan)
@@ -142,7 +144,11 @@ func (r *rig) rounds(t testing.TB, f fault, p pace, begin time.Time, out *result
 		t.Logf("round %d: %+v", out.Rounds, c)
 		out.Recovery, out.Gap = max(out.Recovery, ms(c.recovery.Took)), max(out.Gap, ms(c.gap))
 		out.Replay, out.Drained = max(out.Replay, ms(c.replay)), max(out.Drained, ms(c.drained))
-		for _, fault := range c.faults(f, p) {
+		broken := c.faults(f, p)
+		if f.breaks != nil {
+			broken = append(broken, f.breaks(r, c)...)
+		}
+		for _, fault := range broken {
 			out.fail("round %d: %s", out.Rounds, fault)
 		}
 	}
@@ -161,7 +167,8 @@ func (r *rig) rounds(t testing.TB, f fault, p pace, begin time.Time, out *result
 	}
 	out.Acknowledged, out.Lost, out.Corrupt, out.Unexpected = a.Acknowledged, a.Lost, a.Corrupt, a.Unexpected
 	out.Duplicated, out.Undetermined, out.Found = a.Duplicated, a.Undetermined, a.Found
-	out.Unanswered, out.Undialled, out.Late, out.Excused, out.Slowest, out.Answers = a.Unanswered, a.Undialled, a.Late, a.Excused, ms(a.Slowest), a.Answers
+	out.Unanswered, out.Undialled, out.Late, out.Excused, out.Slowest, out.Answers = a.Unanswered, a.Undialled, a.Late,
+		a.Excused, ms(a.Slowest), a.Answers
 	for _, fault := range a.faults(f) {
 		out.fail("%s", fault)
 	}
@@ -272,8 +279,8 @@ func (r *rig) round(f fault, p pace) (c figures, err error) {
 	return c, err
 }
 
-// fullSpeed has the load go on for so long, or for half of a new budget: what is struck then is still at full speed, and so is
-// what is compared with it. It returns what was answered, and how long it took.
+// fullSpeed has the load go on for so long, or for half of a new budget: what is struck then is still at full speed,
+// and so is what is compared with it. It returns what was answered, and how long it took.
 func (r *rig) fullSpeed(d time.Duration) (got tally, took time.Duration) {
 	r.load.refill()
 	before, begin := r.ledger.tally(), time.Now()
@@ -296,7 +303,8 @@ type moment struct {
 func (r *rig) now() moment {
 	a := r.ledger.audit()
 	return moment{
-		r.ledger.tally(), a.Duplicated, a.Parked, r.proxy.connections(), r.proxy.disturbed.Load(), r.left.Load(), r.outlet.replays(),
+		r.ledger.tally(), a.Duplicated, a.Parked, r.proxy.connections(), r.proxy.disturbed.Load(), r.left.Load(),
+		r.outlet.replays(),
 	}
 }
 
@@ -343,8 +351,8 @@ func (r *rig) strike(ctx context.Context, f fault, p pace, c *figures, before mo
 // showLimit is how much longer than it should a fault lasts, at most, because it does not show.
 const showLimit = 15 * time.Second
 
-// shown says whether a fault that lasts may end: what must go on meanwhile went on, and it has struck, where that can be told
-// before its end.
+// shown says whether a fault that lasts may end: what must go on meanwhile went on, and it has struck, where that can
+// be told before its end.
 func (f fault) shown(c figures) bool {
 	return (!f.serves || c.during > 0) && (!f.early || f.shows(c))
 }
@@ -358,8 +366,8 @@ func (r *rig) steady(c *figures, p pace, until time.Time) {
 	}
 }
 
-// isSteady says whether nearly every answer of the last of the load was a 202. In the long run there must be enough of them,
-// too: at least a quarter of those before the fault, because the machine is not quiet.
+// isSteady says whether nearly every answer of the last of the load was a 202. In the long run there must be enough of
+// them, too: at least a quarter of those before the fault, because the machine is not quiet.
 func (c figures) isSteady() bool {
 	const share, part = 0.05, 0.25
 	accepted, failures := float64(c.last.accepted), float64(c.last.failures())
@@ -405,16 +413,25 @@ func (c figures) faults(f fault, p pace) (faults []string) {
 	case c.recovery.Over(f.limit(p)):
 		add("the first 202 came %s after the end of the fault, want %s", c.recovery, f.limit(p))
 	case !c.isSteady():
-		add("the service did not come back: %d 202s in the last %s and %d others, %.0f 202s a second before", c.last.accepted, c.lasted, c.last.failures(), c.warm)
+		add("the service did not come back: %d 202s in the last %s and %d others, %.0f 202s a second before",
+			c.last.accepted, c.lasted, c.last.failures(), c.warm)
 	}
 	if f.serves && (c.during == 0 || c.gap > allowed(gapLimit)) {
-		add("%d 202s while the fault lasted (%s), and none for %s, want %s at most", c.during, c.held, c.gap, allowed(gapLimit))
+		add("%d 202s while the fault lasted (%s), and none for %s, want %s at most", c.during, c.held, c.gap,
+			allowed(gapLimit))
+	}
+	if f.flows && 10*c.onward < c.during {
+		add("%d replays while the fault lasted (%s), and %d 202s", c.onward, c.held, c.during)
+	}
+	if c.replays.early > 0 {
+		add("%d requests were sent sooner than the primary had asked", c.replays.early)
 	}
 	if f.shut && c.during > 0 {
 		add("%d requests got a 202 while nothing could be stored", c.during)
 	}
 	if most := f.ends * c.senders; c.all.unanswered > most {
-		add("%d requests were not answered: the server ended %d times before %d senders", c.all.unanswered, f.ends, c.senders)
+		add("%d requests were not answered: the server ended %d times before %d senders", c.all.unanswered, f.ends,
+			c.senders)
 	}
 	switch {
 	case f.workers == 0:
@@ -441,7 +458,8 @@ func (a audit) faults(f fault) (faults []string) {
 	add(a.Overbooked, "more requests were counted as expired than are missing")
 	add(a.Corrupt, "requests are not as they were sent")
 	add(a.Unexpected, "messages were never sent")
-	add(a.Late, fmt.Sprintf("requests were answered late, the slowest after %s, and %d more where their senders were late themselves", a.Slowest, a.Excused))
+	add(a.Late, fmt.Sprintf("requests were answered late, the slowest after %s, and %d more where their senders "+
+		"were late themselves", a.Slowest, a.Excused))
 	switch {
 	case f.ends == 0:
 		add(a.Unanswered, "requests were not answered")

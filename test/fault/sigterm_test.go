@@ -18,11 +18,12 @@ import (
 	"fallback/test/harness"
 )
 
-// TestSIGTERM ends a server that has 500 requests in hand, each of which waits for a slow broker's confirm: every one is
-// answered, no new connection is taken, AMQP says good-bye last, and the exit code is 0.
+// TestSIGTERM ends a server that has 500 requests in hand, each of which waits for a slow broker's confirm: every one
+// is answered, no new connection is taken, AMQP says good-bye last, and the exit code is 0.
 func TestSIGTERM(t *testing.T) {
 	const inHand = 500
-	p := plan{seed: seed, name: t.Name(), timeout: time.Minute} // they are in hand for as long as the broker says nothing
+	// they are in hand for as long as the broker says nothing
+	p := plan{seed: seed, name: t.Name(), timeout: time.Minute}
 	r := newRig(t, broker, p)
 	r.serve(t, p)
 	if _, err := r.warmUp(); err != nil {
@@ -60,7 +61,8 @@ func TestSIGTERM(t *testing.T) {
 	if err := <-exited; err != nil {
 		t.Error(err)
 	}
-	t.Logf("after SIGTERM: connections refused within %s, all answered within %s, ended within %s", refused, answered, time.Since(signalled))
+	t.Logf("after SIGTERM: connections refused within %s, all answered within %s, ended within %s", refused, answered,
+		time.Since(signalled))
 
 	ctx, cancel := context.WithTimeout(context.Background(), harness.Patience)
 	defer cancel()
@@ -97,13 +99,15 @@ func checkGoodBye(t *testing.T, r *rig, since time.Time) {
 	t.Helper()
 	var ends []string
 	harness.Eventually(t, "the broker to log the end of the connection", func() bool {
-		out, err := harness.Run(harness.Patience, "docker", "logs", "--since", since.UTC().Format(time.RFC3339Nano), broker.ID())
+		out, err := harness.Run(harness.Patience, "docker", "logs", "--since", since.UTC().Format(time.RFC3339Nano),
+			broker.ID())
 		if err != nil {
 			t.Fatal(err)
 		}
 		ends = nil
 		for line := range strings.Lines(out) {
-			if strings.Contains(line, "'"+r.vhost.Name+"'") && strings.Contains(line, "clos") && strings.Contains(line, "fallback publisher") {
+			if strings.Contains(line, "'"+r.vhost.Name+"'") && strings.Contains(line, "clos") &&
+				strings.Contains(line, "fallback publisher") {
 				ends = append(ends, strings.TrimSpace(line))
 			}
 		}

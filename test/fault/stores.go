@@ -29,9 +29,9 @@ type wrongStore struct {
 
 func (s *wrongStore) Ready(context.Context) error { return nil }
 
-func (s *wrongStore) Publish(ctx context.Context, r *envelope.Request) error {
+func (s *wrongStore) Publish(ctx context.Context, r envelope.Sealed) error {
 	m := amqp.Publishing{
-		Headers:      amqp.Table{rabbit.HeaderMetadata: r.Metadata()},
+		Headers:      amqp.Table{rabbit.HeaderMetadata: r.Metadata},
 		ContentType:  "application/octet-stream",
 		DeliveryMode: amqp.Persistent,
 		MessageId:    r.ID,

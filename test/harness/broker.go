@@ -48,8 +48,8 @@ type Broker struct {
 
 // BrokerOptions change what a broker is made from.
 type BrokerOptions struct {
-	// Bare leaves out every conf, plugin and definition, the image's own too: the broker as a package manager installs it.
-	// It has guest, on its own loopback only.
+	// Bare leaves out every conf, plugin and definition, the image's own too: the broker as a package manager installs
+	// it. It has guest, on its own loopback only.
 	Bare bool
 	// Definitions is a file to boot with instead of the repository's own. Its passwords are not known here: it is for
 	// the test to wait until it is let in.
@@ -77,9 +77,9 @@ var Root = sync.OnceValue(func() string {
 	}
 })
 
-// StartBroker starts a broker and waits until it takes connections from the definitions' users, unless it is bare or has
-// definitions of its own. Its ports are published on loopback alone. Close removes it; so does the end of this process,
-// whatever the way it ends.
+// StartBroker starts a broker and waits until it takes connections from the definitions' users, unless it is bare or
+// has definitions of its own. Its ports are published on loopback alone. Close removes it; so does the end of this
+// process, whatever the way it ends.
 func StartBroker(o BrokerOptions) (*Broker, error) {
 	pool, err := dockertest.NewPool("")
 	if err != nil {
@@ -99,7 +99,8 @@ func StartBroker(o BrokerOptions) (*Broker, error) {
 		h.PublishAllPorts = false // dockertest's own, and on every address
 		h.Memory = cmp.Or(o.Memory, 1<<30)
 		if o.Bare {
-			h.Tmpfs = map[string]string{"/etc/rabbitmq": "uid=999,gid=999"} // the image has a conf of its own: guest from anywhere
+			// the image has a conf of its own: guest from anywhere
+			h.Tmpfs = map[string]string{"/etc/rabbitmq": "uid=999,gid=999"}
 		}
 	}); err != nil {
 		return nil, err
@@ -131,7 +132,8 @@ func (b *Broker) runOptions(o BrokerOptions) *dockertest.RunOptions {
 		definitions := cmp.Or(o.Definitions, filepath.Join(Root(), "rabbitmq", "definitions.json"))
 		options.Mounts = append(options.Mounts, definitions+":/etc/rabbitmq/definitions.json:ro")
 		for _, file := range []string{"rabbitmq.conf", "enabled_plugins"} {
-			options.Mounts = append(options.Mounts, filepath.Join(Root(), "rabbitmq", file)+":/etc/rabbitmq/"+file+":ro")
+			options.Mounts = append(options.Mounts,
+				filepath.Join(Root(), "rabbitmq", file)+":/etc/rabbitmq/"+file+":ro")
 		}
 	}
 	return options
@@ -145,8 +147,8 @@ func init() { nextPort.Store(rand.Int32N(portCount)) }
 // Ports from here on are below those that systems give to whoever asks for any port (32768 and up on Linux).
 const lowestPort, portCount = 12000, 20000
 
-// FreeAddress is a loopback address that was free a moment ago, and that nobody gets by chance while it is not in use: a
-// container that is stopped and started again has a port that is its own.
+// FreeAddress is a loopback address that was free a moment ago, and that nobody gets by chance while it is not in use:
+// a container that is stopped and started again has a port that is its own.
 func FreeAddress() string {
 	for range portCount {
 		port := lowestPort + int(nextPort.Add(1))%portCount

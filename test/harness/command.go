@@ -9,8 +9,8 @@ import (
 	"time"
 )
 
-// Run runs a command in the repository's root, for as long as within at most, and returns what it prints. An error holds that,
-// too.
+// Run runs a command in the repository's root, for as long as within at most, and returns what it prints. An error
+// holds that, too.
 func Run(within time.Duration, command ...string) (string, error) {
 	ctx, cancel := context.WithTimeout(context.Background(), within)
 	defer cancel()
@@ -32,8 +32,8 @@ func (b *Broker) Exec(command ...string) (string, error) {
 	return Run(Patience, append([]string{"docker", "exec", b.ID()}, command...)...)
 }
 
-// Eval has the broker's node evaluate Erlang expressions, separated by commas. rabbitmqctl does the same, and takes more than
-// a second of two cores to start; an image may have nothing else.
+// Eval has the broker's node evaluate Erlang expressions, separated by commas. rabbitmqctl does the same, and takes
+// more than a second of two cores to start; an image may have nothing else.
 func (b *Broker) Eval(expressions string) error {
 	const script = `command -v erl_call >/dev/null || exec rabbitmqctl -q eval "$1."
 		printf '%s.\n' "$1" | erl_call -sname rabbit@rabbitmq -c "$(cat /var/lib/rabbitmq/.erlang.cookie)" -e | tee /dev/stderr | grep -q '^{ok,'`

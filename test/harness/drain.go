@@ -12,7 +12,8 @@ import (
 // closed when the test ends.
 func (v *VHost) Drain(t testing.TB, primary *Primary, settings Settings) (*app.Drain, *Log) {
 	t.Helper()
-	env := Settings{"AMQP_SERVER_URL": v.URL(topology.Drainer), "FALLBACK_TARGET_URL": primary.URL, "LOG_LEVEL": "debug"}
+	env := Settings{"AMQP_SERVER_URL": v.URL(topology.Drainer), "FALLBACK_TARGET_URL": primary.URL,
+		"LOG_LEVEL": "debug"}
 	c := env.load(t, settings)
 	log := &Log{}
 	d, err := app.NewDrain(c, slog.New(slog.NewTextHandler(log, &slog.HandlerOptions{Level: c.LogLevel})), nil)

@@ -122,7 +122,8 @@ func TestPortsAreOnLoopback(t *testing.T) {
 	}
 	t.Cleanup(func() { _ = b.Close() })
 	out, err := Run(Patience, "docker", "inspect", "--format",
-		`{{range $port, $at := .NetworkSettings.Ports}}{{range $at}}{{$port}} {{.HostIp}}{{"\n"}}{{end}}{{end}}`, b.ID())
+		`{{range $port, $at := .NetworkSettings.Ports}}{{range $at}}{{$port}} {{.HostIp}}{{"\n"}}{{end}}{{end}}`,
+		b.ID())
 	if err != nil {
 		t.Fatal(err)
 	}

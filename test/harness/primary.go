@@ -42,7 +42,9 @@ type Received struct {
 // Answer is what the primary says. The zero value is a 200.
 type Answer struct {
 	Status     int
-	RetryAfter int             // seconds; 0 for none
+	RetryAfter int // seconds; 0 for none
+	Header     map[string]string
+	Body       string
 	After      time.Duration   // it takes its time
 	Until      <-chan struct{} // it waits for that to be closed, if it is not nil
 	Hang       bool            // it says nothing, and closes the connection
@@ -79,8 +81,8 @@ func (p *Primary) Up(t testing.TB) {
 	go p.serve(ln)
 }
 
-// Down takes it away: nobody listens, and its connections are reset, or closed where nothing is under way: a reset would take
-// back an answer that was not read yet.
+// Down takes it away: nobody listens, and its connections are reset, or closed where nothing is under way: a reset
+// would take back an answer that was not read yet.
 func (p *Primary) Down() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -207,10 +209,14 @@ func (a Answer) wire() string {
 		status = http.StatusOK
 	}
 	var b strings.Builder
-	b.WriteString("HTTP/1.1 " + strconv.Itoa(status) + " " + http.StatusText(status) + "\r\nContent-Length: 0\r\n")
+	b.WriteString("HTTP/1.1 " + strconv.Itoa(status) + " " + http.StatusText(status) + "\r\nContent-Length: " +
+		strconv.Itoa(len(a.Body)) + "\r\n")
 	if a.RetryAfter > 0 {
 		b.WriteString("Retry-After: " + strconv.Itoa(a.RetryAfter) + "\r\n")
 	}
-	b.WriteString("\r\n")
+	for name, value := range a.Header {
+		b.WriteString(name + ": " + value + "\r\n")
+	}
+	b.WriteString("\r\n" + a.Body)
 	return b.String()
 }

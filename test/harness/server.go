@@ -35,7 +35,8 @@ func (s Settings) load(t testing.TB, over Settings) config.Config {
 	for name, value := range over {
 		s[name] = value
 	}
-	c, err := config.Load(func(name string) (string, bool) { value, ok := s[name]; return value, ok }, "AMQP_SERVER_URL")
+	c, err := config.Load(func(name string) (string, bool) { value, ok := s[name]; return value, ok },
+		"AMQP_SERVER_URL")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -53,7 +54,8 @@ func (v *VHost) Serve(t testing.TB, settings Settings) *Server {
 	}
 	c := env.load(t, settings)
 	log := &Log{}
-	server, err := app.NewServer(c, slog.New(slog.NewTextHandler(log, &slog.HandlerOptions{Level: c.LogLevel})), metrics.NewServer(c))
+	server, err := app.NewServer(c, slog.New(slog.NewTextHandler(log, &slog.HandlerOptions{Level: c.LogLevel})),
+		metrics.NewServer(c))
 	if err != nil {
 		t.Fatal(err)
 	}

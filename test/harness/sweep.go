@@ -15,9 +15,9 @@ const markVariable = "TEST_MARK"
 
 // Mark is by what everything is found that this process makes outside of itself. The names of containers, networks and
 // volumes begin with it. Temporary files are in a folder of that name. The processes that it starts have it in their
-// environment, or their program in that folder, or end with this one (EndWithUs). The first call starts the sweeper, which
-// takes all of that away when this process has ended, in whatever way: a panic or a signal runs no clean-up. What is made
-// before the first call is not swept.
+// environment, or their program in that folder, or end with this one (EndWithUs). The first call starts the sweeper,
+// which takes all of that away when this process has ended, in whatever way: a panic or a signal runs no clean-up.
+// What is made before the first call is not swept.
 var Mark = sync.OnceValue(func() string {
 	dir, err := os.MkdirTemp("", "fallback-test-")
 	if err != nil {
@@ -46,9 +46,9 @@ func Scratch() string {
 	return os.TempDir()
 }
 
-// sweep waits for the end of its input, and then takes away what has the mark: the processes first, which may be making more.
-// An engine may still be making a container for a client that has gone, so it looks until eight times in a row there was
-// nothing. It is bounded, as an engine may not answer at all.
+// sweep waits for the end of its input, and then takes away what has the mark: the processes first, which may be
+// making more. An engine may still be making a container for a client that has gone, so it looks until eight times in
+// a row there was nothing. It is bounded, as an engine may not answer at all.
 const sweep = `
 mark=$1 dir=$2
 cat >/dev/null
@@ -76,7 +76,8 @@ func startSweeper(mark, dir string) error {
 	cmd := exec.Command("sh", "-c", sweep, "sweep", mark, dir)
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
 	cmd.Env = append(os.Environ(), "TMPDIR="+filepath.Dir(dir), markVariable+"=") // it is nobody's to sweep
-	input, err := cmd.StdinPipe()                                                 // closed by the kernel, with this process
+	// closed by the kernel, with this process
+	input, err := cmd.StdinPipe()
 	if err != nil {
 		return err
 	}

@@ -8,16 +8,16 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// There are three kinds of time in tests, each with its place. What comes by itself, in a time that nobody is promised, is
-// waited for with Eventually. What is promised, or what the product has a timer for, is held
-// with a Watch, or Within. What is only measured (a rate, a
-// percentile, how long a drain takes) is a figure of `make fault` and `make bench`: no test of `make test` compares it.
+// There are three kinds of time in tests, each with its place. What comes by itself, in a time that nobody is
+// promised, is waited for with Eventually. What is promised, or what the product has a timer for, is held with a
+// Watch, or Within. What is only measured (a rate, a percentile, how long a drain takes) is a figure of `make fault`
+// and `make bench`: no test of `make test` compares it.
 const (
-	// Patience bounds every wait for what comes by itself: a container, a command, a message. It is long, so that no machine
-	// is too slow for it.
+	// Patience bounds every wait for what comes by itself: a container, a command, a message. It is long, so that no
+	// machine is too slow for it.
 	Patience = 5 * time.Minute
-	// Slack is what a machine that is five times slower and busy may add to a time that is promised. The promise is a deadline
-	// or an interval, which the product has a timer for; the rest is work.
+	// Slack is what a machine that is five times slower and busy may add to a time that is promised. The promise is a
+	// deadline or an interval, which the product has a timer for; the rest is work.
 	Slack = 4 * time.Second
 )
 
@@ -41,8 +41,8 @@ func Within(t testing.TB, promised time.Duration, what string, ask func() bool) 
 	}
 }
 
-// Watch measures a time, and by how much this process's own timers were late meanwhile: a client that did not get to run is
-// no evidence against the server.
+// Watch measures a time, and by how much this process's own timers were late meanwhile: a client that did not get to
+// run is no evidence against the server.
 type Watch struct {
 	began time.Time
 	at    time.Duration // the same, on the system's clock
@@ -55,8 +55,8 @@ func StartWatch() Watch { return Watch{time.Now(), clock()} }
 func (w Watch) Elapsed() Elapsed {
 	e := Elapsed{Took: time.Since(w.began)}
 	if e.Took > noLimit {
-		// A client is late when it sends and when it reads, once each. It is bounded: a server that a test has in its own
-		// process would be excused for what it does to that.
+		// A client is late when it sends and when it reads, once each. It is bounded: a server that a test has in its
+		// own process would be excused for what it does to that.
 		e.Late = min(2*pulse.longest(w.at), e.Took, Slack)
 	}
 	return e
@@ -95,8 +95,8 @@ func (e Elapsed) String() string {
 	return s
 }
 
-// pulse beats for as long as this process lives, and remembers by how much its beats were late. It starts with the process,
-// for a test in virtual time may be the first to ask, and what such a test starts must end with it.
+// pulse beats for as long as this process lives, and remembers by how much its beats were late. It starts with the
+// process, for a test in virtual time may be the first to ask, and what such a test starts must end with it.
 var pulse = startHeart()
 
 // A beat that comes less than a beat late is in time.

@@ -51,10 +51,12 @@ func TestStalls(t *testing.T) {
 	t.Parallel()
 	now := clock()
 	h := &heart{due: now + time.Hour, stalls: []stall{
-		{now - 20*time.Second, 9 * time.Second}, {now - 10*time.Second, 2 * time.Second}, {now - 5*time.Second, time.Second},
+		{now - 20*time.Second, 9 * time.Second}, {now - 10*time.Second, 2 * time.Second},
+		{now - 5*time.Second, time.Second},
 	}}
 	for since, want := range map[time.Duration]time.Duration{
-		time.Second: 0, 6 * time.Second: time.Second, 11 * time.Second: time.Second, 15 * time.Second: 2 * time.Second, time.Minute: 9 * time.Second,
+		time.Second: 0, 6 * time.Second: time.Second, 11 * time.Second: time.Second, 15 * time.Second: 2 * time.Second,
+		time.Minute: 9 * time.Second,
 	} {
 		if got := h.longest(now - since); got != want {
 			t.Errorf("in the last %s: got %s, want %s", since, got, want)

@@ -16,7 +16,8 @@ import (
 	"fallback/functions/topology"
 )
 
-// VHost is a virtual host with the queues, policies and permissions of the repository's definitions, for one test alone.
+// VHost is a virtual host with the queues, policies and permissions of the repository's definitions, for one test
+// alone.
 type VHost struct {
 	*Broker
 	Name string

@@ -15,7 +15,8 @@ import (
 	"fallback/functions/topology"
 )
 
-const demonstrationComment = "Made by `fallback definitions`. These are published demonstration passwords, for a broker that" +
+const demonstrationComment = "Made by `fallback definitions`. These are published demonstration passwords, for a " +
+	"broker that" +
 	" listens on loopback only; for real use: fallback definitions --private DIR"
 
 func definitionsCommand(w world) *cobra.Command {
@@ -23,8 +24,8 @@ func definitionsCommand(w world) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "definitions",
 		Short: "Write the broker's users, permissions, queues and policies",
-		Long: `Definitions prints what exists in the broker in the form that RabbitMQ imports, with published demonstration
-passwords. That is rabbitmq/definitions.json.
+		Long: `Definitions prints what exists in the broker in the form that RabbitMQ imports, with published
+demonstration passwords. That is rabbitmq/definitions.json.
 
 With --private DIR it makes fresh random passwords and writes two files, neither of which may be there already:
 DIR/definitions.json for the broker (it holds salted hashes only, and the broker reads it as another user) and
@@ -104,7 +105,8 @@ func freshFiles(t topology.Topology, dir string) (env, definitions []byte) {
 		file = "./" + file // without a path, compose takes it for the name of a volume
 	}
 	var b strings.Builder
-	fmt.Fprintf(&b, "# Made by `fallback definitions --private`. Keep it to yourself.\nFALLBACK_DEFINITIONS='%s'\n", file)
+	fmt.Fprintf(&b, "# Made by `fallback definitions --private`. Keep it to yourself.\nFALLBACK_DEFINITIONS='%s'\n",
+		file)
 	if t.Main != topology.DefaultQueue {
 		fmt.Fprintf(&b, "FALLBACK_QUEUE='%s'\n", t.Main)
 	}

@@ -42,7 +42,8 @@ func TestDefinitionsAreFresh(t *testing.T) {
 		t.Fatalf("exit code %d: %s", code, stderr)
 	}
 	if got != string(want) {
-		t.Error("rabbitmq/definitions.json is stale; make it anew: go run ./functions/cmd/fallback definitions > rabbitmq/definitions.json")
+		t.Error("rabbitmq/definitions.json is stale; make it anew: go run ./functions/cmd/fallback definitions > " +
+			"rabbitmq/definitions.json")
 	}
 }
 
@@ -136,7 +137,8 @@ func TestPrivateDefinitions(t *testing.T) { // not parallel: it changes the work
 		t.Fatal(err)
 	}
 	if len(got.Users) != len(passwords) || len(committed.Users) != len(passwords) {
-		t.Fatalf("got %d users, and %d in the committed file, want %d", len(got.Users), len(committed.Users), len(passwords))
+		t.Fatalf("got %d users, and %d in the committed file, want %d", len(got.Users), len(committed.Users),
+			len(passwords))
 	}
 	long := regexp.MustCompile(`^[0-9A-Za-z]{52}$`)
 	seen := map[string]bool{}
@@ -185,7 +187,8 @@ func TestPrivateDefinitionsInAbsoluteFolder(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if want := "\nFALLBACK_DEFINITIONS='" + filepath.Join(dir, "definitions.json") + "'\n"; !strings.Contains(string(env), want) {
+	if want := "\nFALLBACK_DEFINITIONS='" + filepath.Join(dir, "definitions.json") +
+		"'\n"; !strings.Contains(string(env), want) {
 		t.Errorf("fallback.env does not have the line %q", want)
 	}
 }
@@ -263,7 +266,8 @@ func TestPrivateDefinitionsNeverHalf(t *testing.T) {
 	if err := os.WriteFile(filepath.Join(dir, "definitions.json"), []byte("{}"), 0o644); err != nil {
 		t.Fatal(err)
 	}
-	if _, stderr, code := command(t, nil, "definitions", "--private", dir); code != 1 || !strings.Contains(stderr, "is there already") {
+	if _, stderr, code := command(t, nil, "definitions", "--private", dir); code != 1 ||
+		!strings.Contains(stderr, "is there already") {
 		t.Errorf("exit code %d, stderr %q: want 1 and the reason", code, stderr)
 	}
 	if _, err := os.Stat(filepath.Join(dir, "fallback.env")); err == nil {

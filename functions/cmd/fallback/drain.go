@@ -11,6 +11,7 @@ import (
 	"fallback/functions/app"
 	"fallback/functions/drain"
 	"fallback/functions/telemetry"
+	"fallback/functions/worker"
 )
 
 func drainCommand(w world) *cobra.Command {
@@ -19,14 +20,14 @@ func drainCommand(w world) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "drain",
 		Short: "Replay what waits on the queue to the primary",
-		Long: `Drain takes requests off the queue and sends them to the primary (FALLBACK_TARGET_URL) as they came: at first one at a
-time, more while its answers are good. While the primary is down, nothing is taken. What it will not take is parked
-with the reason.
+		Long: `Drain takes requests off the queue and sends them to the primary (FALLBACK_TARGET_URL) as they came:
+at first one at a time, more while its answers are good. While the primary is down, nothing is taken. What it will
+not take is parked with the reason.
 
-It runs by FALLBACK_DRAIN_SCHEDULE until it is ended; runs never overlap, and several workers may share the queue. Without
-FALLBACK_TARGET_URL it idles. With --once it runs once, until the queue is empty or the budget used up, prints a report and
-ends with 0 if nothing is left waiting, 1 if something is: on the queue or, of what this run has sent, for another
-attempt. It needs a user that may read the queues and publish, such as fallback-drainer.`,
+It runs by FALLBACK_DRAIN_SCHEDULE until it is ended; runs never overlap, and several workers may share the queue.
+Without FALLBACK_TARGET_URL it idles. With --once it runs once, until the queue is empty or the budget used up,
+prints a report and ends with 0 if nothing is left waiting, 1 if something is: on the queue or, of what this run has
+sent, for another attempt. It needs a user that may read the queues and publish, such as fallback-drainer.`,
 		Example: `  FALLBACK_TARGET_URL=https://api.example.com fallback drain
   FALLBACK_TARGET_URL=https://api.example.com FALLBACK_DRAIN_SCHEDULE='0 3 * * *' fallback drain
   FALLBACK_TARGET_URL=https://api.example.com fallback drain --once --for 5m --requests 1000`,
@@ -46,7 +47,7 @@ attempt. It needs a user that may read the queues and publish, such as fallback-
 			case once && c.TargetURL == "":
 				return fmt.Errorf("FALLBACK_TARGET_URL: not set; for example https://api.example.com")
 			case !once:
-				return runWorker(cmd.Context(), c, log)
+				return worker.Run(cmd.Context(), c, log)
 			}
 			d, err := app.NewDrain(c, log, nil)
 			if err != nil {
@@ -54,14 +55,20 @@ attempt. It needs a user that may read the queues and publish, such as fallback-
 			}
 			defer d.Close()
 			report := d.Once(cmd.Context(), budget)
-			if err := printReport(w.stdout, report, asJSON); err != nil {
+			if asJSON {
+				err = printJSON(w.stdout, report)
+			} else {
+				err = printReport(w.stdout, report)
+			}
+			if err != nil {
 				return err
 			}
 			switch {
 			case report.Waiting != 0:
 				return fmt.Errorf("not everything was drained: %s", report.End)
 			case report.Retrying != 0:
-				return fmt.Errorf("not everything was drained: %d wait on the retry queues for 10 seconds to 10 minutes; run it again then", report.Retrying)
+				return fmt.Errorf("not everything was drained: %d wait on the retry queues for 10 seconds to 10 "+
+					"minutes; run it again then", report.Retrying)
 			}
 			return nil
 		},
@@ -73,12 +80,10 @@ attempt. It needs a user that may read the queues and publish, such as fallback-
 	return cmd
 }
 
-func printReport(out io.Writer, r drain.Report, asJSON bool) error {
-	if asJSON {
-		return printJSON(out, r)
-	}
-	_, err := fmt.Fprintf(out, "delivered %d  retried %d  parked %d  expired %d  returned %d  held %d  in %.1f s: %s\n",
-		r.Delivered, r.Retried, r.Parked, r.Expired, r.Returned, r.Held, r.Seconds, r.End)
+func printReport(out io.Writer, r drain.Report) error {
+	_, err := fmt.Fprintf(out,
+		"delivered %d  retried %d  set aside %d  parked %d  expired %d  returned %d  held %d  in %.1f s: %s\n",
+		r.Delivered, r.Retried, r.Aside, r.Parked, r.Expired, r.Returned, r.Held, r.Seconds, r.End)
 	if err == nil && r.Trouble != "" {
 		_, err = fmt.Fprintf(out, "the last trouble: %s\n", r.Trouble)
 	}

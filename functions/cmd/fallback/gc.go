@@ -7,9 +7,9 @@ import (
 	"runtime/metrics"
 )
 
-// gcHeadroom is how much garbage may pile up, in bytes, before it is collected. A server that holds nothing has a live heap
-// of 4 MB, and by the runtime's default it would collect after as much again, 20 times a second under load: that took a
-// fourth of its throughput. A larger live heap has the same room, or half its size if that is more.
+// gcHeadroom is how much garbage may pile up, in bytes, before it is collected. A server that holds nothing has a live
+// heap of 4 MB, and by the runtime's default it would collect after as much again, 20 times a second under load: that
+// took a fourth of its throughput. A larger live heap has the same room, or half its size if that is more.
 const gcHeadroom = 14 << 20
 
 // calmGC keeps the collector's percentage at what gcHeadroom comes to, anew after each collection, unless GOGC is set.
@@ -20,8 +20,8 @@ func calmGC() {
 	}
 }
 
-// gcPercent is at least 50, and no more than what suits 4 MB, since it is taken of stacks and globals, too, which are most of what a drain
-// has.
+// gcPercent is at least 50, and no more than what suits 4 MB, since it is taken of stacks and globals, too, which are
+// most of what a drain has.
 func gcPercent(live uint64) int { return int(max(50, 100*gcHeadroom/max(live, 4<<20))) }
 
 // liveHeap is what the last collection found in use.

@@ -11,7 +11,8 @@ func TestGCPercent(t *testing.T) {
 	for _, row := range []struct {
 		live uint64
 		want int
-	}{{0, 350}, {1 << 20, 350}, {4 << 20, 350}, {7 << 20, 200}, {14 << 20, 100}, {20 << 20, 70}, {28 << 20, 50}, {1 << 30, 50}} {
+	}{{0, 350}, {1 << 20, 350}, {4 << 20, 350}, {7 << 20, 200}, {14 << 20, 100}, {20 << 20, 70}, {28 << 20, 50},
+		{1 << 30, 50}} {
 		if got := gcPercent(row.live); got != row.want {
 			t.Errorf("%d bytes live: got %d, want %d", row.live, got, row.want)
 		}

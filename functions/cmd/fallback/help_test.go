@@ -8,7 +8,8 @@ import (
 )
 
 // before is what an example may set or go through before our program; after is what it may do with what that prints.
-var before, after = regexp.MustCompile(`^(\w+=('[^']*'|\S+) )*(docker compose exec \w+ /)?fallback `), regexp.MustCompile(` (\||>|&&) .*$`)
+var before, after = regexp.MustCompile(`^(\w+=('[^']*'|\S+) )*(docker compose exec \w+ /)?fallback `),
+	regexp.MustCompile(` (\||>|&&) .*$`)
 
 // TestHelp holds that every command has help that fits a window, with examples whose commands and flags there are.
 func TestHelp(t *testing.T) {

@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"os"
 	"os/signal"
 	"syscall"
@@ -15,6 +16,8 @@ import (
 	"github.com/spf13/cobra"
 
 	"fallback/functions/config"
+	"fallback/functions/operator"
+	"fallback/functions/telemetry"
 
 	_ "golang.org/x/crypto/x509roots/fallback" // the image has no roots
 )
@@ -35,6 +38,17 @@ type world struct {
 }
 
 func (w world) lookup(name string) (string, bool) { return w.environ.Lookup(name) }
+
+// operator is one on the queues of the settings.
+func (w world) operator() (*operator.Operator, error) {
+	c, err := config.Load(w.lookup, "AMQP_SERVER_URL")
+	if err != nil {
+		return nil, err
+	}
+	// what goes well, the command says itself
+	log := telemetry.Logger(w.stderr, c.LogFormat, max(c.LogLevel, slog.LevelWarn))
+	return operator.New(c, log), nil
+}
 
 // run is the program, with its world as arguments.
 func run(ctx context.Context, args []string, w world) int {
@@ -63,8 +77,8 @@ func rootCommand(w world) *cobra.Command {
 	root := &cobra.Command{
 		Use:   "fallback",
 		Short: "The second door of an API: requests wait on a durable queue until it is back",
-		Long: `Fallback takes requests while an API is away (POST /fallback), puts each on a durable RabbitMQ queue, and
-answers 202 when the queue has it on disk. Settings come from the environment; see: fallback settings`,
+		Long: `Fallback takes requests while an API is away (POST /fallback), puts each on a durable RabbitMQ
+queue, and answers 202 when the queue has it on disk. Settings come from the environment; see: fallback settings`,
 		Example: `  AMQP_SERVER_URL=amqp://user:password@localhost:5672/ fallback serve
   fallback queues`,
 		SilenceUsage:      true,
@@ -79,7 +93,8 @@ answers 202 when the queue has it on disk. Settings come from the environment; s
 		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError{err} })
-	root.AddCommand(serveCommand(w), drainCommand(w), healthCommand(w), queuesCommand(w), peekCommand(w), redriveCommand(w), discardCommand(w),
+	root.AddCommand(serveCommand(w), drainCommand(w), healthCommand(w), queuesCommand(w), peekCommand(w),
+		redriveCommand(w), discardCommand(w),
 		definitionsCommand(w), settingsCommand(w), doctorCommand(w), primaryCommand(w))
 	return root
 }

@@ -5,9 +5,12 @@ import (
 	"encoding/json"
 	"strings"
 	"testing"
+
+	"fallback/functions/operator"
 )
 
-// TestPeekedBody holds that every byte of a body can be had from the JSON, and that a terminal gets no bytes that are no text.
+// TestPeekedBody holds that every byte of a body can be had from the JSON, and that a terminal gets no bytes that are
+// no text.
 func TestPeekedBody(t *testing.T) {
 	t.Parallel()
 	for _, row := range []struct {
@@ -27,8 +30,8 @@ func TestPeekedBody(t *testing.T) {
 	} {
 		t.Run(row.name, func(t *testing.T) {
 			t.Parallel()
-			shown := peeked{ID: "the-id", BodyBytes: len(row.body)}
-			shown.setBody([]byte(row.body))
+			shown := operator.Peeked{ID: "the-id", BodyBytes: len(row.body)}
+			shown.SetBody([]byte(row.body))
 			raw, err := json.Marshal(shown)
 			if err != nil {
 				t.Fatal(err)
@@ -52,10 +55,11 @@ func TestPeekedBody(t *testing.T) {
 				t.Errorf("got %q, %s, want %q", got, raw, row.body)
 			}
 			var out strings.Builder
-			if err := printPeeked(&out, []peeked{shown}, true); err != nil {
+			if err := printPeeked(&out, []operator.Peeked{shown}, operator.Full); err != nil {
 				t.Fatal(err)
 			}
-			if strings.ContainsAny(out.String(), "\x00\x1b\x7f") || strings.Contains(out.String(), "that are no text") == row.text {
+			if strings.ContainsAny(out.String(), "\x00\x1b\x7f") ||
+				strings.Contains(out.String(), "that are no text") == row.text {
 				t.Errorf("printed %q", out.String())
 			}
 		})

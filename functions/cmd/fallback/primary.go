@@ -1,59 +1,26 @@
 package main
 
 import (
-	"context"
-	"encoding/json"
-	"fmt"
-	"io"
-	"log/slog"
-	"net"
-	"net/http"
 	"strings"
-	"sync"
-	"time"
 
 	"github.com/spf13/cobra"
-	"golang.org/x/time/rate"
 
 	"fallback/functions/config"
+	"fallback/functions/standin"
 	"fallback/functions/telemetry"
 )
 
-// mode is a way in which the small primary can be told to be.
-type mode struct{ name, about string }
-
-var modes = []mode{
-	{"up", "every request gets 200"},
-	{"down", "every connection is closed without an answer, the drain's probes too"},
-	{"slow", "every request gets 200, after 2 seconds"},
-	{"limited", "2 requests a second get 200, more get 429 and Retry-After"},
-	{"picky", `a body that is no JSON object with an "order" gets 422`},
-}
-
-const (
-	slowAnswer  = 2 * time.Second
-	limitedRate = 2 // requests a second, in bursts of as many
-	// controlPrefix is of the paths that are about the primary itself.
-	controlPrefix = "/_primary/"
-	// mostArrivals and mostShown bound what is kept: requests, and bytes of each body. mostRead bounds what is read of a
-	// body to judge it.
-	mostArrivals, mostShown, mostRead = 100, 200, 1 << 20
-)
-
 func primaryCommand(w world) *cobra.Command {
-	var address, start string
-	var about strings.Builder
-	for _, m := range modes {
-		fmt.Fprintf(&about, "  %-8s %s\n", m.name, m.about)
-	}
+	var address, mode string
 	cmd := &cobra.Command{
 		Use:   "primary",
 		Short: "A small API for trying things out (not for production)",
-		Long: `Primary stands in for your API where things are tried out: it answers every request, logs it, and keeps the last
-100 in memory. It is not for production: it asks for no password, and keeps nothing on disk. Told by
+		Long: `Primary stands in for your API where things are tried out: it answers every request, logs it, and
+keeps the last 100 in memory. It is not for production: it asks for no password, and keeps nothing on disk. Told by
 PUT /_primary/mode, it is
 
-` + about.String() + `
+  ` + strings.ReplaceAll(standin.Modes(), "\n", "\n  ") + `
+
 GET /_primary/requests shows what has arrived. GET /readyz is for its own health check, whatever the mode.`,
 		Example: `  fallback primary --mode down
   curl -X PUT -d up http://127.0.0.1:8090/_primary/mode
@@ -64,163 +31,14 @@ GET /_primary/requests shows what has arrived. GET /readyz is for its own health
 			if err != nil {
 				return err
 			}
-			p := newPrimary(telemetry.Logger(w.stderr, c.LogFormat, c.LogLevel))
-			if err := p.be(start); err != nil {
+			api := standin.New(telemetry.Logger(w.stderr, c.LogFormat, c.LogLevel))
+			if err := api.Be(mode); err != nil {
 				return usageError{err}
 			}
-			return p.run(cmd.Context(), address)
+			return api.Run(cmd.Context(), address)
 		},
 	}
 	cmd.Flags().StringVar(&address, "addr", ":8090", "host:port to listen at")
-	cmd.Flags().StringVar(&start, "mode", "up", "how to be at first")
+	cmd.Flags().StringVar(&mode, "mode", "up", "how to be at first")
 	return cmd
-}
-
-// arrival is a request that the primary has answered.
-type arrival struct {
-	At      time.Time `json:"at"`
-	Method  string    `json:"method"`
-	Target  string    `json:"target"`
-	ID      string    `json:"fallback_id,omitempty"`
-	Attempt string    `json:"fallback_attempt,omitempty"`
-	Body    string    `json:"body,omitempty"` // its first bytes
-	Answer  int       `json:"answer"`
-}
-
-// primary is a small API with moods.
-type primary struct {
-	log     *slog.Logger
-	control *http.ServeMux // of controlPrefix
-
-	mu       sync.Mutex // guards the rest
-	mode     mode
-	limiter  *rate.Limiter
-	arrivals []arrival // the last ones, the oldest first; without probes
-}
-
-func newPrimary(log *slog.Logger) *primary {
-	p := &primary{log: log, control: http.NewServeMux()}
-	p.control.HandleFunc("GET /readyz", func(w http.ResponseWriter, _ *http.Request) { fmt.Fprintln(w, "ready") })
-	p.control.HandleFunc("GET "+controlPrefix+"mode", func(w http.ResponseWriter, _ *http.Request) { p.tellMode(w) })
-	p.control.HandleFunc("PUT "+controlPrefix+"mode", p.setMode)
-	p.control.HandleFunc("GET "+controlPrefix+"requests", p.tellArrivals)
-	return p
-}
-
-// run serves until ctx ends.
-func (p *primary) run(ctx context.Context, address string) error {
-	listener, err := net.Listen("tcp", address)
-	if err != nil {
-		return fmt.Errorf("--addr: %w", err)
-	}
-	p.log.Info("a primary for trying things out, not for production", "addr", listener.Addr().String(), "mode", p.mode.name)
-	const bound = 30 * time.Second
-	server := &http.Server{Handler: p, ReadTimeout: bound, WriteTimeout: bound, IdleTimeout: 2 * bound}
-	failed := make(chan error, 1)
-	go func() { failed <- server.Serve(listener) }()
-	select {
-	case err := <-failed:
-		return fmt.Errorf("serve HTTP: %w", err)
-	case <-ctx.Done():
-	}
-	timed, cancel := context.WithTimeout(context.WithoutCancel(ctx), 2*slowAnswer)
-	defer cancel()
-	return server.Shutdown(timed)
-}
-
-// ServeHTTP keeps replays away from the mux, which would redirect a path like /a//b to a tidier one.
-func (p *primary) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	if strings.HasPrefix(r.URL.Path, controlPrefix) || r.Method == http.MethodGet && r.URL.Path == "/readyz" {
-		p.control.ServeHTTP(w, r)
-		return
-	}
-	p.answer(w, r)
-}
-
-// be changes the mode.
-func (p *primary) be(name string) error {
-	var names []string
-	for _, m := range modes {
-		if m.name == name {
-			p.mu.Lock()
-			defer p.mu.Unlock()
-			p.mode, p.limiter = m, rate.NewLimiter(limitedRate, limitedRate)
-			return nil
-		}
-		names = append(names, m.name)
-	}
-	return fmt.Errorf("no such mode: %.40q; there are %s", name, strings.Join(names, ", "))
-}
-
-func (p *primary) setMode(w http.ResponseWriter, r *http.Request) {
-	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, 1<<10))
-	if err == nil {
-		err = p.be(strings.TrimSpace(string(body)))
-	}
-	if err != nil {
-		http.Error(w, err.Error(), http.StatusBadRequest)
-		return
-	}
-	p.tellMode(w)
-}
-
-func (p *primary) tellMode(w http.ResponseWriter) {
-	p.mu.Lock()
-	m := p.mode
-	p.mu.Unlock()
-	fmt.Fprintf(w, "%s: %s\n", m.name, m.about)
-}
-
-func (p *primary) tellArrivals(w http.ResponseWriter, _ *http.Request) {
-	p.mu.Lock()
-	got := append([]arrival{}, p.arrivals...) // none is [], not null
-	p.mu.Unlock()
-	w.Header().Set("Content-Type", "application/json")
-	_ = printJSON(w, got)
-}
-
-// answer answers what is meant for an API.
-func (p *primary) answer(w http.ResponseWriter, r *http.Request) {
-	body, err := io.ReadAll(io.LimitReader(r.Body, mostRead))
-	if err != nil {
-		panic(http.ErrAbortHandler) // the sender is gone
-	}
-	a := arrival{
-		At: time.Now().UTC(), Method: r.Method, Target: r.RequestURI, Body: string(body[:min(len(body), mostShown)]),
-		ID: r.Header.Get("Fallback-Id"), Attempt: r.Header.Get("Fallback-Attempt"), Answer: http.StatusOK,
-	}
-	log := p.log.With("method", a.Method, "target", a.Target, "id", a.ID, "attempt", a.Attempt)
-	probe := r.UserAgent() == "fallback-probe"
-
-	p.mu.Lock()
-	m := p.mode
-	tooMany := m.name == "limited" && !probe && !p.limiter.Allow()
-	p.mu.Unlock()
-	switch {
-	case m.name == "down":
-		log.Info("closed")
-		panic(http.ErrAbortHandler) // net/http closes the connection
-	case m.name == "slow":
-		time.Sleep(slowAnswer)
-	case tooMany:
-		w.Header().Set("Retry-After", "1")
-		a.Answer = http.StatusTooManyRequests
-	case m.name == "picky" && !probe && !hasOrder(body):
-		a.Answer = http.StatusUnprocessableEntity
-	}
-	if !probe {
-		p.mu.Lock()
-		p.arrivals = append(p.arrivals[max(0, len(p.arrivals)-mostArrivals+1):], a)
-		p.mu.Unlock()
-	}
-	log.Info("answered", "answer", a.Answer)
-	w.Header().Set("Content-Type", "text/plain; charset=utf-8")
-	w.WriteHeader(a.Answer)
-	fmt.Fprintf(w, "%s (%s: %s)\n", http.StatusText(a.Answer), m.name, m.about)
-}
-
-// hasOrder says whether a body is what the picky one wants.
-func hasOrder(body []byte) bool {
-	var object map[string]json.RawMessage
-	return json.Unmarshal(body, &object) == nil && len(object["order"]) > 0
 }

@@ -14,8 +14,8 @@ import (
 // onTerminal is set where this test runs once more, with a terminal: how many it is to do, of 100,000.
 const onTerminal = "FALLBACK_TEST_PROGRESS"
 
-// TestProgress holds that a terminal gets a bar which ends where the work did, on a line of its own, and that a pipe and a
-// buffer get nothing.
+// TestProgress holds that a terminal gets a bar which ends where the work did, on a line of its own, and that a pipe
+// and a buffer get nothing.
 func TestProgress(t *testing.T) {
 	t.Parallel()
 	if until := os.Getenv(onTerminal); until != "" {
@@ -39,7 +39,8 @@ func TestProgress(t *testing.T) {
 		t.Run(row.name, func(t *testing.T) {
 			t.Parallel()
 			// script is the shortest way to a real terminal: it is on every Debian.
-			cmd := exec.CommandContext(t.Context(), "script", "-qec", os.Args[0]+" -test.run='^TestProgress$'", "/dev/null")
+			cmd := exec.CommandContext(t.Context(), "script", "-qec", os.Args[0]+" -test.run='^TestProgress$'",
+				"/dev/null")
 			cmd.Env = append(os.Environ(), onTerminal+"="+row.until)
 			raw, err := cmd.Output()
 			if err != nil {
@@ -53,7 +54,8 @@ func TestProgress(t *testing.T) {
 				t.Errorf("what comes next is on the bar's line: %q", raw)
 			}
 			for _, line := range strings.Split(bar, "\r") {
-				if n := utf8.RuneCountInString(line); n > 72 { // of 80: minutes take eight more than no time, [15m0s:20m0s]
+				// of 80: minutes take eight more than no time, [15m0s:20m0s]
+				if n := utf8.RuneCountInString(line); n > 72 {
 					t.Errorf("%d columns: %q", n, line)
 				}
 			}

@@ -3,22 +3,28 @@ package main
 import (
 	"strings"
 	"testing"
+
+	"fallback/functions/operator"
 )
 
-// TestPrintQueues holds that what is not known is a dash and never a 0, and that columns which nobody fills are left out.
+// TestPrintQueues holds that what is not known is a dash and never a 0, and that columns which nobody fills are left
+// out.
 func TestPrintQueues(t *testing.T) {
 	t.Parallel()
-	stats := &queueStats{State: "running", Unacked: 2, In: 1.25, Out: 0.5}
+	stats := &operator.QueueStats{State: "running", Unacked: 2, In: 1.25, Out: 0.5}
 	for _, row := range []struct {
 		name string
-		rows []queueRow
+		rows []operator.QueueRow
 		want string
 	}{
-		{"over AMQP", []queueRow{{Queue: "Main", Ready: 3, Consumers: 1}, {Queue: "Parked", Error: "not visible to this user"}},
+		{"over AMQP", []operator.QueueRow{{Queue: "Main", Ready: 3, Consumers: 1},
+			{Queue: "Parked", Error: "not visible to this user"}},
 			"QUEUE READY CONSUMERS\nMain 3 1\nParked - - not visible to this user\n"},
-		{"with statistics", []queueRow{{"Main", 3, 1, stats, ""}, {Queue: "Parked", Error: "no statistics yet"}},
+		{"with statistics", []operator.QueueRow{{Queue: "Main", Ready: 3, Consumers: 1, QueueStats: stats},
+			{Queue: "Parked", Error: "no statistics yet"}},
 			"QUEUE READY UNACKED CONSUMERS IN/S OUT/S\nMain 3 2 1 1.2 0.5\nParked - - - - - no statistics yet\n"},
-		{"ready is known before the rest", []queueRow{{Queue: "Main", Ready: 3}, {"Parked", 0, 0, &queueStats{State: "down"}, ""}},
+		{"ready is known before the rest", []operator.QueueRow{{Queue: "Main", Ready: 3},
+			{Queue: "Parked", QueueStats: &operator.QueueStats{State: "down"}}},
 			"QUEUE READY UNACKED CONSUMERS IN/S OUT/S\nMain 3 - 0 - -\nParked 0 0 0 0.0 0.0 down\n"},
 	} {
 		t.Run(row.name, func(t *testing.T) {

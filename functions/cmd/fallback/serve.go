@@ -21,12 +21,12 @@ func serveCommand(w world) *cobra.Command {
 	return &cobra.Command{
 		Use:   "serve",
 		Short: "Take requests over HTTP and put them on the queue",
-		Long: `Serve takes requests at POST /fallback and below (PUT, PATCH and DELETE too) and puts each on the queue.
-It answers 202 when the broker has the request on disk, and 503 when it cannot say so.
+		Long: `Serve takes requests at POST /fallback and below (PUT, PATCH and DELETE too) and puts each on the
+queue. It answers 202 when the broker has the request on disk, and 503 when it cannot say so.
 
-/livez says that the process runs, /readyz that the broker would take a request, and /metrics what was answered, in the
-text format of Prometheus. SIGTERM ends it in order: no new connections, the requests in hand, the connection to the
-broker; within 10 seconds.`,
+/livez says that the process runs, /readyz that the broker would take a request, and /metrics what was answered, in
+the text format of Prometheus. SIGTERM ends it in order: no new connections, the requests in hand, the connection to
+the broker; within 10 seconds.`,
 		Example: `  AMQP_SERVER_URL=amqp://user:password@localhost:5672/ fallback serve
   FALLBACK_ADDR=127.0.0.1:9000 FALLBACK_PATH_PREFIX=/ fallback serve`,
 		Args: noArguments,
@@ -52,8 +52,8 @@ func healthCommand(w world) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "health",
 		Short: "Ask a running server whether it is ready (for container health checks)",
-		Long: `Health asks /readyz of the server at FALLBACK_ADDR and ends with 0 if it is ready and 1 if not. The image
-has no shell and no curl; this is its health check.`,
+		Long: `Health asks /readyz of the server at FALLBACK_ADDR and ends with 0 if it is ready and 1 if not. The
+image has no shell and no curl; this is its health check.`,
 		Example: `  fallback health
   fallback health --addr 127.0.0.1:9000`,
 		Args: noArguments,
@@ -85,8 +85,8 @@ func health(ctx context.Context, w world, address string) error {
 	}
 	ctx, cancel := context.WithTimeout(ctx, 6*time.Second)
 	defer cancel()
-	url := "http://" + net.JoinHostPort(host, port) + "/readyz"
-	request, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
+	ready := "http://" + net.JoinHostPort(host, port) + "/readyz"
+	request, err := http.NewRequestWithContext(ctx, http.MethodGet, ready, nil)
 	if err != nil {
 		return usageError{err}
 	}
@@ -104,9 +104,9 @@ func health(ctx context.Context, w world, address string) error {
 
 // readDetail is the detail of a problem answer, bounded.
 func readDetail(r io.Reader) string {
-	var problem struct{ Detail string }
-	if err := json.NewDecoder(io.LimitReader(r, 64<<10)).Decode(&problem); err != nil || problem.Detail == "" {
+	var answer struct{ Detail string }
+	if err := json.NewDecoder(io.LimitReader(r, 64<<10)).Decode(&answer); err != nil || answer.Detail == "" {
 		return "the answer was not understood"
 	}
-	return problem.Detail
+	return answer.Detail
 }

@@ -17,9 +17,10 @@ func settingsCommand(w world) *cobra.Command {
 		Short: "List every setting with its default",
 		Long: `Settings lists every setting with its default.
 
-With --unknown it tells which of the names that it is given look like settings and are none, each with the nearest name, and
-ends with 1 when one of them is nearly FALLBACK_TOKENS or FALLBACK_WEBHOOK_SECRETS: whoever means one of these and writes
-another opens the door to everyone. serve, drain and the functions look at the names of their own environment so.`,
+With --unknown it tells which of the names that it is given look like settings and are none, each with the nearest
+name, and ends with 1 when one of them is nearly FALLBACK_TOKENS or FALLBACK_WEBHOOK_SECRETS: whoever means one of
+these and writes another opens the door to everyone. serve, drain and the functions look at the names of their own
+environment so.`,
 		Example: `  fallback settings
   fallback settings --markdown
   fallback settings --unknown FALLBACK_TOKEN FALLBACK_TARGET`,
@@ -38,9 +39,9 @@ another opens the door to everyone. serve, drain and the functions look at the n
 				return err
 			}
 			t := tabwriter.NewWriter(w.stdout, 0, 0, 2, ' ', 0)
-			fmt.Fprintln(t, "VARIABLE\tKIND\tDEFAULT\tWHAT IT IS")
+			fmt.Fprintln(t, "VARIABLE\tUNIT\tDEFAULT\tWHAT IT IS")
 			for _, s := range config.Settings() {
-				fmt.Fprintf(t, "%s\t%s\t%s\t%s\n", s.Name, s.Kind, s.Default, s.About)
+				fmt.Fprintf(t, "%s\t%s\t%s\t%s\n", s.Name, s.Unit, s.Default, s.About)
 			}
 			return t.Flush()
 		},

@@ -1,5 +1,5 @@
-// Command drain is the DigitalOcean Function fallback/drain: each time that its trigger, or its owner, calls it, it replays
-// what waits on the queue to the primary.
+// Command drain is the DigitalOcean Function fallback/drain: each time that its trigger, or its owner, calls it, it
+// replays what waits on the queue to the primary.
 package main
 
 import (
@@ -13,16 +13,16 @@ import (
 	_ "golang.org/x/crypto/x509roots/fallback" // the platform's image may have no roots
 )
 
-// run is made once and outlives an invocation: a warm function keeps its connections to the broker and to the primary.
-var run, _ = app.DrainFunction(os.Environ(), os.Stderr)
+// function is made once and outlives an invocation: a warm one keeps its connections to the broker and to the primary.
+var function = app.NewDrainFunction(os.Environ(), os.Stderr)
 
-// Main is what the platform calls. The run's report is its result. A request of the web is not let in: with `web: false`
-// none comes, and should that be lost, strangers start nothing.
+// Main is what the platform calls. The run's report is its result. A request of the web is not let in: with `web:
+// false` none comes, and should that be lost, strangers start nothing.
 func Main(ctx context.Context, event digitalocean.Event) any {
 	if event.HTTP != nil || event.Fault != nil {
 		return digitalocean.Problem(http.StatusNotFound, "not-found", "Nothing is here.")
 	}
-	return run(ctx)
+	return function.Run(ctx)
 }
 
 func main() { digitalocean.Serve(Main) }

@@ -12,7 +12,7 @@ import (
 )
 
 // door is made once and outlives an invocation: a warm function keeps its connection to the broker.
-var door = app.Function(os.Environ(), os.Stderr)
+var door = app.NewDoorFunction(os.Environ(), os.Stderr)
 
 // Main is what the platform calls. It returns no error on purpose: the platform would answer 400.
 func Main(ctx context.Context, event digitalocean.Event) digitalocean.Response {

@@ -1,5 +1,5 @@
-// Command pack writes a program into the zip file that Lambda wants: `bootstrap`, executable, at the root. The same program
-// gives the same bytes, on any host and at any time, so that an unchanged function is seen to be unchanged.
+// Command pack writes a program into the zip file that Lambda wants: `bootstrap`, executable, at the root. The same
+// program gives the same bytes, on any host and at any time, so that an unchanged function is seen to be unchanged.
 //
 //	pack BOOTSTRAP FILE.zip
 package main

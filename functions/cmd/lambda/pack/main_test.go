@@ -10,8 +10,8 @@ import (
 	"time"
 )
 
-// TestPack holds that the zip has the program as Lambda wants it, and that neither when nor from which file it was made is
-// to be seen.
+// TestPack holds that the zip has the program as Lambda wants it, and that neither when nor from which file it was
+// made is to be seen.
 func TestPack(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
@@ -43,7 +43,8 @@ func TestPack(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if len(archive.File) != 1 || archive.File[0].Name != "bootstrap" || archive.File[0].Mode().Perm() != 0o755 || !archive.File[0].Modified.Equal(epoch) {
+	if len(archive.File) != 1 || archive.File[0].Name != "bootstrap" || archive.File[0].Mode().Perm() != 0o755 ||
+		!archive.File[0].Modified.Equal(epoch) {
 		t.Fatalf("got %+v", archive.File)
 	}
 	entry, err := archive.File[0].Open()

@@ -1,0 +1,93 @@
+package drain
+
+import "time"
+
+// soon is how long a request is kept for its turn. For longer, it is set aside, if others do well meanwhile.
+const soon = 2 * time.Second
+
+// turn says when a request may be sent that has not been sent yet. own: others do well meanwhile, so it need not keep
+// their place. aside: it is to be on a retry queue till then.
+type turn struct {
+	at         time.Time
+	own, aside bool
+}
+
+// admit says when it is a request's turn. flying are those in flight, most is how many may be.
+func (j *judge) admit(it *item, flying []*item, most int, now time.Time) turn {
+	if it.notBefore.After(now) {
+		return turn{at: it.notBefore, own: true, aside: it.notBefore.Sub(now) > soon}
+	}
+	t := j.groups.of(it.group)
+	switch {
+	case t == nil:
+		return turn{at: now}
+	case j.outage.trial && j.outage.pass.step():
+		return turn{at: now, aside: true}
+	case j.outage.trial && !j.outage.opening && t.bad.After(j.accepted.at):
+		// nothing else does well, so its waits do not count
+		return turn{at: now}
+	}
+	others := j.accepted.others(it.group, now)
+	at := t.next
+	if longest := t.bad.Add(aloneAsked); !others && at.After(longest) {
+		at = longest
+	}
+	at = later(at, t.spacing.next(now))
+	switch {
+	case t.overdue > 0:
+		at = later(at, now.Add(soon+time.Millisecond))
+	case j.isFull(it, t, flying, most):
+		at = later(at, now.Add(soon))
+	}
+	own := others || j.outage.trial && !j.outage.opening || j.accepted.othersSince(it.group, t.bad) ||
+		at.After(now) && j.search.goesOn(t.spacing.apart(now), j.isCrowd(it.group, now), now)
+	return turn{at, own, own && at.Sub(now) > soon}
+}
+
+// isCrowd says that others were accepted, not long ago: they are not to wait for the group's requests again and again.
+func (j *judge) isCrowd(g group, now time.Time) bool {
+	return j.accepted.othersSince(g, now.Add(-firstPause))
+}
+
+// isFull: of a group that does badly one is in flight at a time, and of all such a quarter of those that may be.
+func (j *judge) isFull(it *item, t *trouble, flying []*item, most int) bool {
+	if t.row == 0 {
+		return false
+	}
+	inTrouble := 0
+	for _, other := range flying {
+		if other.group == it.group {
+			return true
+		}
+		if o, _ := j.groups.known.Peek(other.group); o != nil && o.row+o.overdue > 0 {
+			inTrouble++
+		}
+	}
+	return inTrouble >= max(most/4, 1)
+}
+
+// sent notes that a request is.
+func (j *judge) sent(it *item, now time.Time) {
+	it.sent = now
+	j.all.send(now)
+	if t := j.groups.of(it.group); t != nil {
+		t.spacing.send(now)
+	}
+}
+
+// late notes that a request is in flight for too long, or, with -1, that it is not any more. While others do well, no
+// more of its group is sent meanwhile.
+func (j *judge) late(it *item, n int) {
+	it.overdue = n > 0
+	t := j.groups.make(it.group)
+	t.overdue = max(t.overdue+n, 0) // it may have been forgotten meanwhile
+	j.overdue += n
+	t.bad = later(t.bad, it.sent)
+}
+
+func later(a, b time.Time) time.Time {
+	if a.After(b) {
+		return a
+	}
+	return b
+}

@@ -1,0 +1,158 @@
+package drain
+
+import (
+	"time"
+
+	"github.com/hashicorp/golang-lru/v2/simplelru"
+
+	"fallback/functions/backoff"
+)
+
+// group is where a request goes and who sends it: what answers depend on, if they do not depend on the request alone.
+// It is a hash, with a key that no stranger knows.
+type group uint64
+
+// mostGroups bounds the groups that are remembered: a stranger can vary who he says that he is.
+const mostGroups = 1024
+
+const (
+	// longestAsked bounds how long a group waits that asks, and longestFailing one that fails, while others do well;
+	// alone bounds both while nothing else does: then it may be everybody's.
+	longestAsked, longestFailing = time.Hour, time.Minute
+	aloneAsked, aloneFailing     = 2 * time.Second, time.Second
+	// askedLately is for how long a group that asked counts when another asks.
+	askedLately = 10 * time.Second
+)
+
+// trouble is what is known of a group that was answered badly.
+type trouble struct {
+	row      int       // bad answers since the last good one, refusals not counted
+	bad      time.Time // the last bad answer, refusals counted
+	next     time.Time // nothing of it is sent before
+	asked    time.Time // when it was last asked to wait
+	spacing  spacing
+	overdue  int     // in flight, for too long
+	refusals int     // since the last good answer
+	away     []shift // for each retry queue
+}
+
+// shift is how many requests of a group were set aside to a queue since a time.
+type shift struct {
+	since time.Time
+	n     int
+}
+
+// setAside is how long a request of the group is to be away, for a wait at least. A retry queue gets no more of them
+// than may be sent before the time of the next longer one; the longest has the rest. So none is moved again and again.
+func (t *trouble) setAside(wait time.Duration, retries []Retry, now time.Time) time.Duration {
+	gap := t.spacing.apart(now)
+	if gap == 0 || len(retries) == 0 {
+		return wait
+	}
+	if t.away == nil {
+		t.away = make([]shift, len(retries))
+	}
+	for i, q := range retries[:len(retries)-1] {
+		s, next := &t.away[i], retries[i+1].TTL
+		if now.Sub(s.since) >= q.TTL {
+			*s = shift{since: now}
+		}
+		if next > wait && time.Duration(s.n)*gap/2 < next { // half: gap is measured, and too long at times
+			s.n++
+			return max(wait, q.TTL)
+		}
+	}
+	return max(wait, retries[len(retries)-1].TTL)
+}
+
+// groups are those in trouble.
+type groups struct {
+	known *simplelru.LRU[group, *trouble]
+}
+
+func newGroups() groups {
+	known, err := simplelru.NewLRU[group, *trouble](mostGroups, nil)
+	if err != nil {
+		panic(err) // the size is none
+	}
+	return groups{known}
+}
+
+// of is nil for a group that is not in trouble.
+func (s *groups) of(g group) *trouble {
+	t, _ := s.known.Get(g)
+	return t
+}
+
+func (s *groups) make(g group) *trouble {
+	t := s.of(g)
+	if t == nil {
+		t = &trouble{}
+		s.known.Add(g, t)
+	}
+	return t
+}
+
+// bad counts a pause or a failure, and has the group wait: when it asks, so that another of its requests tries after
+// 2, 4, 8 s and so on.
+func (s *groups) bad(it *item, asked time.Duration, others bool, now time.Time) {
+	t := s.make(it.group)
+	t.row++
+	t.bad = now
+	var wait time.Duration
+	switch {
+	case asked > 0:
+		t.asked = now
+		wait = min(asked, backoff.Wait(t.row, time.Second, longestAsked))
+		if !others {
+			wait = min(wait, aloneAsked)
+		}
+	case t.row >= 2:
+		wait = backoff.Wait(t.row-2, time.Second, longestFailing)
+		if !others {
+			wait = min(wait, aloneFailing)
+		}
+	}
+	t.next = now.Add(wait)
+}
+
+// refused notes that the group is in trouble; it does not wait for that.
+func (s *groups) refused(it *item, now time.Time) {
+	t := s.make(it.group)
+	t.refusals++
+	t.bad = now
+}
+
+func (s *groups) good(g group) {
+	if t := s.of(g); t != nil {
+		t.row, t.refusals, t.next = 0, 0, time.Time{}
+		t.spacing.accepted++
+	}
+}
+
+// clear is for when everybody was in trouble.
+func (s *groups) clear() {
+	for _, t := range s.known.Values() {
+		t.row, t.next = 0, time.Time{}
+	}
+}
+
+// isLimited says whether a group was asked to wait, lately.
+func (s *groups) isLimited(g group, now time.Time) bool {
+	t, _ := s.known.Peek(g)
+	return t != nil && !t.asked.IsZero() && now.Sub(t.asked) < askedLately
+}
+
+// othersLimited is how many other groups are.
+func (s *groups) othersLimited(g group, now time.Time) (n int) {
+	for _, other := range s.known.Keys() {
+		if other != g && s.isLimited(other, now) {
+			n++
+		}
+	}
+	return n
+}
+
+func (s *groups) limit(it *item, wait time.Duration, now time.Time) {
+	s.make(it.group).spacing.limit(it, wait, min(wait, mostApartInGroup), now)
+}

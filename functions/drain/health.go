@@ -1,0 +1,107 @@
+package drain
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	"fallback/functions/target"
+)
+
+// Trouble is what keeps requests from being delivered, for as long as it lasts.
+type Trouble string
+
+// The troubles.
+const (
+	QueueAway Trouble = "queue-away" // the queue cannot be read
+	// nothing is sent: the primary does not take what it is sent, or its probe says no
+	PrimaryAway Trouble = "primary-away"
+	Looping     Trouble = "loop"      // the way to the primary leads back to a door of Fallback
+	HandOver    Trouble = "hand-over" // the broker cannot hand over a message; what is behind it is delivered
+	NoRoom      Trouble = "no-room"   // no queue takes what should be moved there
+)
+
+// Troubles are all that there are.
+func Troubles() []Trouble { return []Trouble{QueueAway, PrimaryAway, Looping, HandOver, NoRoom} }
+
+// troubles are those that there are now.
+type troubles struct {
+	mu   sync.Mutex
+	why  map[Trouble]string
+	tell func(Trouble, bool)
+}
+
+// set notes whether there is one, and why; it says whether that is news.
+func (t *troubles) set(which Trouble, on bool, why string) (news bool) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	_, was := t.why[which]
+	if delete(t.why, which); on {
+		t.why[which] = why
+	}
+	if on != was {
+		t.tell(which, on)
+	}
+	return on != was
+}
+
+func (t *troubles) is(which Trouble) (why string, on bool) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	why, on = t.why[which]
+	return why, on
+}
+
+// ErrLoop says that the way to the primary leads back to a door of Fallback. See [Drainer.Ready].
+var ErrLoop = errors.New("a loop")
+
+// Ready says whether the source can be reached, and all of it. The error wraps [ErrLoop] when the way to the primary
+// leads back to a door, and [ErrHandOver] when the broker cannot hand over a message. While nothing is with a run, it
+// asks: until the next one it may be a day. Else it says what was so when the source was last asked.
+func (d *Drainer) Ready() error {
+	if !d.occupied.Load() && d.using.TryLock() {
+		d.look()
+		d.using.Unlock()
+	}
+	if why, on := d.troubles.is(QueueAway); on {
+		return errors.New(why)
+	}
+	if why, on := d.troubles.is(Looping); on {
+		return fmt.Errorf("%w: %s", ErrLoop, why)
+	}
+	if why, on := d.troubles.is(HandOver); on {
+		return fmt.Errorf("%w: %s", ErrHandOver, why)
+	}
+	return nil
+}
+
+// heard notes whether an answer is a door's.
+func (d *Drainer) heard(v target.Verdict) {
+	if v.Loop || v.Action == target.Done {
+		d.troubles.set(Looping, v.Loop, v.Reason)
+	}
+}
+
+// look asks the source, once a second at most.
+func (d *Drainer) look() {
+	if d.closed || time.Since(d.looked) < lookEvery {
+		return
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), lookTimeout)
+	defer cancel()
+	_, err := d.source.Waiting(ctx)
+	d.looked = time.Now()
+	if d.reached(err) && err != nil {
+		d.options.Log.Warn("cannot look at the queue", "error", err)
+	}
+}
+
+// reached notes whether the source could be reached, and says whether that is news.
+func (d *Drainer) reached(err error) (news bool) {
+	if err == nil {
+		return d.troubles.set(QueueAway, false, "")
+	}
+	return d.troubles.set(QueueAway, true, err.Error())
+}

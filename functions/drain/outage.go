@@ -1,0 +1,116 @@
+package drain
+
+import (
+	"time"
+
+	"fallback/functions/backoff"
+)
+
+// outage is while nothing is sent, because the primary does not seem to take anything from anybody. It is probed until
+// it is alive. Then it is on trial: requests go one at a time, until one is accepted, which ends the outage, or one is
+// not, which begins it anew.
+type outage struct {
+	on      bool
+	trial   bool
+	opening bool      // it began without a bad answer
+	probed  bool      // has been, since the outage began
+	since   time.Time // it, or the trial, began
+	next    time.Time // no probe before
+	probes  int       // that said that it is not alive, in a row
+	trials  int       // that failed
+	pass    pass
+}
+
+const (
+	// shortestProbing doubles up to longestProbing: the probe costs the primary little, and one that comes and goes is
+	// found.
+	shortestProbing, longestProbing = 250 * time.Millisecond, time.Second
+	// mostSkipped bounds those that step aside between two trials.
+	mostSkipped = 1024
+)
+
+func (o *outage) begin(now time.Time) {
+	*o = outage{on: true, since: now, next: now.Add(shortestProbing)}
+}
+
+// open is for when it is not known whether the primary takes anything.
+func (o *outage) open(now time.Time) { *o = outage{on: true, opening: true, since: now, next: now} }
+
+// resume is for the beginning of a run: first of all, the primary is probed.
+func (o *outage) resume(now time.Time) {
+	if !o.on {
+		o.open(now)
+	} else if o.trial {
+		o.trial, o.next = false, now
+	}
+}
+
+// answered is for a probe. What the primary asks a probe to wait is not heard: it is what a page for maintenance says,
+// and not when the primary is back; and one small request a second costs it little.
+func (o *outage) answered(alive bool, jitter backoff.Jitter, now time.Time) {
+	o.probed = true
+	if alive {
+		o.trial, o.since, o.probes = true, now, 0
+		return
+	}
+	o.probes++
+	o.next = now.Add(between(o.probes, jitter))
+}
+
+// failed is for a trial. Those in trouble step aside then, twice as many each time, so that somebody else's turn comes.
+func (o *outage) failed(jitter backoff.Jitter, now time.Time) {
+	o.trials++
+	o.opening = false
+	o.trial, o.since, o.next = false, now, now.Add(between(o.trials, jitter))
+	if o.trials > 1 {
+		o.pass.skip = min(1<<min(o.trials-2, 20), mostSkipped)
+	}
+}
+
+// pass is a walk through the queue in search of a request that the primary accepts: those of groups in trouble step
+// aside. It goes once through the queue, and then not for a while: each request costs the broker two writes.
+type pass struct {
+	skip   int       // may step aside before the next trial
+	gone   int       // have
+	length int       // of the queue, when it began
+	passes int       // that found nothing
+	next   time.Time // no other before
+}
+
+// firstPause doubles up to longestPause, after each pass that found nothing.
+const firstPause, longestPause = 10 * time.Minute, 128 * firstPause
+
+// bound bounds those that may step aside before the next trial. waiting is how many are on the queue.
+func (p *pass) bound(waiting int, now time.Time) {
+	if p.gone == 0 {
+		p.length = waiting
+	}
+	if p.gone > 0 && p.gone >= p.length {
+		p.end(now)
+	}
+	if now.Before(p.next) {
+		p.skip = 0
+	}
+	p.skip = min(p.skip, waiting/2)
+}
+
+// end is for one that has found nothing, or finds no room.
+func (p *pass) end(now time.Time) {
+	p.skip, p.gone, p.next = 0, 0, now.Add(backoff.Wait(p.passes, firstPause, longestPause))
+	p.passes++
+}
+
+// step says whether one more steps aside.
+func (p *pass) step() bool {
+	if p.skip == 0 {
+		return false
+	}
+	p.skip--
+	p.gone++
+	return true
+}
+
+// between is the wait from one probe to the next, after the nth failure.
+func between(n int, jitter backoff.Jitter) time.Duration {
+	return jitter.Shorten(backoff.Wait(n, shortestProbing, longestProbing), 4)
+}

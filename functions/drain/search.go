@@ -1,0 +1,56 @@
+package drain
+
+import (
+	"time"
+
+	"fallback/functions/backoff"
+)
+
+// search is for a crowd: all that is unacked is of one group that the primary limits. It moves them to retry queues to
+// reach other groups, for as long as sending the rest would take longer than the shortest of these. A move costs the
+// broker two writes, so it rests after a search that found nobody.
+type search struct {
+	wanted bool // the queue is to be counted
+	on     bool
+	behind int // were on the queue when it was counted, less those that have come since
+	moved  int // to retry queues, for whatever reason
+	vain   int // searches that found nobody, in a row
+	ended  time.Time
+}
+
+// recount is for how long a count of the queue holds, and how long the next search waits after one that found
+// somebody.
+const recount = 10 * time.Second
+
+// counted begins a search, unless as many were moved before, as on trial, and nobody was found: that was one.
+func (s *search) counted(waiting int, now time.Time) {
+	switch {
+	case !s.wanted:
+		return
+	case s.vain == 0 && s.moved > 0 && s.moved >= waiting:
+		s.vain, s.ended = 1, now
+	default:
+		s.on, s.behind = true, waiting
+	}
+	s.wanted, s.moved = false, 0
+}
+
+// goesOn says whether a request steps aside of a group that is sent one per gap. others were accepted, not long ago.
+func (s *search) goesOn(gap time.Duration, others bool, now time.Time) bool {
+	rest := recount
+	if others {
+		s.vain, s.moved = 0, 0
+	} else if s.vain > 0 {
+		rest = backoff.Wait(s.vain-1, firstPause, longestPause)
+	}
+	switch {
+	case s.on && s.behind <= 0:
+		s.on, s.ended = false, now
+		if s.moved > 0 {
+			s.vain++
+		}
+	case !s.on && gap > 0 && now.Sub(s.ended) >= rest:
+		s.wanted = true
+	}
+	return s.on && time.Duration(s.behind)*gap > recount
+}

@@ -1,0 +1,64 @@
+package drain
+
+import (
+	"testing"
+	"time"
+)
+
+// TestSuspect holds when a message that came back is replayed alone, and when that is taken for an attempt.
+func TestSuspect(t *testing.T) {
+	t.Parallel()
+	none := fate(-1)
+	for _, row := range []struct {
+		name    string
+		alone   bool
+		returns int
+		met     bool // one that is to be replayed alone, since the process began
+		solos   int  // that went well
+		want    fate
+	}{
+		{"came back twice", false, mostReturns - 1, false, 0, none},
+		{"came back three times", false, mostReturns, false, 0, aside},
+		{"three such went well: it is how the broker counts", false, 10 * mostReturns, true, mostSolos, none},
+		{"alone for the first time", true, 0, false, 0, none},
+		{"it came back from that, and the process is another", true, 1, false, 0, retry},
+		{"it came back once, and the process is the same: it was requeued", true, 1, true, 0, none},
+		{"it came back often, and the process is the same", true, mostReturns, true, 0, retry},
+		{"it came back often, and three such went well", true, mostReturns, true, mostSolos, none},
+	} {
+		t.Run(row.name, func(t *testing.T) {
+			t.Parallel()
+			r := &run{Drainer: &Drainer{met: row.met, solos: row.solos}}
+			it := &item{marks: marks{alone: row.alone, returns: row.returns}}
+			got, ok := r.isSuspect(it)
+			if !ok {
+				got.fate = none
+			}
+			if got.fate != row.want || row.want == aside && !it.alone {
+				t.Errorf("got %v, alone %t, want %v", got.fate, it.alone, row.want)
+			}
+		})
+	}
+}
+
+// TestCareful holds that after a loss with something unacked one is taken at a time, until those are settled, and that
+// the wait for the next try grows.
+func TestCareful(t *testing.T) {
+	t.Parallel()
+	r := newRun(New(Options{Concurrency: 8}, nil, nil), limits{}, 0)
+	if r.want() != 8+lookahead {
+		t.Errorf("before: %d are taken", r.want())
+	}
+	r.feeder.unacked = 3
+	r.lose()
+	if r.careful != 4 || r.want() != 1 {
+		t.Errorf("after: %d are taken at a time, until %d are settled; want 1, and 4", r.want(), r.careful)
+	}
+	now := time.Now()
+	for i, want := range []time.Duration{200, 400, 800, 1600, 3200, 5000, 5000} {
+		r.feeder.lose(now)
+		if got := r.feeder.next.Sub(now); got != want*time.Millisecond {
+			t.Errorf("loss %d: the next try after %s, want %s", i+1, got, want*time.Millisecond)
+		}
+	}
+}

@@ -1,0 +1,38 @@
+package target
+
+import (
+	"context"
+	"net/http"
+	"time"
+
+	"fallback/functions/envelope"
+)
+
+// Probe asks whether the primary is alive: any answer under 500 says so. Otherwise the verdict's Reason says what is
+// wrong, and After for how long it asks to be left alone.
+func (c *Client) Probe(ctx context.Context) (alive bool, v Verdict) {
+	timeout := min(probeTimeout, c.options.Timeout)
+	timed, cancel := context.WithTimeout(ctx, timeout)
+	defer cancel()
+	request, err := http.NewRequestWithContext(timed, http.MethodGet, c.probe, nil)
+	if err != nil {
+		return false, Verdict{Action: Pause, Reason: "the probe's URL is not one"}
+	}
+	request.Header.Set("User-Agent", envelope.ProbeUserAgent)
+	request.Header.Set(envelope.HeaderAttempt, "0") // a door refuses it, so that it is not taken for the primary
+	answer, err := c.ask(request)
+	if err != nil {
+		v = c.judgeError(ctx, timed, true, timeout, err)
+		v.Action = Pause
+		return false, v
+	}
+	start := discard(answer, cancel)
+	if isLoop(answer, start, "") {
+		return false, loop(answer.StatusCode)
+	}
+	if answer.StatusCode < http.StatusInternalServerError {
+		return true, Verdict{Action: Done, Status: answer.StatusCode}
+	}
+	v = judge(answer.StatusCode, answer.Header, time.Now())
+	return false, v
+}
