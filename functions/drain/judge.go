@@ -244,7 +244,7 @@ func (j *judge) release(which func(*item) bool, f fate) (rulings []ruling) {
 		switch {
 		case !which(it):
 			kept = append(kept, it)
-		case it.verdict.Loop && f == retry: // no matter of the request
+		case it.verdict.Loop && f == retry && !(it.verdict.Status == 508 && j.known(it)): // no matter of the request
 			rulings = append(rulings, ruling{item: it, fate: aside})
 		default:
 			rulings = append(rulings, ruling{item: it, fate: f})

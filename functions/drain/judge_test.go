@@ -122,6 +122,17 @@ func TestJudge(t *testing.T) {
 		}, false},
 		{"and else no attempt", []step{{name: "a1", heard: s, verdict: loop},
 			{tick: "on", heard: 3 * s, want: "a1 aside"}}, false},
+		{"several loops are no attempts when others are accepted afterwards", []step{
+			{name: "a1", heard: s, verdict: loop},
+			{name: "a2", heard: s, verdict: loop},
+			{name: "b1", sent: s + 1, heard: 2 * s, verdict: says(200, 0), want: "a1 aside, a2 aside, b1 deliver"},
+		}, false},
+		{"but are when that is so again", []step{
+			{name: "b1", heard: 2 * s, verdict: says(200, 0), want: "b1 deliver"},
+			{name: "a1", sent: 3 * s, heard: 4 * s, badAt: s, verdict: loop},
+			{name: "a2", sent: 3 * s, heard: 4 * s, badAt: s, verdict: loop},
+			{name: "b2", sent: 5 * s, heard: 6 * s, verdict: says(200, 0), want: "a1 retry, a2 retry, b2 deliver"},
+		}, false},
 		{"five bad answers are everybody's", fails("a b c d e", 0, says(500, 0), "retry"), true},
 		{"four are not", fails("a b c d", 0, says(500, 0), "retry"), false},
 		{"nor five, when something was accepted since they were sent", append(
