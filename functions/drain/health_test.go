@@ -1,0 +1,87 @@
+package drain
+
+import (
+	"context"
+	"errors"
+	"slices"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"fallback/functions/target"
+)
+
+// fleeting is a queue that cannot be read while it is away.
+type fleeting struct {
+	*session
+	away func() bool
+}
+
+var errAway = errors.New("nobody answers")
+
+func (f fleeting) Waiting(ctx context.Context) (int, error) {
+	if f.away() {
+		return 0, errAway
+	}
+	return f.session.Waiting(ctx)
+}
+
+// TestTroubles holds that each trouble is told once when it begins, once when it has ended, and no other is.
+func TestTroubles(t *testing.T) {
+	t.Parallel()
+	const lasts = 90 * time.Second
+	for _, row := range []struct {
+		name    string
+		answer  target.Verdict // while it lasts
+		away    bool           // the queue is
+		full    bool           // all other queues are
+		trouble Trouble
+	}{
+		{"the queue is away", says(200, 0), true, false, QueueAway},
+		{"the primary is away", says(0, 0), false, false, PrimaryAway},
+		{"the primary refuses everything", says(404, 0), false, false, PrimaryAway},
+		{"a loop", target.Verdict{Action: target.Refuse, Status: 202, Loop: true, Reason: "a loop"}, false, false, Looping},
+		{"no room", says(422, 0), false, true, NoRoom},
+	} {
+		t.Run(row.name, func(t *testing.T) {
+			t.Parallel()
+			synctest.Test(t, func(t *testing.T) {
+				w := newWorld()
+				w.put(10, "a", "good")
+				lasting := func() bool { return time.Since(w.began) < lasts }
+				w.answer = func(*parcel) (target.Verdict, time.Duration) {
+					if lasting() {
+						return row.answer, takes
+					}
+					return says(200, 0), takes
+				}
+				w.probe = func() (bool, target.Verdict) { return !row.answer.Unreachable || !lasting(), row.answer }
+				if row.full {
+					w.most = map[string]int{"parked": 0, "10s": 0, "1m": 0, "10m": 0}
+					time.AfterFunc(lasts, func() {
+						w.mu.Lock()
+						defer w.mu.Unlock()
+						clear(w.most)
+					})
+				}
+				o, told := w.options(), map[Trouble][]bool{}
+				o.Tell = func(which Trouble, on bool) { told[which] = append(told[which], on) }
+				s := w.session()
+				worker := New(o, fleeting{s, func() bool { return row.away && lasting() }}, s)
+				for range 10 {
+					run := time.Now()
+					worker.Once(t.Context(), Budget{Time: time.Minute})
+					time.Sleep(time.Minute - time.Since(run))
+				}
+				if !slices.Equal(told[row.trouble], []bool{true, false}) {
+					t.Errorf("told %v, want it once on and once off: %s", told, w)
+				}
+				for _, other := range Troubles() {
+					if other != row.trouble && other != PrimaryAway && len(told[other]) > 0 {
+						t.Errorf("told %v of %s: %s", told[other], other, w)
+					}
+				}
+			})
+		})
+	}
+}
