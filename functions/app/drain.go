@@ -3,7 +3,6 @@ package app
 import (
 	"context"
 	"errors"
-	"fmt"
 	"log/slog"
 
 	"fallback/functions/config"
@@ -106,11 +105,19 @@ func ended(err error) error {
 	for ours, theirs := range map[error]error{drain.ErrDry: rabbit.ErrDry, drain.ErrStuck: rabbit.ErrStuck,
 		drain.ErrHandOver: rabbit.ErrHandOver} {
 		if errors.Is(err, theirs) {
-			return fmt.Errorf("%w: %w", ours, err)
+			return known{err, []error{ours}}
 		}
 	}
 	return err
 }
+
+// known is an error that the drain knows as some of its own; it says what it said.
+type known struct {
+	error
+	as []error
+}
+
+func (k known) Unwrap() []error { return append([]error{k.error}, k.as...) }
 
 // delivery is a message as the drain knows it.
 type delivery struct{ *rabbit.Delivery }
@@ -126,9 +133,9 @@ func (d delivery) Move(ctx context.Context, queue string, headers map[string]any
 func lost(err error) error {
 	switch {
 	case errors.Is(err, rabbit.ErrCopied):
-		return fmt.Errorf("%w: %w: %w", drain.ErrCopied, drain.ErrLost, err)
+		return known{err, []error{drain.ErrCopied, drain.ErrLost}}
 	case errors.Is(err, rabbit.ErrLostAck):
-		return fmt.Errorf("%w: %w", drain.ErrLost, err)
+		return known{err, []error{drain.ErrLost}}
 	}
 	return err
 }

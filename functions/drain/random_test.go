@@ -24,6 +24,14 @@ type period struct {
 	verdict  target.Verdict
 	route    string // of these only, if it is set
 	lies     bool   // the probe says that all is well
+
+	refused map[group]int // answers that it gave
+}
+
+// lone says that an outage has refused one request alone, of all or of its group while others are accepted. Nothing
+// tells it from a request that is refused for its own sake, if its group is accepted afterwards.
+func (p *period) lone(g group) bool {
+	return p.verdict.Action == target.Refuse && p.refused[g] == 1 && (p.route != "" || len(p.refused) == 1)
 }
 
 // poison is a request that is not taken for its own sake.
@@ -47,26 +55,27 @@ func TestRandomWorlds(t *testing.T) {
 	var sum struct {
 		days                             float64
 		requests, lost, starved, outages int
-		sends, own                       int
+		sends, own, lone                 int
 	}
 	for seed := first; seed < first+uint64(*worlds); seed++ {
 		t.Run(fmt.Sprint(seed), func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				w := randomWorld(t, rand.New(rand.NewPCG(seed, 0)))
-				starved, parked := w.check(t)
+				starved, parked, lone := w.check(t)
 				sum.days += time.Since(w.began).Hours() / 24
 				sum.requests += len(w.all)
 				sum.sends += len(w.sent)
 				sum.lost += w.lost()
 				sum.starved += starved
 				sum.outages += parked
-				sum.own += len(w.parked) - parked
+				sum.lone += lone
+				sum.own += len(w.parked) - parked - lone
 			})
 		})
 	}
 	t.Logf("seed %d: simulated days %.0f, requests %d, lost %d, starved %d, parked by an outage %d; parked for "+
-		"their own sake %d, %.2f sends a request",
-		first, sum.days, sum.requests, sum.lost, sum.starved, sum.outages, sum.own,
+		"their own sake %d, as the only one that an outage met %d, %.2f sends a request",
+		first, sum.days, sum.requests, sum.lost, sum.starved, sum.outages, sum.own, sum.lone,
 		float64(sum.sends)/float64(max(sum.requests, 1)))
 }
 
@@ -76,7 +85,7 @@ func pick[T any](r *rand.Rand, of ...T) T { return of[r.IntN(len(of))] }
 // primary is in trouble, and for the last hours all is well.
 func randomWorld(t *testing.T, r *rand.Rand) *world {
 	w := newWorld()
-	w.counts = r.IntN(2) == 0
+	w.counts, w.slow = r.IntN(2) == 0, r.IntN(2) == 0
 	senders, routes := 1+r.IntN(8), 1+r.IntN(3)
 	w.poison = map[string]*poison{}
 	share := pick(r, 0, 0, 0.01, 0.05, 0.3)
@@ -124,6 +133,8 @@ func randomWorld(t *testing.T, r *rand.Rand) *world {
 		now := time.Since(w.began)
 		for _, p := range w.periods {
 			if p.from <= now && now < p.to && (p.route == "" || p.route == route) {
+				p.refused[groupOf(m.request)]++
+				m.outages = append(m.outages, p)
 				m.answers += fmt.Sprintf("%s %d; ", now, p.verdict.Status)
 				return p.verdict, takes
 			}
@@ -177,13 +188,13 @@ func randomPoison(r *rand.Rand) *poison {
 
 // randomPeriod is an outage. Those that count attempts are no longer together than the retry schedule is: one of a
 // route does, while others are taken.
-func randomPeriod(r *rand.Rand, from time.Duration, routes int, counting *time.Duration) period {
-	p := period{
+func randomPeriod(r *rand.Rand, from time.Duration, routes int, counting *time.Duration) *period {
+	p := &period{
 		from: from, to: from + pick(r, 2*time.Second, 10*time.Second, time.Minute, 10*time.Minute, 25*time.Minute,
 			3*time.Hour),
 		verdict: says(pick(r, 0, 0, 502, 503, 503, 429, 500, 404, 403, 302),
 			pick(r, 0, 0, 0, time.Second, 30*time.Second)),
-		lies: r.IntN(2) == 0,
+		lies: r.IntN(2) == 0, refused: map[group]int{},
 	}
 	if p.verdict.Status == 0 {
 		p.verdict.After, p.lies = 0, false
@@ -290,7 +301,7 @@ func (w *world) someSession() *session {
 }
 
 // check holds the promise.
-func (w *world) check(t *testing.T) (starved, parked int) {
+func (w *world) check(t *testing.T) (starved, parked, lone int) {
 	t.Helper()
 	isParked := map[string]*parcel{}
 	for _, m := range w.parked {
@@ -300,6 +311,8 @@ func (w *world) check(t *testing.T) (starved, parked int) {
 		_, delivered := w.delivered[id]
 		switch {
 		case w.poison[id] != nil, delivered:
+		case isParked[id] != nil && isParked[id].lone():
+			lone++
 		case isParked[id] != nil:
 			parked++
 			t.Logf("%s was parked: %v, answers %s", id, isParked[id].headers, isParked[id].answers)
@@ -320,8 +333,15 @@ func (w *world) check(t *testing.T) (starved, parked int) {
 			t.Logf("ready: %s, poison %+v, headers %v, came back %d times, sent %d times", m.id, w.poison[m.id],
 				m.headers, m.returns, m.sends)
 		}
+		var periods []period
+		for _, p := range w.periods {
+			periods = append(periods, *p)
+		}
 		t.Errorf("%d lost, %d starved, %d parked by an outage, %d sent early: %s\n%d poisonous, periods %+v", w.lost(),
-			starved, parked, w.early, w, len(w.poison), w.periods)
+			starved, parked, w.early, w, len(w.poison), periods)
 	}
-	return starved, parked
+	return starved, parked, lone
 }
+
+// lone says that it was refused once, by an outage that nobody can tell from its own fault.
+func (m *parcel) lone() bool { return len(m.outages) == 1 && m.outages[0].lone(groupOf(m.request)) }

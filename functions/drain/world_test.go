@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -36,17 +37,18 @@ type world struct {
 	probes  int
 	moves   int
 	early   int  // were sent before they should have been
-	astray  int  // were sent after the worker had lost them
 	deaf    bool // hears no ack until the first connection is lost
 	unheard []*parcel
 	slow    bool // a moment goes by between a move's copy and its ack, in which the connection may be lost
 	breaks  int  // connections that ended for a message that cannot be handed over
 	counts  bool // what is requeued counts as come back, as on RabbitMQ 4.0 and 3.10
 
+	parcels   map[int]*parcel // by number, until they are taken off their queue
+	numbers   int             // of the next one
 	all       map[string]bool
 	many      bool // workers
 	poison    map[string]*poison
-	periods   []period
+	periods   []*period
 	sessions  []*session
 	delivered map[string]time.Duration // since the world began
 	began     time.Time
@@ -60,6 +62,7 @@ type send struct {
 // parcel is a message on any queue.
 type parcel struct {
 	id        string
+	number    int // its own: two copies of a message have the same id
 	request   *envelope.Request
 	headers   map[string]any
 	consumer  int
@@ -67,6 +70,7 @@ type parcel struct {
 	sends     int
 	bad       int       // answers, as poison counts them
 	answers   string    // of outages, for people
+	outages   []*period // that answered it
 	stuck     bool      // it cannot be handed over
 	notBefore time.Time // the primary has said
 }
@@ -74,9 +78,9 @@ type parcel struct {
 func newWorld() *world {
 	return &world{
 		retries: map[string]int{}, waiting: map[*parcel]bool{}, most: map[string]int{}, unacked: map[*parcel]*session{},
-		more: make(chan struct{}),
-		ttl:  map[string]time.Duration{"10s": 10 * time.Second, "1m": time.Minute, "10m": 10 * time.Minute},
-		all:  map[string]bool{}, delivered: map[string]time.Duration{}, began: time.Now(),
+		more:    make(chan struct{}),
+		ttl:     map[string]time.Duration{"10s": 10 * time.Second, "1m": time.Minute, "10m": 10 * time.Minute},
+		parcels: map[int]*parcel{}, all: map[string]bool{}, delivered: map[string]time.Duration{}, began: time.Now(),
 	}
 }
 
@@ -85,12 +89,23 @@ func (w *world) put(n int, route, sender string) {
 	for range n {
 		id := fmt.Sprintf("%s-%s-%d", route, sender, len(w.all))
 		w.all[id] = true
-		w.ready = append(w.ready, &parcel{id: id, request: &envelope.Request{
+		m := &parcel{id: id, request: &envelope.Request{
 			ID: id, Method: "POST", Target: "/" + route, Header: map[string][]string{"Authorization": {sender}},
 			ReceivedAt: time.Now(),
-		}})
+		}}
+		w.register(m)
+		w.ready = append(w.ready, m)
 	}
 }
+
+func (w *world) register(m *parcel) {
+	m.number = w.numbers
+	w.numbers++
+	w.parcels[m.number] = m
+}
+
+// headerNumber tells the primary which parcel a request is of.
+const headerNumber = "Number"
 
 func (w *world) options() Options {
 	return Options{
@@ -264,13 +279,14 @@ func (w *world) Probe(context.Context) (bool, target.Verdict) {
 func (s *session) Send(ctx context.Context, r *envelope.Request, _ target.Try) target.Verdict {
 	w := s.world
 	w.mu.Lock()
-	m := w.find(r.ID)
-	if m == nil || s.alive() != nil { // lost meanwhile, and sent all the same
-		w.astray++
-		if m = w.named(r.ID); m == nil {
-			w.mu.Unlock()
-			return target.Verdict{Action: target.Pause, Reason: "cut off"}
-		}
+	number, err := strconv.Atoi(r.Header[headerNumber][0])
+	if err != nil {
+		panic(err)
+	}
+	m := w.parcels[number]
+	if m == nil { // another worker has settled it
+		w.mu.Unlock()
+		return target.Verdict{Action: target.Pause, Reason: "cut off"}
 	}
 	m.sends++
 	w.sent = append(w.sent, send{r.ID, time.Since(w.began)})
@@ -311,25 +327,6 @@ func (s *session) Send(ctx context.Context, r *envelope.Request, _ target.Try) t
 	return v
 }
 
-func (w *world) find(id string) *parcel {
-	for m := range w.unacked {
-		if m.id == id {
-			return m
-		}
-	}
-	return nil
-}
-
-// named is the one on the main queue.
-func (w *world) named(id string) *parcel {
-	for _, m := range w.ready {
-		if m.id == id {
-			return m
-		}
-	}
-	return nil
-}
-
 // delivery is a message that was delivered.
 type delivery struct {
 	*session
@@ -339,6 +336,8 @@ type delivery struct {
 
 func (d *delivery) Request() (*envelope.Request, error) {
 	request := *d.request
+	request.Header = maps.Clone(request.Header)
+	request.Header[headerNumber] = []string{strconv.Itoa(d.number)}
 	return &request, nil
 }
 
@@ -370,6 +369,8 @@ func (d *delivery) Done() error {
 	defer d.mu.Unlock()
 	if d.deaf {
 		d.unheard = append(d.unheard, d.parcel)
+	} else if !d.requeued() {
+		delete(d.parcels, d.number)
 	}
 	return d.leave()
 }
@@ -415,6 +416,7 @@ func (d *delivery) Move(_ context.Context, queue string, headers map[string]any)
 	if err := d.leave(); err != nil {
 		return fmt.Errorf("%w: %w", ErrCopied, err)
 	}
+	delete(d.parcels, d.number)
 	return nil
 }
 
@@ -429,6 +431,7 @@ func (d *delivery) copyTo(queue string, headers map[string]any) error {
 	}
 	w.moves++
 	moved := *d.parcel
+	w.register(&moved)
 	moved.returns = 0
 	moved.headers = maps.Clone(moved.headers)
 	if moved.headers == nil {

@@ -19,10 +19,10 @@ const (
 )
 
 // Pass takes some of what is behind messages that the broker cannot hand over. It closes the connection by which it
-// tries to, and then they are the first on the queue again. So several connections, which are made here and kept for
-// the next call, begin to take at the same time, one message each and no more: who gets such a message loses nothing
-// but the connection, and the others have those behind it. What is returned is to be settled, and is to be before the
-// next call.
+// tries to, and then they are the first on the queue again. So several connections begin to take at the same time, one
+// message each and no more: who gets such a message loses nothing but the connection, and the others have those behind
+// it. They are made here, and kept for the next call, unless nothing has come. What is returned is to be settled, and
+// is to be before the next call.
 //
 // The error wraps [ErrHandOver] when there was such a message, also beside what has been taken; [ErrUnavailable] when
 // there is no way to the broker.
@@ -37,6 +37,8 @@ func (s *Source) Pass(ctx context.Context) (taken []*Delivery, err error) {
 		return taken, err
 	case lost == s.passing && len(taken) == 0:
 		s.passing = min(2*s.passing, mostPassing)
+	case lost == 0 && len(taken) == 0: // there is nothing to go past
+		s.closePassers()
 	}
 	if lost > 0 {
 		err = ErrHandOver
