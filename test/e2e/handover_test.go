@@ -4,73 +4,36 @@ package e2e
 
 import (
 	"errors"
-	"net/url"
-	"os"
 	"strings"
 	"testing"
 	"time"
-
-	amqp10 "github.com/Azure/go-amqp"
 
 	"fallback/functions/drain"
 	"fallback/functions/topology"
 	"fallback/test/harness"
 )
 
-// unspeakable puts a message on the main queue by AMQP 1.0 that RabbitMQ cannot put into words of AMQP 0-9-1: it
-// closes each connection by which it tries to hand it over.
-func unspeakable(t *testing.T, vhost *harness.VHost, id string) {
-	t.Helper()
-	sender, err := amqp10Session(t, vhost).NewSender(t.Context(), "/queues/"+topology.DefaultQueue, nil)
-	if err != nil {
-		t.Fatal(err)
-	}
-	err = sender.Send(t.Context(), &amqp10.Message{
-		Header: &amqp10.MessageHeader{Durable: true}, Properties: &amqp10.MessageProperties{MessageID: id},
-		ApplicationProperties: map[string]any{"trace": amqp10.UUID{1, 2, 3}}, Data: [][]byte{[]byte("body of " + id)},
-	}, nil)
-	if err != nil {
-		t.Fatal(err)
-	}
-}
-
-// amqp10Session is one of the drain's user.
-func amqp10Session(t *testing.T, vhost *harness.VHost) *amqp10.Session {
-	t.Helper()
-	u, err := url.Parse(vhost.URL(topology.Drainer))
-	if err != nil {
-		t.Fatal(err)
-	}
-	password, _ := u.User.Password()
-	conn, err := amqp10.Dial(t.Context(), "amqp://"+u.Host, &amqp10.ConnOptions{
-		HostName: "vhost:" + vhost.Name, SASLType: amqp10.SASLTypePlain(u.User.Username(), password),
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = conn.Close() })
-	session, err := conn.NewSession(t.Context(), nil)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return session
-}
-
 // TestHandOver holds that a message which the broker cannot hand over keeps nothing behind it, that who looks is told,
 // and that it can be moved to the parked queue.
 func TestHandOver(t *testing.T) {
 	t.Parallel()
-	if version := os.Getenv("FALLBACK_TEST_RABBITMQ"); strings.HasPrefix(version, "3.") {
+	if !harness.SpeaksAMQP10() {
 		t.Skip("RabbitMQ 3 speaks AMQP 1.0 with a plugin only")
 	}
 	vhost := broker.VHost(t)
 	server := vhost.Serve(t, nil)
 	primary := harness.NewPrimary(t, nil)
 	d, log := vhost.Drain(t, primary, nil)
+	unspeakable := func(id string) {
+		t.Helper()
+		if err := vhost.PublishUnspeakable(t.Context(), id); err != nil {
+			t.Fatal(err)
+		}
+	}
 	enqueue(t, server, 10, "/before")
-	unspeakable(t, vhost, "bad-1")
+	unspeakable("bad-1")
 	enqueue(t, server, 30, "/behind")
-	unspeakable(t, vhost, "bad-2")
+	unspeakable("bad-2")
 	enqueue(t, server, 10, "/last")
 	run := harness.StartWatch()
 	harness.Eventually(t, "all others to be delivered", func() bool {
@@ -99,7 +62,9 @@ func TestHandOver(t *testing.T) {
 		}
 	}
 	for range 2 {
-		reject(t, vhost)
+		if err := vhost.RejectFirst(t.Context()); err != nil {
+			t.Fatal(err)
+		}
 	}
 	harness.Eventually(t, "the two to be parked", func() bool { return vhost.Count(t, parkedQueue) == 2 })
 	enqueue(t, server, 3, "/after")
@@ -108,21 +73,4 @@ func TestHandOver(t *testing.T) {
 		return d.Ready() == nil && len(primary.Got()) >= 53
 	})
 	checkOnce(t, primary, 3, "/after")
-}
-
-// reject moves the first message of the main queue to the parked one, as docs/drain.md says.
-func reject(t *testing.T, vhost *harness.VHost) {
-	t.Helper()
-	receiver, err := amqp10Session(t, vhost).NewReceiver(t.Context(), "/queues/"+topology.DefaultQueue, nil)
-	if err != nil {
-		t.Fatal(err)
-	}
-	message, err := receiver.Receive(t.Context(), nil)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := receiver.RejectMessage(t.Context(), message, nil); err != nil {
-		t.Fatal(err)
-	}
-	_ = receiver.Close(t.Context())
 }

@@ -33,8 +33,22 @@ var blamed = []fault{
 	{
 		name:   "the way to the primary is closed",
 		about:  "everything gets a 404, a 403, or a redirect, for moments and for seconds",
-		strike: closeWay, heal: answersWell, hold: span[time.Duration]{500 * time.Millisecond, time.Second},
+		strike: closeWay(http.StatusNotFound, http.StatusForbidden, http.StatusFound), heal: answersWell,
+		hold:  span[time.Duration]{500 * time.Millisecond, time.Second},
 		shows: refuses, breaks: parksNone, keys: 16, workers: 1, serves: true,
+	},
+	{
+		name:   "the proxy in front cannot reach the primary",
+		about:  "everything gets a 521, a 520, a 530 or a 529, for moments and for seconds",
+		strike: closeWay(521, 520, 530, 529), heal: answersWell,
+		hold:  span[time.Duration]{500 * time.Millisecond, time.Second},
+		shows: refuses, breaks: parksNone, keys: 16, workers: 1, serves: true,
+	},
+	{
+		name: "answers without an end", about: "one in twenty is a 101 on whose connection nothing follows, or a " +
+			"head of megabytes",
+		strike: answerOdd, heal: answersWell, hold: span[time.Duration]{500 * time.Millisecond, time.Second},
+		shows: duplicates, breaks: parksNone, flows: true, workers: 1, serves: true,
 	},
 	{
 		name: "a loop", about: "the target answers as another door does: a 202 with an id that was not sent",
@@ -56,6 +70,13 @@ var blamed = []fault{
 		},
 		heal: healBackground, hold: span[time.Duration]{200 * time.Millisecond, 400 * time.Millisecond},
 		shows: func(c figures) bool { return parks(c) && rejoins(c) }, breaks: parksOdd, workers: 1, serves: true,
+	},
+	{
+		name:   "messages that the broker cannot hand over",
+		about:  "it closes each connection by which it tries to (541), until an operator has taken them off the queue",
+		strike: publishUnspeakable, heal: deleteUnspeakable, absent: !harness.SpeaksAMQP10(),
+		hold:  span[time.Duration]{500 * time.Millisecond, time.Second},
+		shows: rejoins, breaks: parksNone, flows: true, workers: 1, serves: true,
 	},
 	{
 		name: "a request that ends workers", about: "the worker is killed whenever it sends that request, and " +
@@ -107,21 +128,48 @@ func parksNone(_ *rig, c figures) (faults []string) {
 	return faults
 }
 
-// closeWay has the way to the primary closed for moments, between which it is open, and leaves it closed.
-func closeWay(ctx context.Context, r *rig) error {
-	closed := []int{http.StatusNotFound, http.StatusForbidden, http.StatusFound}
-	for i := range r.strikes {
-		if err := r.nextReplay(ctx); err != nil {
-			return err
+// answerOdd has some answers that go on for ever, by one way or the other.
+func answerOdd(_ context.Context, r *rig) error {
+	switched := harness.Answer{Status: http.StatusSwitchingProtocols, After: primaryTime,
+		Header: map[string]string{"Connection": "upgrade", "Upgrade": "websocket"}}
+	endless := harness.Answer{After: primaryTime,
+		Header: map[string]string{"X": "y\r\n" + strings.Repeat("a: b\r\n", 1<<20)}}
+	r.outlet.given.Store(0)
+	answer := func(harness.Received) harness.Answer {
+		r.outlet.mu.Lock()
+		n := r.outlet.rand.IntN(40)
+		r.outlet.mu.Unlock()
+		switch n {
+		case 0:
+			r.outlet.given.Add(1)
+			return switched
+		case 1:
+			r.outlet.given.Add(1)
+			return endless
 		}
-		r.outlet.those(everything, harness.Answer{Status: closed[i%len(closed)], After: primaryTime})
-		time.Sleep(r.within(400 * time.Millisecond))
-		if err := answersWell(ctx, r); err != nil {
-			return err
-		}
+		return harness.Answer{After: primaryTime}
 	}
-	r.outlet.those(everything, harness.Answer{Status: http.StatusNotFound, After: primaryTime})
+	r.outlet.answer.Store(&answer)
 	return nil
+}
+
+// closeWay has the way to the primary closed for moments, by one status after the other, between which it is open, and
+// leaves it closed by the first.
+func closeWay(statuses ...int) func(context.Context, *rig) error {
+	return func(ctx context.Context, r *rig) error {
+		for i := range r.strikes {
+			if err := r.nextReplay(ctx); err != nil {
+				return err
+			}
+			r.outlet.those(everything, harness.Answer{Status: statuses[i%len(statuses)], After: primaryTime})
+			time.Sleep(r.within(400 * time.Millisecond))
+			if err := answersWell(ctx, r); err != nil {
+				return err
+			}
+		}
+		r.outlet.those(everything, harness.Answer{Status: statuses[0], After: primaryTime})
+		return nil
+	}
 }
 
 // leadBack has the primary answer as a door of Fallback that has taken the request for a new one, with an id of its
@@ -221,6 +269,32 @@ func (r *rig) publishOne(ctx context.Context, ch *amqp.Channel, headers amqp.Tab
 	r.ledger.published(id, message)
 	r.outlet.odd++
 	return nil
+}
+
+// publishUnspeakable publishes messages that the broker cannot hand over, past the proxies. They are in no ledger.
+func publishUnspeakable(ctx context.Context, r *rig) error {
+	for range r.strikes {
+		id := fmt.Sprintf("unspeakable-%d", len(r.outlet.unspeakable))
+		if err := r.vhost.PublishUnspeakable(ctx, id); err != nil {
+			return err
+		}
+		r.outlet.unspeakable[id] = true
+		time.Sleep(r.within(200 * time.Millisecond))
+	}
+	return nil
+}
+
+// deleteUnspeakable takes them off the queue, when the worker has said that there are some.
+func deleteUnspeakable(ctx context.Context, r *rig) error {
+	told, cancel := context.WithTimeout(ctx, allowed(replayLimit))
+	defer cancel()
+	unready := poll(told, "the worker to say that there are some", func() (bool, error) {
+		status, body, err := r.outlet.workers[0].ask("/readyz")
+		return status == http.StatusServiceUnavailable && strings.Contains(body, "hand-over"), err
+	})
+	err := r.vhost.DeleteUnspeakable(ctx, r.outlet.unspeakable)
+	clear(r.outlet.unspeakable)
+	return errors.Join(unready, err)
 }
 
 // parksOdd: what cannot be read is parked, and nothing else is.

@@ -57,6 +57,7 @@ type fault struct {
 	killed   bool // it is given no time to answer those that it has in hand
 	function bool // what serves is the function behind its gateway
 
+	absent bool                         // the tests' broker has no such fault
 	flows  bool                         // replays go on while it lasts, at a tenth of the rate of the 202s or more
 	keys   int                          // how many senders the primary can tell apart; 0 for none
 	breaks func(*rig, figures) []string // what else it may not break, and has; nil for nothing

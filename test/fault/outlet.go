@@ -41,6 +41,8 @@ type outlet struct {
 	early  atomic.Int64 // requests that came sooner than their last answer had asked
 	odd    int          // messages that were published and cannot be read
 	poison uint64       // the last request that has ended workers
+	// ids of messages on the queue that the broker cannot hand over
+	unspeakable map[string]bool
 	// of workers by a fault that counts them: before an ack could get through, or while they had poison
 	kills int
 
@@ -62,7 +64,7 @@ const (
 func (r *rig) newOutlet(t testing.TB, p plan) {
 	t.Helper()
 	o := &outlet{ledger: r.ledger, quiet: 30 * time.Second, rand: rand.New(rand.NewPCG(p.seed, ^uint64(0))),
-		due: map[string]time.Time{}}
+		due: map[string]time.Time{}, unspeakable: map[string]bool{}}
 	var err error
 	if o.queues, err = topology.Of(topology.DefaultQueue); err != nil {
 		t.Fatal(err)

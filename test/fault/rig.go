@@ -2,6 +2,7 @@ package fault
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"net/http"
@@ -210,7 +211,12 @@ func (r *rig) readSome(ctx context.Context, ch *amqp.Channel, queue string, ente
 		select {
 		case d, open := <-deliveries:
 			if !open {
-				return <-cancelled
+				select {
+				case err := <-cancelled:
+					return err
+				case <-time.After(harness.Patience):
+					return errors.New("the broker ended the channel while the queue was read")
+				}
 			}
 			note(d, enter)
 			if unacked++; unacked == 500 || len(deliveries) == 0 {
