@@ -24,6 +24,9 @@ func (r *run) fed(e feedEnd, now time.Time) {
 	}
 	r.books.trouble("the queue cannot be read", e.err.Error())
 	r.lose()
+	if past && e.passed == nil { // for any of those that the broker had let go, whether they have arrived or not
+		r.careful = max(r.careful, r.feeder.prefetch+1)
+	}
 	r.judge.outage.open(now)
 }
 

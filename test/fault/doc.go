@@ -10,10 +10,10 @@
 // queue is read, lost = accepted - delivered - parked - expired is to be 0, and what came twice came under the same
 // Idempotency-Key.
 //
-// Some of these faults are about blame: a primary that limits one sender, a way that is closed to all, a loop,
-// messages that cannot be read, a request that ends workers, a parked queue that is full. There it is held, too, that
-// what is to blame is parked and nothing else, that nothing is sent sooner than the primary has asked, and that the
-// others are replayed meanwhile.
+// Some of these faults are about blame: a primary that limits one sender, a way that is closed to all, answers without
+// an end, a loop, messages that cannot be read or handed over, a request that ends workers, a parked queue that is
+// full. There it is held, too, that what is to blame is parked and nothing else, that nothing is sent sooner than the
+// primary has asked, and that the others are replayed meanwhile.
 //
 // Everything that a round chooses comes from a seed, which is printed and can be given:
 //
