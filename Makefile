@@ -63,7 +63,7 @@ test-quick: ## the tests that need no Docker
 .PHONY: test-long
 test-long: ## what takes longer: race detector, fuzz targets for 5 seconds each, the drain in random worlds, older brokers, a crowd on the queue
 	@$(MAKE) test-race
-	@$(MAKE) simulate WORLDS=200
+	@$(MAKE) simulate WORLDS=200 SEED=$(COMMIT_SEED)
 	@$(MAKE) fuzz FUZZ_TIME=$(or $(FUZZ_TIME),5s)
 	@$(MAKE) test-matrix VERSIONS='4.0 3.10'
 	@$(MAKE) test-crowd
@@ -78,6 +78,9 @@ test-crowd: docker rabbitmq ## 300,000 requests of a sender that the primary lim
 test-race: docker cc rabbitmq compose image function lambda curl ## every test that has goroutines of ours, with the race detector
 	CGO_ENABLED=1 go test -race ./...
 	CGO_ENABLED=1 $(E2E) -race ./test/e2e
+
+# Other worlds for each commit, and the same ones whenever that commit is tested again.
+COMMIT_SEED = $(shell printf %d 0x$$(git rev-parse --short=8 HEAD 2>/dev/null || echo 1))
 
 .PHONY: simulate
 simulate: ## the drain in random worlds, about a day each, with primaries in trouble; WORLDS=3000 SEED=1 (0 is by the clock)
