@@ -21,7 +21,7 @@ func (j *judge) admit(it *item, flying []*item, most int, now time.Time) turn {
 	switch {
 	case t == nil:
 		return turn{at: now}
-	case j.outage.trial && j.outage.pass.step():
+	case j.outage.trial && j.outage.walk.step():
 		return turn{at: now, aside: true}
 	case j.outage.trial && !j.outage.opening && t.bad.After(j.accepted.at):
 		// nothing else does well, so its waits do not count
@@ -50,7 +50,7 @@ func (j *judge) isCrowd(g group, now time.Time) bool {
 }
 
 // isFull: of a group that does badly one is in flight at a time, and of all such a quarter of those that may be.
-func (j *judge) isFull(it *item, t *trouble, flying []*item, most int) bool {
+func (j *judge) isFull(it *item, t *record, flying []*item, most int) bool {
 	if t.row == 0 {
 		return false
 	}

@@ -16,7 +16,7 @@ func (r *run) arrive(it *item, now time.Time) {
 	if r.replaces(it) {
 		return
 	}
-	ruled, ok := r.lost.recall(it)
+	ruled, ok := r.remembered.recall(it)
 	if !ok {
 		ruled, ok = r.unsent(it, now)
 	}
@@ -134,7 +134,7 @@ func (r *run) answer(a answer, now time.Time) {
 	}
 	it.verdict = v
 	if r.heard(v); v.Loop {
-		r.books.trouble("the way to the primary is a loop", v.Reason)
+		r.books.note("the way to the primary is a loop", v.Reason)
 	}
 	if r.isCutOff(it.verdict) {
 		r.rule(ruling{item: it, fate: requeue})
@@ -216,13 +216,13 @@ func (r *run) unlinked(it *item) {
 // consumer has gone, the channel lives on.
 func (r *run) lose() {
 	now := time.Now()
-	r.lost.lose(now)
+	r.remembered.lose(now)
 	for _, it := range r.judge.suspended {
 		fate := retry
 		if isPause(it) {
 			fate = aside
 		}
-		r.lost.note(settled{ruling: ruling{item: it, fate: fate, reason: it.verdict.Reason}})
+		r.remembered.note(settled{ruling: ruling{item: it, fate: fate, reason: it.verdict.Reason}})
 		r.rule(ruling{item: it, fate: requeue})
 	}
 	r.judge.suspended = nil

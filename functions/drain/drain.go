@@ -12,7 +12,7 @@
 //   - outage.go: nothing is sent while it is everybody's, until a probe and a trial say otherwise.
 //   - admit.go, spacing.go: when a request may be sent that has not been; search.go: who else is behind a crowd of one
 //     sender's.
-//   - solo.go: a request that ends workers; lost.go: one that comes again although it was ruled on; detour.go: the way
+//   - solo.go: a request that ends workers; remembered.go: one that comes again although it was ruled on; detour.go: the way
 //     past a message that the broker cannot hand over.
 //   - pace.go, health.go, report.go: how many at a time; what is wrong; what a run did.
 //
@@ -158,12 +158,12 @@ type Drainer struct {
 	closed   bool        // Ready asks no more
 
 	// What a run leaves for the next one; its loop owns it.
-	judge  judge
-	permit permit
-	solos  int  // that went well
-	met    bool // one that is to be replayed alone, since the process began
-	lost   lost
-	detour detour
+	judge      judge
+	permit     permit
+	solos      int  // that went well
+	met        bool // one that is to be replayed alone, since the process began
+	remembered remembered
+	detour     detour
 }
 
 // New returns a Drainer.
@@ -185,7 +185,7 @@ func New(o Options, source Source, target Target) *Drainer {
 	}
 	return &Drainer{
 		options: o, source: source, target: target, limiter: rate.NewLimiter(limit, 1),
-		judge: judge{groups: newGroups(), jitter: o.jitter}, lost: newLost(),
+		judge: judge{groups: newGroups(), jitter: o.jitter}, remembered: newRemembered(),
 		troubles: troubles{why: map[Trouble]string{}, tell: o.Tell},
 	}
 }

@@ -22,7 +22,7 @@ func (r *run) fed(e feedEnd, now time.Time) {
 	if !past { // it was reached
 		r.reached(e.err)
 	}
-	r.books.trouble("the queue cannot be read", e.err.Error())
+	r.books.note("the queue cannot be read", e.err.Error())
 	r.lose()
 	if past && e.passed == nil { // for any of those that the broker had let go, whether they have arrived or not
 		r.careful = max(r.careful, r.feeder.prefetch+1)
@@ -40,7 +40,7 @@ func (r *run) knocked(k knock, now time.Time) {
 	switch {
 	case k.err != nil:
 		r.feeder.lose(now)
-		r.books.trouble("cannot look at the queue", k.err.Error())
+		r.books.note("cannot look at the queue", k.err.Error())
 	case !k.asked:
 		r.feeder.dry = now
 		r.handedOver(now)
@@ -54,11 +54,11 @@ func (r *run) knocked(k knock, now time.Time) {
 			r.heard(k.verdict)
 		}
 		if !k.alive {
-			r.books.trouble("the primary is down", k.verdict.Reason)
+			r.books.note("the primary is down", k.verdict.Reason)
 			r.troubles.set(PrimaryAway, true, k.verdict.Reason)
 		}
 		r.rule(r.judge.probed(k.alive, now)...)
-		r.judge.outage.pass.bound(k.waiting, now)
+		r.judge.outage.walk.bound(k.waiting, now)
 	}
 }
 
@@ -71,17 +71,17 @@ func (r *run) settled(s settled, now time.Time) {
 	switch {
 	case errors.Is(s.err, ErrLost): // it comes again
 		if s.fate != requeue {
-			r.lost.note(s)
-			r.books.trouble("what was done with a request is not known to the broker", s.err.Error())
+			r.remembered.note(s)
+			r.books.note("what was done with a request is not known to the broker", s.err.Error())
 		}
 		r.unlinked(s.item)
 		return
 	case s.outcome == Held:
-		r.lost.note(s)
+		r.remembered.note(s)
 		s.size = 0
 		r.held = append(r.held, s.item)
 		if s.sent.IsZero() {
-			r.judge.outage.pass.end(now)
+			r.judge.outage.walk.end(now)
 		}
 		if len(r.held) >= mostHeld {
 			r.stop("too many requests that no queue takes")
@@ -89,7 +89,7 @@ func (r *run) settled(s settled, now time.Time) {
 	case s.outcome == Returned:
 		r.feeder.dry = time.Time{}
 	case s.outcome == Delivered && s.err == nil:
-		r.lost.acked(s.ruling, now)
+		r.remembered.acked(s.ruling, now)
 		fallthrough
 	default:
 		r.careful = max(r.careful-1, 0)

@@ -24,8 +24,8 @@ const (
 	askedLately = 10 * time.Second
 )
 
-// trouble is what is known of a group that was answered badly.
-type trouble struct {
+// record is what is known of a group that was answered badly.
+type record struct {
 	row      int       // bad answers since the last good one, refusals not counted
 	bad      time.Time // the last bad answer, refusals counted
 	next     time.Time // nothing of it is sent before
@@ -44,7 +44,7 @@ type shift struct {
 
 // setAside is how long a request of the group is to be away, for a wait at least. A retry queue gets no more of them
 // than may be sent before the time of the next longer one; the longest has the rest. So none is moved again and again.
-func (t *trouble) setAside(wait time.Duration, retries []Retry, now time.Time) time.Duration {
+func (t *record) setAside(wait time.Duration, retries []Retry, now time.Time) time.Duration {
 	gap := t.spacing.apart(now)
 	if gap == 0 || len(retries) == 0 {
 		return wait
@@ -67,11 +67,11 @@ func (t *trouble) setAside(wait time.Duration, retries []Retry, now time.Time) t
 
 // groups are those in trouble.
 type groups struct {
-	known *simplelru.LRU[group, *trouble]
+	known *simplelru.LRU[group, *record]
 }
 
 func newGroups() groups {
-	known, err := simplelru.NewLRU[group, *trouble](mostGroups, nil)
+	known, err := simplelru.NewLRU[group, *record](mostGroups, nil)
 	if err != nil {
 		panic(err) // the size is none
 	}
@@ -79,15 +79,15 @@ func newGroups() groups {
 }
 
 // of is nil for a group that is not in trouble.
-func (s *groups) of(g group) *trouble {
+func (s *groups) of(g group) *record {
 	t, _ := s.known.Get(g)
 	return t
 }
 
-func (s *groups) make(g group) *trouble {
+func (s *groups) make(g group) *record {
 	t := s.of(g)
 	if t == nil {
-		t = &trouble{}
+		t = &record{}
 		s.known.Add(g, t)
 	}
 	return t

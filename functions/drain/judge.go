@@ -21,7 +21,7 @@ type judge struct {
 	outage outage
 	search search
 	all    spacing // between any two requests
-	alone  bool    // one group was asked for that, and nothing is known of others
+	ofOne  bool    // only one group was asked for that, as far as is known
 	jitter backoff.Jitter
 
 	accepted  accepted
@@ -122,7 +122,7 @@ func (j *judge) good(it *item, now time.Time) (rulings []ruling) {
 		j.accepted.note(it.group, now)
 	}
 	j.all.accepted++
-	if t := j.groups.of(it.group); j.alone && (t == nil || t.asked.IsZero()) {
+	if t := j.groups.of(it.group); j.ofOne && (t == nil || t.asked.IsZero()) {
 		j.all.lift() // it is the other group's
 	}
 	j.groups.good(it.group)
@@ -189,12 +189,12 @@ func (j *judge) bad(it *item, now time.Time) {
 // the first time. A group that is limited while nothing is known of others may be either.
 func (j *judge) limit(it *item, wait time.Duration, others bool, now time.Time) {
 	limited := j.groups.othersLimited(it.group, now)
-	common := limited >= 2 || limited == 1 && !others || j.all.gap > 0 && !j.alone && !j.groups.isLimited(it.group, now)
+	common := limited >= 2 || limited == 1 && !others || j.all.gap > 0 && !j.ofOne && !j.groups.isLimited(it.group, now)
 	if !common {
 		j.groups.limit(it, wait, now)
 	}
 	if !others || common {
-		j.alone = !common
+		j.ofOne = !common
 		j.all.limit(it, wait, min(wait, mostApart), now)
 	}
 	j.accepted.forget(it.group)

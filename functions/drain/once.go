@@ -20,7 +20,7 @@ const (
 	// moveTimeout bounds the move of one request to another queue.
 	moveTimeout = 5 * time.Second
 	// mostHeld bounds the requests that no queue takes, before the run ends.
-	mostHeld = mostLost
+	mostHeld = mostRemembered
 	// mostBytes bounds the bodies with us, if all are as large as the largest of the last ones; one alone may be
 	// larger. One of the largest that RabbitMQ takes (16 MiB) is alone then.
 	mostBytes = 24 << 20

@@ -18,7 +18,7 @@ type outage struct {
 	next    time.Time // no probe before
 	probes  int       // that said that it is not alive, in a row
 	trials  int       // that failed
-	pass    pass
+	walk    walk
 }
 
 const (
@@ -63,50 +63,50 @@ func (o *outage) failed(jitter backoff.Jitter, now time.Time) {
 	o.opening = false
 	o.trial, o.since, o.next = false, now, now.Add(between(o.trials, jitter))
 	if o.trials > 1 {
-		o.pass.skip = min(1<<min(o.trials-2, 20), mostSkipped)
+		o.walk.skip = min(1<<min(o.trials-2, 20), mostSkipped)
 	}
 }
 
-// pass is a walk through the queue in search of a request that the primary accepts: those of groups in trouble step
+// walk goes through the queue in search of a request that the primary accepts: those of groups in trouble step
 // aside. It goes once through the queue, and then not for a while: each request costs the broker two writes.
-type pass struct {
+type walk struct {
 	skip   int       // may step aside before the next trial
 	gone   int       // have
 	length int       // of the queue, when it began
-	passes int       // that found nothing
+	walks  int       // that found nothing
 	next   time.Time // no other before
 }
 
-// firstPause doubles up to longestPause, after each pass that found nothing.
+// firstPause doubles up to longestPause, after each walk that found nothing.
 const firstPause, longestPause = 10 * time.Minute, 128 * firstPause
 
 // bound bounds those that may step aside before the next trial. waiting is how many are on the queue.
-func (p *pass) bound(waiting int, now time.Time) {
-	if p.gone == 0 {
-		p.length = waiting
+func (w *walk) bound(waiting int, now time.Time) {
+	if w.gone == 0 {
+		w.length = waiting
 	}
-	if p.gone > 0 && p.gone >= p.length {
-		p.end(now)
+	if w.gone > 0 && w.gone >= w.length {
+		w.end(now)
 	}
-	if now.Before(p.next) {
-		p.skip = 0
+	if now.Before(w.next) {
+		w.skip = 0
 	}
-	p.skip = min(p.skip, waiting/2)
+	w.skip = min(w.skip, waiting/2)
 }
 
 // end is for one that has found nothing, or finds no room.
-func (p *pass) end(now time.Time) {
-	p.skip, p.gone, p.next = 0, 0, now.Add(backoff.Wait(p.passes, firstPause, longestPause))
-	p.passes++
+func (w *walk) end(now time.Time) {
+	w.skip, w.gone, w.next = 0, 0, now.Add(backoff.Wait(w.walks, firstPause, longestPause))
+	w.walks++
 }
 
 // step says whether one more steps aside.
-func (p *pass) step() bool {
-	if p.skip == 0 {
+func (w *walk) step() bool {
+	if w.skip == 0 {
 		return false
 	}
-	p.skip--
-	p.gone++
+	w.skip--
+	w.gone++
 	return true
 }
 

@@ -92,11 +92,11 @@ func (b *books) settled(s settled) {
 
 func (b *books) paused(why string) {
 	b.report.Pauses++
-	b.trouble("paused", why)
+	b.note("paused", why)
 }
 
-// trouble notes what is wrong, and logs it when it is news.
-func (b *books) trouble(what, why string) {
+// note notes what is wrong, and logs it when it is news.
+func (b *books) note(what, why string) {
 	text := fmt.Sprintf("%s: %s", what, why)
 	if text != b.report.Trouble {
 		b.log.Warn("the drain waits", "because", what, "detail", why)

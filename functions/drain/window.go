@@ -98,7 +98,7 @@ func (r *run) want() int {
 	case r.careful > 0:
 		n = 1
 	case r.judge.outage.trial:
-		if n = 1 + r.judge.overdue + min(r.judge.outage.pass.skip, lookahead); r.judge.outage.opening &&
+		if n = 1 + r.judge.overdue + min(r.judge.outage.walk.skip, lookahead); r.judge.outage.opening &&
 			len(r.kept) > 0 {
 			n += lookahead
 		}

@@ -9,9 +9,9 @@ import (
 	"fallback/functions/target"
 )
 
-// lost remembers what was ruled on requests that were answered, and are on their queue still: the broker may not have
+// remembered is what was ruled on requests that were answered, and are on their queue still: the broker may not have
 // heard of it, or no queue takes them. They come again, and are settled as it was ruled, without being sent again.
-type lost struct {
+type remembered struct {
 	known *simplelru.LRU[string, word]
 	acks  [mostAcks]ack // the last ones
 	next  int           // of these
@@ -41,24 +41,24 @@ type ack struct {
 }
 
 const (
-	// mostLost bounds those that are remembered.
-	mostLost = 1024
+	// mostRemembered bounds those that are remembered.
+	mostRemembered = 1024
 	// mostAcks bounds the acks that are remembered. When the connection is lost, the broker may have missed those of
 	// the last unheard.
 	mostAcks = 256
 	unheard  = 5 * time.Second
 )
 
-func newLost() lost {
-	known, err := simplelru.NewLRU[string, word](mostLost, nil)
+func newRemembered() remembered {
+	known, err := simplelru.NewLRU[string, word](mostRemembered, nil)
 	if err != nil {
 		panic(err) // the size is none
 	}
-	return lost{known: known}
+	return remembered{known: known}
 }
 
 // note remembers what was ruled on a request that was answered, or copied: moved once more, it would come twice.
-func (l *lost) note(s settled) {
+func (l *remembered) note(s settled) {
 	w := wordOn(s.ruling)
 	if errors.Is(s.err, ErrCopied) {
 		w.fate, w.copied = uncopy, s.outcome
@@ -76,7 +76,7 @@ func wordOn(r ruling) word {
 }
 
 // acked is for one that was taken off the queue.
-func (l *lost) acked(r ruling, now time.Time) {
+func (l *remembered) acked(r ruling, now time.Time) {
 	a := ack{r.key, wordOn(r), now}
 	a.word.acked = true
 	l.acks[l.next%mostAcks] = a
@@ -84,7 +84,7 @@ func (l *lost) acked(r ruling, now time.Time) {
 }
 
 // lose is for a source that is lost: the last acks may not have been heard.
-func (l *lost) lose(now time.Time) {
+func (l *remembered) lose(now time.Time) {
 	for _, a := range l.acks {
 		if a.key != "" && now.Sub(a.at) < unheard {
 			l.known.Add(a.key, a.word)
@@ -94,7 +94,7 @@ func (l *lost) lose(now time.Time) {
 }
 
 // recall is what was ruled, once.
-func (l *lost) recall(it *item) (ruling, bool) {
+func (l *remembered) recall(it *item) (ruling, bool) {
 	w, ok := l.known.Get(it.key)
 	if !ok || w.print != it.print || w.attempts != it.attempts || !w.redriven.Equal(it.redriven) ||
 		w.acked && it.returns == 0 || w.fate == uncopy && w.asides != it.asides {
