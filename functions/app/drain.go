@@ -102,8 +102,7 @@ func (q Queue) Pass(ctx context.Context) (taken []drain.Delivery, err error) {
 
 // ended says in the drain's words why a source gives nothing.
 func ended(err error) error {
-	for ours, theirs := range map[error]error{drain.ErrDry: rabbit.ErrDry, drain.ErrStuck: rabbit.ErrStuck,
-		drain.ErrHandOver: rabbit.ErrHandOver} {
+	for ours, theirs := range map[error]error{drain.ErrDry: rabbit.ErrDry, drain.ErrHandOver: rabbit.ErrHandOver} {
 		if errors.Is(err, theirs) {
 			return known{err, []error{ours}}
 		}

@@ -12,8 +12,8 @@
 //   - outage.go: nothing is sent while it is everybody's, until a probe and a trial say otherwise.
 //   - admit.go, spacing.go: when a request may be sent that has not been; search.go: who else is behind a crowd of one
 //     sender's.
-//   - solo.go: a request that ends workers; remembered.go: one that comes again although it was ruled on; detour.go: the way
-//     past a message that the broker cannot hand over.
+//   - solo.go: a request that ends workers; remembered.go: one that comes again although it was ruled on; detour.go:
+//     the way past a message that the broker cannot hand over.
 //   - pace.go, health.go, report.go: how many at a time; what is wrong; what a run did.
 //
 // An effect always comes before the ack that rests on it: a request is taken off the queue after the primary has
@@ -68,8 +68,8 @@ type Source interface {
 	Left(ctx context.Context, enough int) (int, error)
 	// Take begins to take requests, with at most prefetch of them not settled.
 	Take(ctx context.Context, prefetch int) error
-	// Next waits for the next one. It answers [ErrDry] when nothing more is on the queue, [ErrStuck] when something
-	// is, and does not come, and [ErrHandOver] when it was lost for that.
+	// Next waits for the next one. It answers [ErrDry] when nothing more is on the queue, [ErrHandOver] when the source
+	// was lost for that, and any other error when it was lost, or something is on the queue and does not come.
 	Next(ctx context.Context) (Delivery, error)
 	// Pass takes some of what is behind requests that cannot be handed over, while nothing else is taken; what it has
 	// returned is to be settled before the next call. It answers [ErrHandOver], also beside what it returns, as long
@@ -82,7 +82,6 @@ type Source interface {
 // Errors of a [Source], and of its deliveries.
 var (
 	ErrDry      = errors.New("nothing more is on the queue")
-	ErrStuck    = errors.New("requests wait on the queue, and none comes")
 	ErrLost     = errors.New("the connection to the broker was lost")
 	ErrCopied   = errors.New("it is on the other queue, too")
 	ErrHandOver = errors.New("the broker cannot hand over a message")

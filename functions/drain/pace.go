@@ -15,19 +15,19 @@ type pace struct {
 
 func newPace(most int) *pace { return &pace{limit: 1, most: most, steep: true} }
 
-// answered notes a good answer, and whether more at the same time would make a difference. It says whether the limit
-// has changed.
-func (p *pace) answered(latency time.Duration, grow bool) bool {
+// answered notes a good answer, and whether more at the same time would make a difference.
+func (p *pace) answered(latency time.Duration, grow bool) {
 	if p.resume > 0 {
 		p.limit, p.resume, p.good = p.resume, 0, 0
-		return true
+		return
 	}
 	if p.slower(latency) {
-		return p.halve()
+		p.halve()
+		return
 	}
 	p.good++
 	if p.good < p.limit || p.limit == p.most || !grow {
-		return false
+		return
 	}
 	p.good = 0
 	if p.steep {
@@ -35,7 +35,6 @@ func (p *pace) answered(latency time.Duration, grow bool) bool {
 	} else {
 		p.limit++
 	}
-	return true
 }
 
 // slower says whether answers take more than three times what is usual, on the average of the last ones. What is usual
@@ -54,12 +53,9 @@ func (p *pace) slower(latency time.Duration) bool {
 	return p.good >= p.limit/2 && p.latency > 3*p.usual+margin
 }
 
-// halve is for trouble. It says whether the limit has changed.
-func (p *pace) halve() bool {
-	p.steep, p.good = false, 0
-	before := p.limit
-	p.limit = max(p.limit/2, 1)
-	return p.limit != before
+// halve is for trouble.
+func (p *pace) halve() {
+	p.steep, p.good, p.limit = false, 0, max(p.limit/2, 1)
 }
 
 // pause makes the next request go alone; when it is answered well, half as many as before go on.

@@ -38,11 +38,10 @@ type Queue struct {
 	Online  []string `json:"online"`
 }
 
-// Rates are how many messages a second publishers put on a queue, it sends to consumers, and these take off it by
-// their acks. What the broker itself moves (expired, dead-lettered) is in none of them.
+// Rates are how many messages a second publishers put on a queue, and consumers take off it by their acks. What the
+// broker itself moves (expired, dead-lettered) is in none of them.
 type Rates struct {
 	Published rate `json:"publish_details"`
-	Delivered rate `json:"deliver_get_details"`
 	Acked     rate `json:"ack_details"`
 }
 

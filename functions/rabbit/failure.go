@@ -46,7 +46,7 @@ var (
 		"and at what fallback doctor says of the queue"}
 	// ErrHandOver: the broker has closed the connection for a fault of its own (541), as it does when it cannot put a
 	// message into a form that the connection knows. Of [Source.Next] and [Source.Pass].
-	ErrHandOver = &Failure{"cannot-hand-over", "the broker cannot hand over a message: it closes the connection (541)"}
+	ErrHandOver = &Failure{"hand-over", "the broker cannot hand over a message: it closes the connection (541)"}
 	// ErrNotAsked: see [Count], its only user.
 	ErrNotAsked = &Failure{"not-asked", "not asked"}
 )

@@ -55,7 +55,7 @@ func TestPass(t *testing.T) {
 				got := 0
 				for calls := 1; ; calls++ {
 					taken, err := s.Pass(t.Context())
-					if want := map[bool]string{true: "cannot-hand-over",
+					if want := map[bool]string{true: "hand-over",
 						false: "stored"}[row.bad > 0]; name(err) != want {
 						t.Fatalf("got %v, want %s", err, want)
 					}
@@ -92,7 +92,7 @@ func TestHandOver(t *testing.T) {
 			if err == nil {
 				_, err = s.Next(t.Context())
 			}
-			if name(err) != "cannot-hand-over" {
+			if name(err) != "hand-over" {
 				t.Errorf("got %v", err)
 			}
 		}
