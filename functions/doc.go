@@ -31,16 +31,23 @@
 //
 // To change
 //
-//   - what an answer of the primary means: target/verdict.go. What becomes of the request then: drain/judge.go.
-//   - a setting, its default or a limit: its field in config/config.go, its row in config/settings.go, and app, which
-//     hands it on. docker-compose.yml passes every setting.
-//   - a queue's name, a policy or a user: topology.
-//   - a metric: metrics/server.go or metrics/worker.go, and the README's table.
-//   - an error that the door answers: httpapi/problem.go, with its name among Outcomes, and the README's table.
+//   - what an answer of the primary means: target/verdict.go. What is special of 429 and 508: drain/item.go (asked) and
+//     drain/judge.go. What becomes of the request then: drain/judge.go, and to which queue it goes: drain/settle.go.
+//     The README's list of answers is written by hand.
+//   - a setting: its field in config/config.go, its row in config/settings.go, and app, which hands it on.
+//     docker-compose.yml passes every setting but the two addresses.
+//   - a limit that is no setting: connections and heads in httpapi/server.go, the drain's in drain/once.go and
+//     drain/window.go, bodies in rabbit/inbox.go. test/deploy/compose_test.go adds up their memory.
+//   - a queue's name, a policy or a user: topology. The default name is also in .env.example.
+//   - a metric: metrics/server.go or metrics/worker.go; the method of app.ServerMetrics or app.DrainMetrics that feeds
+//     it; and the README's table.
+//   - an error that the door answers: httpapi/problem.go, and the README's table of answers; one of the broker's:
+//     rabbit/failure.go; one of the worker's: worker/health.go.
 //
 // and then `make generate`, which makes rabbitmq/definitions.json and the tables of the pages anew.
 //
-// Imports point down: mains, then skins, then app, then the rooms, then envelope and topology. The rooms do not know
-// each other: httpapi declares the two methods that it needs of a store, drain the few of a queue (it knows target's
-// verdicts). app/imports_test.go holds this as a table.
+// Imports point down: mains, then skins, then app, then the rooms, then envelope and topology. The rooms on a request's
+// way do not know each other: httpapi declares the two methods that it needs of a store, drain those of a queue (it
+// knows target's verdicts). metrics, doctor and operator know the rooms that they look at; worker stands above app.
+// app/imports_test.go holds this as a table.
 package functions

@@ -22,7 +22,7 @@ type Drain struct {
 // DrainMetrics counts what a drain does. It is an interface for the same reason as [ServerMetrics]; metrics.Worker is
 // one.
 type DrainMetrics interface {
-	// Settled hears of what became of each request that was taken off the queue.
+	// Settled hears what became of each request that was with a run; Returned and Held are still on their queue.
 	Settled(drain.Outcome)
 	// Probed hears whether the primary is alive, each time that it was asked.
 	Probed(alive bool)
@@ -121,8 +121,8 @@ func (k known) Unwrap() []error { return append([]error{k.error}, k.as...) }
 // delivery is a message as the drain knows it.
 type delivery struct{ *rabbit.Delivery }
 
-func (d delivery) Done() error   { return lost(d.Delivery.Done()) }
-func (d delivery) Return() error { return lost(d.Delivery.Return()) }
+func (d delivery) Done() error    { return lost(d.Delivery.Done()) }
+func (d delivery) Requeue() error { return lost(d.Delivery.Requeue()) }
 
 func (d delivery) Move(ctx context.Context, queue string, headers map[string]any) error {
 	return lost(d.Delivery.Move(ctx, queue, headers))

@@ -1,5 +1,7 @@
 package config
 
+import "fallback/functions/topology"
+
 // Setting is a row of the table of settings: what the program reads, what `fallback settings` and the pages show, and
 // what the project's own tests go by.
 type Setting struct {
@@ -30,7 +32,7 @@ var settings = []Setting{
 		check: func(c *Config) error { return checkHTTP(c.ManagementURL) },
 	},
 	{
-		Name: "FALLBACK_QUEUE", Unit: "text", Default: "FallbackAPIQueue",
+		Name: "FALLBACK_QUEUE", Unit: "text", Default: topology.DefaultQueue,
 		About: "The queue. The parked and retry queues, policies and permissions take their names from it.",
 		check: checkQueue,
 	},
@@ -80,7 +82,8 @@ var settings = []Setting{
 	{
 		Name: "FALLBACK_MAX_BYTES_IN_HAND", Unit: "bytes", Default: "50331648",
 		About: "Bytes that bodies take at the same time, those on their way in by what has come, up to four times as " +
-			"much; more get a 503. An eighth of it is for those of strangers, whose signature is not checked yet.",
+			"much; more get a 503. An eighth of it, or one largest body if that is more, is for requests whose " +
+			"signature is not checked yet.",
 		check: func(c *Config) error { return between(c.MaxBytesInHand, c.MaxBodyBytes, 1<<40) },
 	},
 	{
@@ -92,16 +95,16 @@ var settings = []Setting{
 	{
 		Name: "FALLBACK_TOKENS", Unit: "secrets",
 		Example: "what `openssl rand -hex 32` prints",
-		About: "Tokens, separated by commas. If set, a request needs one of them: Fallback-Authorization: Bearer " +
-			"TOKEN, or Authorization: Bearer TOKEN, or in the path, /fallback/-/TOKEN/... They are never stored. " +
-			"To change one, list both for a while.",
+		About: "Tokens, separated by commas. If set, a request needs one of them, as Fallback-Authorization: Bearer " +
+			"TOKEN, as Authorization: Bearer TOKEN, or in the path, /fallback/-/TOKEN/...; or a signature by one of " +
+			"FALLBACK_WEBHOOK_SECRETS. They are never stored. To change one, list both for a while.",
 		check: checkTokens,
 	},
 	{
 		Name: "FALLBACK_WEBHOOK_SECRETS", Unit: "secrets",
 		Example: "whsec_ and what `openssl rand -base64 32` prints",
-		About: "Secrets of Standard Webhooks (whsec_...), separated by commas. If set, a request signed with one of " +
-			"them is let in (webhook-signature, or svix-signature).",
+		About: "Secrets of Standard Webhooks (whsec_...), separated by commas. If set, a request needs a signature " +
+			"by one of them (webhook-signature, or svix-signature), or one of FALLBACK_TOKENS.",
 		check: func(c *Config) error { return checkWebhookSecrets(c.WebhookSecrets) },
 	},
 	{

@@ -1,6 +1,6 @@
 // Package doctor looks at what a 202 and the drain rest on: settings, the broker, its user, queues and policies, the
-// primary. It says of each what it found, and what to do where that is not as it should be. It changes nothing, takes
-// no message and leaves none.
+// primary. It says of each what it found, and what to do where that is not as it should be. It changes nothing and
+// leaves no message; only [ExamineMessages] takes some, and requeues them.
 //
 // A check asks, which fills in its part of the survey, and then concludes: its findings follow from the survey alone.
 package doctor
@@ -29,7 +29,7 @@ const (
 	Skip State = "skip"
 )
 
-// Finding is what one check came to.
+// Finding is one thing that a check has concluded.
 type Finding struct {
 	Check  string `json:"check"`
 	State  State  `json:"state"`
@@ -71,7 +71,7 @@ const (
 	one = 6 * time.Second
 )
 
-// check is a row of the table. It comes to at least one finding.
+// check is a row of the table. It comes to any number of findings; to none when nobody asked for it.
 type check struct {
 	name     string
 	ask      func(*survey, context.Context) // nil where what was asked before is enough

@@ -215,5 +215,5 @@ func takeFirst(ctx context.Context, source *rabbit.Source) error {
 	if err != nil {
 		return err
 	}
-	return errors.Join(source.Stop(ctx), d.Return())
+	return errors.Join(source.Stop(ctx), d.Requeue())
 }

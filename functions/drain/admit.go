@@ -40,12 +40,13 @@ func (j *judge) admit(it *item, flying []*item, most int, now time.Time) turn {
 		at = later(at, now.Add(soon))
 	}
 	own := others || j.outage.trial && !j.outage.opening || j.accepted.othersSince(it.group, t.bad) ||
-		at.After(now) && j.search.goesOn(t.spacing.apart(now), j.isCrowd(it.group, now), now)
+		at.After(now) && j.search.goesOn(t.spacing.apart(now), j.othersDidWell(it.group, now), now)
 	return turn{at, own, own && at.Sub(now) > soon}
 }
 
-// isCrowd says that others were accepted, not long ago: they are not to wait for the group's requests again and again.
-func (j *judge) isCrowd(g group, now time.Time) bool {
+// othersDidWell says that a request of another group was accepted in the last ten minutes, so that this group's
+// requests are not to be in the way of others again and again.
+func (j *judge) othersDidWell(g group, now time.Time) bool {
 	return j.accepted.othersSince(g, now.Add(-firstPause))
 }
 

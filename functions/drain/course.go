@@ -58,7 +58,7 @@ func (r *run) admit(it *item, now time.Time) {
 	switch {
 	case turn.aside, turn.at.After(now) && turn.own && (len(r.kept) >= lookahead/2 || r.keptOf(it.group) >= mostKept):
 		wait := turn.at.Sub(now)
-		if t := r.judge.groups.of(it.group); t != nil && r.judge.isCrowd(it.group, now) {
+		if t := r.judge.groups.of(it.group); t != nil && r.judge.othersDidWell(it.group, now) {
 			wait = t.setAside(wait, r.options.Retries, now)
 		}
 		r.judge.search.moved++
@@ -144,7 +144,7 @@ func (r *run) answer(a answer, now time.Time) {
 		it.alone = false
 		r.solos++
 	}
-	held := r.judge.outage.on && !r.judge.outage.trial
+	closed := r.judge.outage.on && !r.judge.outage.trial
 	rulings := r.judge.hear(it, now)
 	if h := &r.judge.outage; !h.on || !h.opening {
 		r.troubles.set(PrimaryAway, h.on, it.verdict.Reason)
@@ -152,7 +152,7 @@ func (r *run) answer(a answer, now time.Time) {
 	switch {
 	case it.verdict.Action == target.Done:
 		r.pace.answered(now.Sub(it.sent), !r.permit.waits(now))
-	case r.judge.outage.on && !r.judge.outage.trial && !held:
+	case r.judge.outage.on && !r.judge.outage.trial && !closed:
 		r.pace.pause()
 		r.books.paused(it.verdict.Reason)
 	case it.verdict.Action == target.Fail, it.verdict.Action == target.Pause && it.verdict.After == 0:
@@ -161,8 +161,8 @@ func (r *run) answer(a answer, now time.Time) {
 	r.rule(rulings...)
 }
 
-// late finds those that are in flight for too long, and gives up those that should have had their answer long ago.
-// When others were accepted meanwhile, or nothing at all is known, they do not take the place of others.
+// late marks those that are in flight for too long, and gives up those whose time has been over for a second. While
+// others are accepted, or on trial, those that are late do not count among the places in flight.
 func (r *run) late(now time.Time) {
 	for _, it := range r.flying {
 		age := now.Sub(it.sent)
@@ -186,7 +186,7 @@ func (r *run) endless(it *item) time.Time {
 	if r.options.Timeout <= 0 {
 		return r.never
 	}
-	return it.sent.Add(r.options.Timeout + settling)
+	return it.sent.Add(r.options.Timeout + wrapUpTime)
 }
 
 // rule has requests settled as it was ruled.

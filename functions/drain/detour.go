@@ -83,7 +83,7 @@ func (r *run) goPast(ctx context.Context, arrivals chan<- *item) feedEnd {
 		case <-ctx.Done():
 		}
 		for _, d := range taken[i:] {
-			_ = d.Return()
+			_ = d.Requeue()
 		}
 		return feedEnd{err, p}
 	}

@@ -36,7 +36,7 @@ import (
 	"fallback/functions/target"
 )
 
-// Delivery is a request that was delivered to us. It is settled once, by Done, Return or Move. An error of these that
+// Delivery is a request that was delivered to us. It is settled once, by Done, Requeue or Move. An error of these that
 // wraps [ErrLost] says that the connection has gone, and the request comes again.
 type Delivery interface {
 	// Request is the captured request; an error says that the message cannot be read as one.
@@ -51,16 +51,17 @@ type Delivery interface {
 	Lost() bool
 	// Done takes it off the queue.
 	Done() error
-	// Return gives it back.
-	Return() error
-	// Forget drops its body, when Return is all that is left to do.
+	// Requeue puts it back to where it was.
+	Requeue() error
+	// Forget drops its body, when Requeue is all that is left to do.
 	Forget()
 	// Move puts it on another queue with further message headers, or without those whose value is nil, and takes it
-	// off this one when that is confirmed. An [ErrLost] that wraps [ErrCopied], too, says that it was.
+	// off this one when that is confirmed. An error that wraps [ErrCopied] beside [ErrLost] says that it is on both.
 	Move(ctx context.Context, queue string, headers map[string]any) error
 }
 
-// Source is the queue. Its methods are for one goroutine at a time.
+// Source is the queue. Its methods are for one goroutine at a time. An error of Waiting, Left, Take or Stop says that
+// the queue cannot be read: the source was lost, or is gone or forbidden. Take's wraps [ErrHandOver] like Next's.
 type Source interface {
 	// Waiting is how many requests are ready.
 	Waiting(ctx context.Context) (int, error)
@@ -120,7 +121,8 @@ type Options struct {
 	Concurrency int
 	// Log gets what an operator should know.
 	Log *slog.Logger
-	// Count, if set, is called for each request that is settled, with an [Outcome].
+	// Count, if set, is called with the [Outcome] of each request that was settled, and of one that no queue takes
+	// (Held); not where the broker may not have heard of it.
 	Count func(Outcome)
 	// Tell, if set, is called when a [Trouble] begins, and when it ends.
 	Tell func(t Trouble, on bool)

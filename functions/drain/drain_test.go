@@ -170,7 +170,7 @@ func (m *message) Done() error {
 	return nil
 }
 
-func (m *message) Return() error {
+func (m *message) Requeue() error {
 	m.queue.mu.Lock()
 	defer m.queue.mu.Unlock()
 	m.id = "" // the broker knows nothing of it

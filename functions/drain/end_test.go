@@ -53,7 +53,7 @@ func TestCutOff(t *testing.T) {
 		returned int
 	}{
 		{"the primary hangs", false, 3, lastAnswers, 3},
-		{"the broker hangs, too", true, -1, lastAnswers + settling, 1},
+		{"the broker hangs, too", true, -1, lastAnswers + wrapUpTime, 1},
 	} {
 		t.Run(row.name, func(t *testing.T) {
 			t.Parallel()

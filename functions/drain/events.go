@@ -24,7 +24,7 @@ func (r *run) fed(e feedEnd, now time.Time) {
 	}
 	r.books.note("the queue cannot be read", e.err.Error())
 	r.lose()
-	if past && e.passed == nil { // for any of those that the broker had let go, whether they have arrived or not
+	if past && e.passed == nil { // it may be any that the broker was sending us, whether it has arrived or not
 		r.careful = max(r.careful, r.feeder.prefetch+1)
 	}
 	r.judge.outage.open(now)

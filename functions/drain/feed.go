@@ -22,7 +22,7 @@ type feeder struct {
 	unacked  int       // of this one's
 	epoch    int       // counts the losses: what was taken before is taken again
 	dry      time.Time // nothing more was on the queue then; zero when that may have changed
-	losses   int       // of the source, in a row
+	losses   int       // of the source, since a feeder was last stopped
 	next     time.Time // nothing is taken before
 }
 
@@ -124,7 +124,7 @@ func (r *run) take(ctx context.Context, prefetch int, arrivals chan<- *item) (er
 		select {
 		case arrivals <- open(d, time.Now()):
 		case <-ctx.Done():
-			_ = d.Return()
+			_ = d.Requeue()
 			return nil
 		}
 		if r.feeder.count.Swap(false) {
@@ -175,7 +175,7 @@ func (r *run) probe() (alive bool, v target.Verdict) {
 	}()
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(r.window), probeTime)
 	defer cancel()
-	defer context.AfterFunc(r.window, func() { time.AfterFunc(settling, cancel) })()
+	defer context.AfterFunc(r.window, func() { time.AfterFunc(wrapUpTime, cancel) })()
 	select {
 	case a := <-answers:
 		return a.alive, a.verdict

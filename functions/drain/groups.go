@@ -16,11 +16,11 @@ type group uint64
 const mostGroups = 1024
 
 const (
-	// longestAsked bounds how long a group waits that asks, and longestFailing one that fails, while others do well;
-	// alone bounds both while nothing else does: then it may be everybody's.
+	// longestAsked bounds how long a group waits because the primary asks for it, longestFailing how long because its
+	// requests fail, while others do well. aloneAsked and aloneFailing bound the two while nothing else does well.
 	longestAsked, longestFailing = time.Hour, time.Minute
 	aloneAsked, aloneFailing     = 2 * time.Second, time.Second
-	// askedLately is for how long a group that asked counts when another asks.
+	// askedLately is how long a group counts as limited after the primary has asked it to wait.
 	askedLately = 10 * time.Second
 )
 
@@ -93,8 +93,9 @@ func (s *groups) make(g group) *record {
 	return t
 }
 
-// bad counts a pause or a failure, and has the group wait: when it asks, so that another of its requests tries after
-// 2, 4, 8 s and so on.
+// bad counts a pause or a failure, and makes the group wait before its next request: as long as the primary asks, but
+// no longer than 2 s after the first bad answer in a row, 4 s after the second, and so on; where it does not ask, 1 s
+// from the second one on, doubling, too.
 func (s *groups) bad(it *item, asked time.Duration, others bool, now time.Time) {
 	t := s.make(it.group)
 	t.row++

@@ -57,9 +57,9 @@ func (t *troubles) is(which Trouble) (why string, on bool) {
 // ErrLoop says that the way to the primary leads back to a door of Fallback. See [Drainer.Ready].
 var ErrLoop = errors.New("a loop")
 
-// Ready says whether the source can be reached, and all of it. The error wraps [ErrLoop] when the way to the primary
-// leads back to a door, and [ErrHandOver] when the broker cannot hand over a message. While nothing is with a run, it
-// asks: until the next one it may be a day. Else it says what was so when the source was last asked.
+// Ready is nil when the whole queue can be read and the way to the primary is no loop. The error wraps [ErrLoop], or
+// [ErrHandOver] when the broker cannot hand over a message; any other says why the queue cannot be read. While no run
+// has requests, Ready asks the source itself, as the next run may be a day away; else it says what the run knows.
 func (d *Drainer) Ready() error {
 	if !d.occupied.Load() && d.using.TryLock() {
 		d.look()

@@ -23,7 +23,7 @@ func (told) Request() (*envelope.Request, error)                { return &envelo
 func (told) Identify() string                                   { return "1" }
 func (told) Size() int                                          { return 0 }
 func (told) Done() error                                        { return nil }
-func (told) Return() error                                      { return nil }
+func (told) Requeue() error                                     { return nil }
 func (told) Lost() bool                                         { return false }
 func (told) Forget()                                            {}
 func (told) Move(context.Context, string, map[string]any) error { return nil }

@@ -13,9 +13,10 @@ import (
 // or its group's as soon as others do. It does no I/O, knows no clock and holds no lock: the loop calls it, and hands
 // it the time.
 //
-// Words. An answer is good when the primary took the request. It asks when it names a time to wait, or is a 429. A
-// request is known when it was answered badly before, and anything was accepted since. The row is the number of bad
-// answers since the last good one, of requests that are not known and were sent after that.
+// Words. An answer is good when the primary took the request, and any other is bad; but rejections are counted apart,
+// in rejected, as long as they are the requests' own. It asks when it names a time to wait, or is a 429. A request is
+// known when it was answered badly before, and anything was accepted since. The row is the number of bad answers since
+// the last good one: of requests that are not known, and that were sent after it or did not reach the primary.
 type judge struct {
 	groups groups
 	outage outage
@@ -162,7 +163,7 @@ func (j *judge) pause(it *item, now time.Time) []ruling {
 // known: see [judge].
 func (j *judge) known(it *item) bool { return !it.badAt.IsZero() && j.accepted.at.After(it.badAt) }
 
-// bad counts an answer that is no good one, and holds when it is everybody's.
+// bad counts a bad answer, and begins an outage when it is everybody's.
 func (j *judge) bad(it *item, now time.Time) {
 	switch {
 	case j.known(it):
@@ -217,7 +218,7 @@ func (j *judge) probed(alive bool, now time.Time) []ruling {
 // requeueSuspended ends the suspension of some: they are requeued, unless they wait as they were asked to, which the
 // queue would forget.
 func (j *judge) requeueSuspended(which func(*item) bool) []ruling {
-	asked := j.release(func(it *item) bool { return which(it) && hasAsked(it) }, aside)
+	asked := j.release(func(it *item) bool { return which(it) && namesATime(it) }, aside)
 	return append(asked, j.release(which, requeue)...)
 }
 
@@ -233,7 +234,7 @@ func (j *judge) tick(dry bool, now time.Time) []ruling {
 	)
 }
 
-func hasAsked(it *item) bool { return isPause(it) && it.verdict.After > 0 }
+func namesATime(it *item) bool { return isPause(it) && it.verdict.After > 0 }
 
 func isPause(it *item) bool { return it.verdict.Action == target.Pause }
 

@@ -9,14 +9,15 @@ import (
 )
 
 // Grace bounds how long [Drainer.Once] goes on after its ctx has ended: answers may come for lastAnswers, what was cut
-// off is settled within settling, and the rest is for the last look at the queue and a connection that does not close.
+// off is settled within wrapUpTime, and the rest is for the last look at the queue and a connection that does not
+// close.
 const Grace = 12 * time.Second
 
 const (
 	// lastAnswers is for how long requests in flight may go on when the run is to end.
 	lastAnswers = 8 * time.Second
-	// settling is for how long after that requests may be requeued or moved.
-	settling = time.Second
+	// wrapUpTime is for how long after that requests may be requeued or moved, and what should have ended may last.
+	wrapUpTime = time.Second
 	// moveTimeout bounds the move of one request to another queue.
 	moveTimeout = 5 * time.Second
 	// mostHeld bounds the requests that no queue takes, before the run ends.
@@ -95,7 +96,7 @@ func newLimits(ctx, window context.Context, timeout time.Duration) (l limits, en
 	wrapUp, last := context.WithCancel(context.WithoutCancel(ctx))
 	forget := context.AfterFunc(ctx, func() {
 		time.AfterFunc(lastAnswers, cut)
-		time.AfterFunc(lastAnswers+settling, last)
+		time.AfterFunc(lastAnswers+wrapUpTime, last)
 	})
 	overrun := context.AfterFunc(window, func() {
 		if timeout > 0 { // an answer may take that long, and then the tries to move the request, to four queues
@@ -119,13 +120,14 @@ func newRun(d *Drainer, l limits, requests int) *run {
 	return r
 }
 
-// Close is for after the last run: no other begins, and Ready does not ask the source any more. While a run is under
-// way, or something has the source that does not end, it does nothing and says false.
+// Close is for after the last run: no other begins, and Ready does not ask the source any more. It says false, and
+// does nothing, while a run is under way. It also says false when a call of the source does not end: then no other run
+// begins, but Ready may still ask, and the caller must not close the source.
 func (d *Drainer) Close() bool {
 	if !d.running.TryLock() {
 		return false
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), settling)
+	ctx, cancel := context.WithTimeout(context.Background(), wrapUpTime)
 	defer cancel()
 	if !acquire(ctx, &d.using) {
 		return false

@@ -8,7 +8,8 @@ import (
 
 // outage is while nothing is sent, because the primary does not seem to take anything from anybody. It is probed until
 // it is alive. Then it is on trial: requests go one at a time, until one is accepted, which ends the outage, or one is
-// not, which begins it anew.
+// not, which begins it anew. At the beginning of a run (opening) nothing is known of an outage: a bad answer ends no
+// trial there, unless the primary cannot be reached or the row is full.
 type outage struct {
 	on      bool
 	trial   bool
@@ -25,7 +26,7 @@ const (
 	// shortestProbing doubles up to longestProbing: the probe costs the primary little, and one that comes and goes is
 	// found.
 	shortestProbing, longestProbing = 250 * time.Millisecond, time.Second
-	// mostSkipped bounds those that step aside between two trials.
+	// mostSkipped bounds those that are set aside between two trials.
 	mostSkipped = 1024
 )
 
@@ -57,7 +58,8 @@ func (o *outage) answered(alive bool, jitter backoff.Jitter, now time.Time) {
 	o.next = now.Add(between(o.probes, jitter))
 }
 
-// failed is for a trial. Those in trouble step aside then, twice as many each time, so that somebody else's turn comes.
+// failed is for a trial. Those in trouble are set aside then, twice as many each time, so that somebody else's turn
+// comes.
 func (o *outage) failed(jitter backoff.Jitter, now time.Time) {
 	o.trials++
 	o.opening = false
@@ -67,10 +69,10 @@ func (o *outage) failed(jitter backoff.Jitter, now time.Time) {
 	}
 }
 
-// walk goes through the queue in search of a request that the primary accepts: those of groups in trouble step
-// aside. It goes once through the queue, and then not for a while: each request costs the broker two writes.
+// walk goes through the queue in search of a request that the primary accepts: those of groups in trouble are
+// set aside. It goes once through the queue, and then not for a while: each request costs the broker two writes.
 type walk struct {
-	skip   int       // may step aside before the next trial
+	skip   int       // may be set aside before the next trial
 	gone   int       // have
 	length int       // of the queue, when it began
 	walks  int       // that found nothing
@@ -80,7 +82,7 @@ type walk struct {
 // firstPause doubles up to longestPause, after each walk that found nothing.
 const firstPause, longestPause = 10 * time.Minute, 128 * firstPause
 
-// bound bounds those that may step aside before the next trial. waiting is how many are on the queue.
+// bound bounds those that may be set aside before the next trial. waiting is how many are on the queue.
 func (w *walk) bound(waiting int, now time.Time) {
 	if w.gone == 0 {
 		w.length = waiting
@@ -100,7 +102,7 @@ func (w *walk) end(now time.Time) {
 	w.walks++
 }
 
-// step says whether one more steps aside.
+// step says whether one more is set aside.
 func (w *walk) step() bool {
 	if w.skip == 0 {
 		return false

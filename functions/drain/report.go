@@ -20,6 +20,11 @@ const (
 	Held      Outcome = "held"
 )
 
+// Outcomes are all that there are.
+func Outcomes() []Outcome {
+	return []Outcome{Delivered, Retried, Aside, Parked, Expired, Returned, Held}
+}
+
 // Report is what a run did.
 type Report struct {
 	Delivered int `json:"delivered"`

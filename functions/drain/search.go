@@ -6,14 +6,14 @@ import (
 	"fallback/functions/backoff"
 )
 
-// search is for a crowd: all that is unacked is of one group that the primary limits. It moves them to retry queues to
-// reach other groups, for as long as sending the rest would take longer than the shortest of these. A move costs the
-// broker two writes, so it rests after a search that found nobody.
+// search is for a crowd: all that is unacked is of one group that the primary limits. It sets them aside to reach other
+// groups, for as long as sending the rest would take longer than recount, which is also the shortest wait on a retry
+// queue. A move costs the broker two writes, so it rests after a search that found nobody.
 type search struct {
 	wanted bool // the queue is to be counted
 	on     bool
 	behind int // were on the queue when it was counted, less those that have come since
-	moved  int // to retry queues, for whatever reason
+	moved  int // set aside before they were sent, since the last count
 	vain   int // searches that found nobody, in a row
 	ended  time.Time
 }
@@ -22,7 +22,8 @@ type search struct {
 // somebody.
 const recount = 10 * time.Second
 
-// counted begins a search, unless as many were moved before, as on trial, and nobody was found: that was one.
+// counted begins a search. But when at least as many were set aside before it as wait now, as a trial does, and nobody
+// was found, that was the search already.
 func (s *search) counted(waiting int, now time.Time) {
 	switch {
 	case !s.wanted:
@@ -35,7 +36,8 @@ func (s *search) counted(waiting int, now time.Time) {
 	s.wanted, s.moved = false, 0
 }
 
-// goesOn says whether a request steps aside of a group that is sent one per gap. others were accepted, not long ago.
+// goesOn says whether requests of a group are set aside that are sent one per gap. others says that another group's was
+// accepted in the last ten minutes.
 func (s *search) goesOn(gap time.Duration, others bool, now time.Time) bool {
 	rest := recount
 	if others {

@@ -40,7 +40,7 @@ func (d *Drainer) settle(ctx context.Context, r ruling, now time.Time) (s settle
 	case expire:
 		return settled{outcome: Expired, err: it.delivery.Done()}
 	case requeue:
-		return settled{outcome: Returned, err: it.delivery.Return()}
+		return settled{outcome: Returned, err: it.delivery.Requeue()}
 	case uncopy:
 		return settled{outcome: r.copied, err: it.delivery.Done()}
 	case aside:

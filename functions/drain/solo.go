@@ -9,7 +9,7 @@ import "time"
 // attempt is counted before it is sent again; so it is parked in the end, and its neighbours are not.
 
 const (
-	// mostReturns is how often a message may come back.
+	// mostReturns is how many returns make a message suspect.
 	mostReturns = 3
 	// After mostSolos such replays that went well, a message that came back often is taken for the broker's way to
 	// count what was requeued, and no more are replayed alone.

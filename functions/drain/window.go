@@ -40,7 +40,7 @@ func (r *run) mayTake(now time.Time) time.Time {
 	if len(r.kept)+len(r.judge.suspended) >= lookahead || r.settling >= r.options.Concurrency+lookahead {
 		return r.never
 	}
-	if r.judge.search.on { // those that wait for the spacing step aside
+	if r.judge.search.on { // those that wait for the spacing are set aside
 		return r.mayBegin(now)
 	}
 	return r.maySend(now)

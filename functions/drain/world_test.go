@@ -375,7 +375,7 @@ func (d *delivery) Done() error {
 	return d.leave()
 }
 
-func (d *delivery) Return() error {
+func (d *delivery) Requeue() error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if err := d.leave(); err != nil {

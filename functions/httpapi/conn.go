@@ -42,9 +42,9 @@ type conn struct {
 	refusal atomic.Pointer[refusal]
 }
 
-// A connection's stages: it waits for a head, or for the rest of one; it has a request in hand, which begins with the
-// end of the head; that was refused, and what is left of its body is read so that the answer arrives; or it has lost
-// its place.
+// A connection's stages: it waits for a head, or for the rest of one; it is busy from the end of the head until the
+// answer is written; its request was refused, and what is left of the body is read so that the answer arrives; or it
+// has lost its place.
 const (
 	waiting = iota
 	busy

@@ -5,8 +5,8 @@
 // RFC 9457 problem with a stable type, and none shows a URL, a credential or the broker's address. A failure of ours is
 // never a 4xx: senders do not retry those.
 //
-// A request is in hand from the end of its head until it is stored or refused: its body is on its way in, or it waits
-// for the store.
+// A request is in hand from the moment that the door lets it in, or begins to read its body to see whether it may,
+// until it is stored or refused. A connection is busy for longer: from the end of the head until the answer is written.
 package httpapi
 
 import (
@@ -95,10 +95,10 @@ type Door struct {
 	limiter *rate.Limiter // nil without a rate
 	name    string        // the queue's, as JSON
 
-	requests  atomic.Int64 // in hand: their bodies are on their way in, or they are being stored
-	storing   atomic.Int64
-	bodies    *room
-	strangers *room // for bodies that are read to see whether they may come in
+	requests atomic.Int64 // in hand: their bodies are on their way in, or they are being stored
+	storing  atomic.Int64
+	bodies   *room
+	unproved *room // for bodies that are read to check a signature
 }
 
 // New returns a Door. The error says which webhook secret cannot be read, by its place.
@@ -115,7 +115,7 @@ func New(o Options, queue Store) (*Door, error) {
 		options: o, prefix: strings.TrimRight(o.Prefix, "/"), queue: queue, keys: keys, name: string(name),
 		bodies: newRoom(o.BytesInHand, nil),
 	}
-	d.strangers = newRoom(max(o.BytesInHand/8, o.Limits.Body), d.bodies)
+	d.unproved = newRoom(max(o.BytesInHand/8, o.Limits.Body), d.bodies)
 	if d.options.Answered == nil {
 		d.options.Answered = func(string, time.Duration) {}
 	}
@@ -241,7 +241,7 @@ func (d *Door) store(w http.ResponseWriter, r *http.Request, target string, repl
 	case d.full():
 		return stored, &overloaded
 	}
-	room := d.strangers
+	room := d.unproved
 	if visitor.is != unproved { // before anything is counted: what strangers send must not use up what others may
 		if room, refused = d.bodies, d.admit(&visitor, nil); refused != nil {
 			return stored, refused

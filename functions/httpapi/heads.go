@@ -79,11 +79,11 @@ func (a *account) hold(cost int64) bool {
 	return false
 }
 
-// add takes some in any case, or gives some back.
+// add takes some in any case, or, below 0, frees some.
 func (a *account) add(cost int64) { a.held.Add(cost) }
 
 // headTooLong is the answer to a head that is over its own bounds.
 func headTooLong(most int) problem.Problem {
-	return problem.New(http.StatusRequestHeaderFieldsTooLarge, "headers-too-large",
+	return problem.New(http.StatusRequestHeaderFieldsTooLarge, headersTooLarge,
 		"The request line and headers may take "+strconv.Itoa(most)+" bytes and "+strconv.Itoa(maxFields)+" lines.")
 }

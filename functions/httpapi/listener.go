@@ -44,10 +44,9 @@ func (s *Server) admit(c *conn) bool {
 	return ok
 }
 
-// makeRoom takes more of the account for a head, which then has that much of it in all. For want of it, the connection
-// that has most, and more than that, loses its place: large heads that do not end keep no smaller ones out. What it
-// has is there when net/http does not know it any more, and not before: else there would be more in memory than is
-// counted.
+// makeRoom takes more bytes of the account for one head, which then holds all of them. When there are too few, the
+// connection with the largest head above that loses its place, so that large heads without an end keep no smaller ones
+// out. Its bytes are free once net/http has forgotten it: sooner, more would be in memory than is counted.
 func (s *Server) makeRoom(more, all int64) bool {
 	if s.heads.hold(more) {
 		return true

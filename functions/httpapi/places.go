@@ -62,8 +62,9 @@ func (p *places) evict(newcomer netip.Prefix) *conn {
 	}
 }
 
-// settleTime is how long one that has just come, or been answered, or begun its head, keeps its place before those of
-// an address that has as many: its request may be on its way, and it would get no answer.
+// settleTime protects a connection that has just come, was just answered, or has just begun its head: its request may
+// be on its way, and would get no answer. For so long it keeps its place, unless its address has at least two more
+// connections than the newcomer's.
 const settleTime = time.Second
 
 // idlest is, of those that may lose their places, one of the address with the most, and of these the one that has

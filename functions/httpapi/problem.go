@@ -19,12 +19,18 @@ const (
 
 // Outcomes are those of the door itself; the codes of its store's errors come on top.
 func Outcomes() []string {
-	return []string{
-		Accepted, Preflight, problem.Loop, "method-not-queued", "unauthorized", "unreadable", "body-too-slow",
-		"body-too-large", "headers-too-large",
-		"not-found", "rate-limited", "overloaded", "not-stored", "internal",
+	names := []string{Accepted, Preflight}
+	for _, p := range []problem.Problem{
+		loop, methodNotQueued, unauthorized, unreadableBody, bodyTooSlow, *bodyTooLarge(0), *headerTooLarge(0),
+		*notFound(""), rateLimited, overloaded, *unavailable(errors.New("of no store"), ""), internal,
+	} {
+		names = append(names, p.Name())
 	}
+	return names
 }
+
+// headersTooLarge is the name of two: what is stored of them, and the head itself, have bounds of their own.
+const headersTooLarge = "headers-too-large"
 
 // Retry-After in seconds: soon for what passes by itself, later for what needs the primary back.
 const (
@@ -76,7 +82,7 @@ func bodyTooLarge(limit int64) *problem.Problem {
 }
 
 func headerTooLarge(limit int) *problem.Problem {
-	p := problem.New(http.StatusRequestHeaderFieldsTooLarge, "headers-too-large",
+	p := problem.New(http.StatusRequestHeaderFieldsTooLarge, headersTooLarge,
 		fmt.Sprintf("The request line and headers may take %d bytes.", limit))
 	return &p
 }

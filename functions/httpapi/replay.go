@@ -12,8 +12,8 @@ import (
 	"fallback/functions/envelope"
 )
 
-// A door lets in a replay that has been let in by fewer than maxHops-1 doors before it; the next answers 508.
-const maxHops = 5
+// maxHops is how many doors a replay may be let in by; the next answers 508.
+const maxHops = 4
 
 // replay is what a replay of another Fallback says of itself. It is to be believed once its signature has been checked.
 type replay struct {

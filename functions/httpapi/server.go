@@ -58,8 +58,8 @@ type Server struct {
 }
 
 // NewServer returns a server for the door. Waits on a client are bounded: for the headers and the body together by the
-// door's timeout, less what the store needs of it, for taking the answer by twice as much, and for the next request by
-// two minutes.
+// door's timeout, less what the store needs of it; for taking the answer by twice the door's timeout and a second, from
+// the end of the headers; and for the next request by two minutes.
 func NewServer(d *Door) *Server {
 	o := d.options
 	// A head may have more bytes than it takes in the message, where a name stands once for all its values.

@@ -68,7 +68,7 @@ func (d *Door) prove(v *visitor, body []byte) (refused *problem.Problem) {
 	switch {
 	case v.place == 0:
 		return refused
-	case v.replay != nil && v.replay.hops+1 >= maxHops:
+	case v.replay != nil && v.replay.hops >= maxHops:
 		return &tooManyHops
 	}
 	v.is = admitted

@@ -18,7 +18,7 @@ type Server struct {
 	registry *prometheus.Registry
 	requests *prometheus.CounterVec
 	accepted prometheus.Counter
-	refused  map[string]prometheus.Counter // by outcome; not written to after NewServer
+	others   map[string]prometheus.Counter // by outcome; not written to after NewServer
 	keys     map[key]prometheus.Counter    // likewise
 	took     prometheus.Histogram
 	away     *prometheus.CounterVec
@@ -43,8 +43,8 @@ func NewServer(c config.Config) *Server {
 			Help:    "From a request's headers to its answer, whatever the outcome.",
 			Buckets: []float64{.001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5},
 		}),
-		refused: map[string]prometheus.Counter{},
-		keys:    map[key]prometheus.Counter{},
+		others: map[string]prometheus.Counter{},
+		keys:   map[key]prometheus.Counter{},
 		away: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "fallback_connections_refused_total", Help: "Connections turned away, by why.",
 		}, []string{"reason"}),
@@ -62,12 +62,12 @@ func NewServer(c config.Config) *Server {
 		}
 	}
 	for _, outcome := range append(httpapi.Outcomes(), rabbit.Codes()...) {
-		s.refused[outcome] = s.requests.WithLabelValues(outcome)
+		s.others[outcome] = s.requests.WithLabelValues(outcome)
 	}
 	for _, reason := range httpapi.Refusals() {
 		s.away.WithLabelValues(reason)
 	}
-	s.accepted = s.refused[httpapi.Accepted]
+	s.accepted = s.others[httpapi.Accepted]
 	s.registry = newRegistry(s.requests, s.took, keys, s.away)
 	s.Handler = handler(s.registry)
 	return s
@@ -78,7 +78,7 @@ func (s *Server) Answered(outcome string, took time.Duration) {
 	s.took.Observe(took.Seconds())
 	if outcome == httpapi.Accepted {
 		s.accepted.Inc()
-	} else if c := s.refused[outcome]; c != nil {
+	} else if c := s.others[outcome]; c != nil {
 		c.Inc()
 	} else {
 		s.requests.WithLabelValues(outcome).Inc()

@@ -28,7 +28,8 @@ type Worker struct {
 func NewWorker(c config.Config, log *slog.Logger) (*Worker, error) {
 	w := &Worker{
 		settled: prometheus.NewCounterVec(prometheus.CounterOpts{
-			Name: "fallback_drain_total", Help: "Requests taken off the main queue, by what became of them.",
+			Name: "fallback_drain_total", Help: "Requests that were with the drain, by what became of " +
+				"them; returned and held are still on the queue.",
 		}, []string{"outcome"}),
 		pauses: prometheus.NewCounter(prometheus.CounterOpts{
 			Name: "fallback_drain_pauses_total",
@@ -45,8 +46,7 @@ func NewWorker(c config.Config, log *slog.Logger) (*Worker, error) {
 				"something waits.",
 		}, nil),
 	}
-	for _, outcome := range []drain.Outcome{drain.Delivered, drain.Retried, drain.Aside, drain.Parked, drain.Expired,
-		drain.Returned, drain.Held} {
+	for _, outcome := range drain.Outcomes() {
 		w.settled.WithLabelValues(string(outcome))
 	}
 	for _, trouble := range drain.Troubles() {

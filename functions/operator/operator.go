@@ -2,8 +2,9 @@
 // them, and count. Settings come in, values go out; asking, printing and exit codes are the command's.
 //
 // A message is taken as any consumer takes it, and requeued unless something was done with it: while somebody looks, a
-// drain does not get it. Every method returns when ctx ends, and errors of the broker wrap the Failure values of
-// rabbit.
+// drain does not get it. When ctx ends, a method finishes the message that it is at, requeues the rest and closes its
+// connections, which may take half a minute with a slow broker. Errors of the broker wrap the Failure values of rabbit,
+// but for what the management API answers.
 package operator
 
 import (
@@ -17,9 +18,9 @@ import (
 	"fallback/functions/rabbit"
 )
 
-// MostUnacked bounds how many messages are unacked at a time: those that are passed over stay so until the end, since
-// they would come again at once. The broker pays 5 kB for each: of 65,535, which is all that AMQP's 16 bits can say,
-// one of 512 MB raised its alarm, and took no messages.
+// MostUnacked bounds how many messages are unacked at a time. Those that are passed over stay unacked until the end,
+// since they would come again at once. Each costs the broker 5 kB: with 65,535 of them, the most that AMQP's 16 bits
+// can say, a broker with 512 MB raised its memory alarm and took no more messages.
 const MostUnacked = 30_000
 
 const (
@@ -99,13 +100,13 @@ func explained(err error) error {
 	return err
 }
 
-// requeue gives messages back in their order, and waits until whoever looks next sees all of them.
+// requeue requeues messages in their order, and waits until whoever looks next sees all of them.
 func requeue(s *rabbit.Source, unsettled []*rabbit.Delivery) {
 	ctx, cancel := context.WithTimeout(context.Background(), requeueTime)
 	defer cancel()
 	_ = s.Stop(ctx) // first: what is requeued would come again at once
 	for _, d := range unsettled {
-		_ = d.Return() // else it is with the connection's end
+		_ = d.Requeue() // else it is with the connection's end
 	}
 	for {
 		if left, err := s.Left(ctx, len(unsettled)); err != nil || left >= len(unsettled) {

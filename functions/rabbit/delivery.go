@@ -58,7 +58,7 @@ func (d *Delivery) Forget() { d.message.Body = nil }
 func (d *Delivery) Done() error { return d.settled(d.message.Ack(false), acked) }
 
 // Return requeues the message: the broker may send it again at once. It wraps [ErrLostAck] as Done does.
-func (d *Delivery) Return() error { return d.settled(d.message.Nack(false, true), requeued) }
+func (d *Delivery) Requeue() error { return d.settled(d.message.Nack(false, true), requeued) }
 
 func (d *Delivery) settled(err error, how settlement) error {
 	if err != nil {

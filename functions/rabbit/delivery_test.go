@@ -44,7 +44,7 @@ func TestCopy(t *testing.T) {
 func TestLostAck(t *testing.T) {
 	t.Parallel()
 	d := &Delivery{message: amqp.Delivery{Acknowledger: gone{}}}
-	for name, settle := range map[string]func() error{"done": d.Done, "return": d.Return} {
+	for name, settle := range map[string]func() error{"done": d.Done, "return": d.Requeue} {
 		if err := settle(); !errors.Is(err, ErrLostAck) || errors.Is(err, ErrUnavailable) ||
 			!errors.Is(err, amqp.ErrClosed) {
 			t.Errorf("%s: got %v", name, err)

@@ -53,8 +53,8 @@ func dial(ctx context.Context, rawURL, name string, socket socketFunc) (*link, e
 	l := &link{wire: newWire(conn, writeTimeout)}
 	stop := l.endWith(ctx)
 	err = l.open(ctx, uri, config)
-	// It has closed the socket, and an error tells that alone. But where the broker was about to refuse the password,
-	// which takes it three seconds, the library says so.
+	// When ctx has ended, it has closed the socket, and err says only that. ErrCredentials is kept: a broker takes
+	// three seconds to refuse a password. It is a guess, which the library makes of any socket that closes at login.
 	if !stop() && !errors.Is(err, amqp.ErrCredentials) {
 		err = fmt.Errorf("it did not answer in time: %w", context.Cause(ctx))
 	}

@@ -28,7 +28,7 @@
 //   - Connections are disposable. On any doubt (a late confirm, a closed channel, nothing heard for two heartbeats) a
 //     [Publisher] takes a new one, and gives those in flight on the old one until their own deadlines. There is no end
 //     to redialling; the wait between tries grows to a second, with jitter. While there is no connection, a publish
-//     waits for the try that is under way and otherwise fails at once.
+//     waits for one try, which is under way or which it begins when it is time for one; otherwise it fails at once.
 //   - The client library's own recovery is off: with it, a confirm that was pending when the connection broke is held
 //     back through the whole recovery (26 s were measured), and it is marked experimental.
 //   - Every write is bounded. A broker under a memory or disk alarm stops reading; the library's Publish and Close
@@ -60,6 +60,7 @@
 //
 // A Publisher owns its connections; [Publisher.Close] ends them, bounded by a second (under it the socket is closed:
 // the library's own wait for the broker's good-bye has no end while heartbeats come), and returns when the last
-// goroutine has. Channels are never closed on their own: they go with their connection. Questions about queues go over
+// goroutine has. Channels that publish or consume are never closed on their own: they go with their connection.
+// Questions about queues go over
 // throw-away channels, because the broker's answer to a bad question is to close the channel.
 package rabbit

@@ -85,9 +85,9 @@ func Expires(state tls.ConnectionState) (first time.Time, ok bool) {
 	return first, ok
 }
 
-// MayPublish is nil, or wraps [ErrNotAllowed], or [ErrBlocked] when an alarm keeps the broker from taking messages. It
-// publishes a message that no queue takes, so it leaves nothing behind; a broker under an alarm may read nothing more
-// on this connection, so it is the last question to ask.
+// MayPublish is nil, or wraps [ErrNotAllowed], or [ErrBlocked] when an alarm keeps the broker from taking messages; any
+// other error says that it could not be found out. It publishes a message that no queue takes, so it leaves nothing
+// behind; a broker under an alarm may read nothing more on this connection, so it is the last question to ask.
 func (e *Examination) MayPublish(ctx context.Context, queue string) error {
 	blocks := e.link.conn.NotifyBlocked(make(chan amqp.Blocking, 4))
 	ctx, cancel := context.WithCancelCause(ctx)
@@ -112,7 +112,8 @@ func (e *Examination) MayPublish(ctx context.Context, queue string) error {
 }
 
 // MaySee is nil when the queue is there and the user may look at it, with the messages that are ready and the
-// consumers. The error wraps [ErrUnroutable] or [ErrNotAllowed]; any other says that there was no answer.
+// consumers. The error wraps [ErrUnroutable] or [ErrNotAllowed]; any other says that it could not be
+// found out.
 func (e *Examination) MaySee(ctx context.Context, queue string) (ready, consumers int, err error) {
 	err = e.ask(ctx, func() error {
 		ready, consumers, err = e.link.count(queue)
@@ -125,8 +126,8 @@ func (e *Examination) MaySee(ctx context.Context, queue string) (ready, consumer
 // arguments next, so that PRECONDITION_FAILED says that the user may, and nothing has happened.
 var nonsense = amqp.Table{"x-priority": "none", "x-max-length": "none"}
 
-// MayRead is nil, or wraps [ErrUnroutable] or [ErrNotAllowed]; any other error says that there was no answer. No
-// message is taken.
+// MayRead is nil, or wraps [ErrUnroutable] or [ErrNotAllowed]; any other error says that it could not be
+// found out. No message is taken.
 func (e *Examination) MayRead(ctx context.Context, queue string) error {
 	return e.try(ctx, func(ch *amqp.Channel) error {
 		_, err := ch.Consume(queue, "", false, false, false, false, nonsense)
@@ -134,7 +135,8 @@ func (e *Examination) MayRead(ctx context.Context, queue string) error {
 	})
 }
 
-// MayConfigure is nil, or wraps [ErrNotAllowed]; any other error says that there was no answer. Nothing is declared.
+// MayConfigure is nil, or wraps [ErrNotAllowed]; any other error says that it could not be found out.
+// Nothing is declared.
 func (e *Examination) MayConfigure(ctx context.Context, queue string) error {
 	return e.try(ctx, func(ch *amqp.Channel) error {
 		_, err := ch.QueueDeclare(queue, true, false, false, false, nonsense)

@@ -1,8 +1,10 @@
 package rabbit
 
-// Failure is why a request was not stored, or is not known to be. Errors of [Publisher.Publish] and [Publisher.Ready]
-// wrap exactly one of them; errors.Is tells which. What each says of the message ("nothing was sent", "it was not
-// stored") holds for all tries of that publish: once one try has an unknown outcome, the error is ErrUnconfirmed.
+// Failure is what went wrong with the broker, for errors.Is, with a name for programs. Those up to ErrClosed, and
+// ErrNotAllowed, are why a request was not stored, or is not known to be: an error of [Publisher.Publish] wraps exactly
+// one of these. One of [Publisher.Ready] may wrap ErrNotAllowed beside ErrUnroutable: the queue is missing, and the
+// user may not declare it. What each says of the message ("nothing was sent", "it was not stored") holds for all tries
+// of that publish: once one try has an unknown outcome, the error is ErrUnconfirmed.
 type Failure struct{ code, text string }
 
 func (f *Failure) Error() string { return f.text }

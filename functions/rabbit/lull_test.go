@@ -59,7 +59,7 @@ func TestDry(t *testing.T) {
 		expect(3*idle, 2)
 		expect(idleAgain+idle, 1)
 		expect(idleAgain+idle, 1)
-		if err := d.Return(); err != nil {
+		if err := d.Requeue(); err != nil {
 			t.Fatal(err)
 		}
 		expect(3*idle, 2)

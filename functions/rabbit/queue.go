@@ -125,9 +125,9 @@ func (p *Publisher) report(err error) {
 	}
 }
 
-// inspect finds out whether the user may publish, whether the queue is there and what type it has, and declares it if
-// it is not there and the user may. It answers nil, or why it could not tell, or wraps ErrNotAllowed, ErrUnroutable or
-// ErrNotQuorum.
+// inspect finds out whether the user may publish, whether the queue is there and what type it has, and declares the
+// queue if it is not there and the user may. The error wraps ErrNotAllowed, ErrUnroutable or ErrNotQuorum; or
+// ErrUnavailable when nothing could be found out. Nil also means that the user may not see the queue or its type.
 func (p *Publisher) inspect(k *knowledge) error {
 	err := k.session.tryPermission(p.options.Queue)
 	switch {
@@ -184,7 +184,8 @@ func (p *Publisher) queueType() string {
 }
 
 // tryPermission publishes a message that no queue takes: the broker looks first whether the user may publish, and then
-// drops it. There is no other way to ask, and a server that finds out with its first request has said that it is ready.
+// drops it. There is no other way to ask. Without it, a server would say that it is ready, and find out with its first
+// request that it is not.
 func (l *link) tryPermission(queue string) error {
 	return l.ask(func(ch *amqp.Channel) error {
 		closes := ch.NotifyClose(make(chan *amqp.Error, 1))

@@ -96,9 +96,10 @@ func (s *Source) askBehind() (int, error) {
 	return q.Messages, classify(err)
 }
 
-// Left is Waiting, when what was requeued a moment ago is counted again: until then the broker says too little. It
-// asks until the answer comes twice, or is enough; where more come all the time, it never does. That there are none it
-// believes only some time after the last was requeued. The error is as Waiting's.
+// Left is Waiting when what we have requeued a moment ago is counted again: until then the broker says too little. It
+// asks every 30 ms, until two answers in a row are the same or one is at least enough, and 30 times at most. Where
+// something was requeued less than 0.9 s before, it believes only after all of these that there is nothing. The error
+// is as Waiting's.
 func (s *Source) Left(ctx context.Context, enough int) (int, error) {
 	const pause, tries = 30 * time.Millisecond, 30
 	unsure := s.requeuedSince(time.Now().Add(-pause * tries))

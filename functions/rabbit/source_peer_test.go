@@ -153,7 +153,7 @@ func TestSourceLost(t *testing.T) {
 				if err := first.Done(); name(err) != "ack-lost" {
 					t.Errorf("done: got %v", err)
 				}
-				if err := first.Return(); name(err) != "ack-lost" {
+				if err := first.Requeue(); name(err) != "ack-lost" {
 					t.Errorf("return: got %v", err)
 				}
 				if err := second.Move(t.Context(), "parked", nil); name(err) != "ack-lost" || len(p.published()) != 0 {
@@ -224,7 +224,7 @@ func TestMoveDoesNotAck(t *testing.T) {
 				if acked, _ := p.settled(); len(acked) != 0 {
 					t.Errorf("it was acked")
 				}
-				if err := d.Return(); err != nil {
+				if err := d.Requeue(); err != nil {
 					t.Errorf("requeued: %v", err)
 				}
 			})
@@ -252,7 +252,7 @@ func TestLeftCountsTheRequeued(t *testing.T) {
 		if err := s.Stop(t.Context()); err != nil {
 			t.Fatal(err)
 		}
-		if err := d.Return(); err != nil {
+		if err := d.Requeue(); err != nil {
 			t.Fatal(err)
 		}
 		time.AfterFunc(500*time.Millisecond, func() { p.fill("q", 1) })

@@ -14,7 +14,8 @@ type states struct {
 	last map[string]string
 }
 
-// change logs the message when topic is not in this state already. A topic's first state is news only when it is bad.
+// change logs the message when topic is not in this state already. The state "" is the good one: as a topic's first, it
+// is no news. Any other first state is logged.
 func (s *states) change(topic, state string, level slog.Level, message string, args ...any) {
 	s.mu.Lock()
 	last, known := s.last[topic]

@@ -41,8 +41,8 @@ type Verdict struct {
 	Reason string
 }
 
-// rule is a row of the table. The first that holds the status applies. Source is where the status is defined, for
-// those that RFC 9110 does not know.
+// rule is a row of the table. The first that holds the status applies; a status in none (101, 600 and more) is a Fail.
+// Source is where the status is defined, for those that RFC 9110 does not know.
 type rule struct {
 	from, to int
 	action   Action
@@ -150,6 +150,7 @@ func Markdown() string {
 		}
 		fmt.Fprintf(&b, "| %s | %s | %s |\n", status, r.action, r.about)
 	}
+	fmt.Fprintf(&b, "| any other | %s | HTTP knows no such answer to a request |\n", Fail)
 	fmt.Fprintf(&b, "| cannot be reached, or breaks the connection | %s | it is away |\n", Pause)
 	fmt.Fprintf(&b, "| does not answer within FALLBACK_TARGET_TIMEOUT | %s | it may hang on this one |\n", Fail)
 	fmt.Fprintf(&b, "| is not asked | %s | the message cannot be read, or is no request that HTTP allows |\n", Reject)

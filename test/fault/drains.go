@@ -89,11 +89,11 @@ func (d wrongDelivery) Done() error {
 	return d.Delivery.Done()
 }
 
-func (d wrongDelivery) Return() error {
+func (d wrongDelivery) Requeue() error {
 	if d.source.early {
 		return nil
 	}
-	return d.Delivery.Return()
+	return d.Delivery.Requeue()
 }
 
 func (d wrongDelivery) Move(ctx context.Context, queue string, headers map[string]any) error {
