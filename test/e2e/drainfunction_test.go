@@ -194,7 +194,7 @@ func TestDrainFunctionPrimaryHangs(t *testing.T) {
 		t.Error("the log does not say that the limit is short")
 	}
 	well.Store(true)
-	connections := 1
+	connections, cut := 1, false
 	if version := os.Getenv("FALLBACK_TEST_RABBITMQ"); version == "" || version == "4.3" {
 		if r, _ := function.run(t); r.Delivered != 1 || r.Waiting != 0 {
 			t.Errorf("when it answers: got %+v", r)
@@ -203,6 +203,7 @@ func TestDrainFunctionPrimaryHangs(t *testing.T) {
 		connections = 2 // one moves it
 		harness.Eventually(t, "it to be delivered", func() bool {
 			r, _ := function.run(t)
+			cut = cut || r.End == "its time is over"
 			return r.Delivered == 1
 		})
 	}
@@ -211,7 +212,8 @@ func TestDrainFunctionPrimaryHangs(t *testing.T) {
 			t.Errorf("it came as attempt %s", attempt)
 		}
 	}
-	if last := waitConnections(t, vhost, topology.Drainer, connections); !slices.Contains(last, first[0]) {
+	// A broker that is so slow that the end of a run cuts a question off loses the connection with it.
+	if last := waitConnections(t, vhost, topology.Drainer, connections); !slices.Contains(last, first[0]) && !cut {
 		t.Error("the connection should be the first")
 	}
 }

@@ -167,9 +167,24 @@ func (r *rig) stopBackground() {
 	r.work.Wait()
 }
 
-// readEmpty takes everything off the main queue and into the ledger, past the proxy.
+// readEmpty takes everything off the main queue and into the ledger, past the proxy. While something that was accepted
+// is missing, it reads again, until nothing has come for a time: a queue that does not answer within 250 ms has no
+// messages, by what the broker says (rabbit_quorum_queue:stat/2).
 func (r *rig) readEmpty(ctx context.Context) error {
-	return r.readQueue(ctx, topology.DefaultQueue, r.ledger.delivered)
+	const quiet = 10 * time.Second
+	for since := time.Now(); ; {
+		_, before := r.ledger.progress()
+		if err := r.readQueue(ctx, topology.DefaultQueue, r.ledger.delivered); err != nil {
+			return err
+		}
+		open, now := r.ledger.progress()
+		if now > before {
+			since = time.Now()
+		}
+		if open == 0 || time.Since(since) > quiet {
+			return nil
+		}
+	}
 }
 
 // entering is how a request gets into the ledger.
