@@ -51,13 +51,13 @@ func (d *Delivery) Lost() bool {
 	return ok && channel.IsClosed()
 }
 
-// Forget drops the body, for who keeps many of them: what is left to do is Return.
+// Forget drops the body, for who keeps many of them: what is left to do is Requeue.
 func (d *Delivery) Forget() { d.message.Body = nil }
 
 // Done takes the message off the queue for good. It wraps [ErrLostAck] when the connection that it came by is gone.
 func (d *Delivery) Done() error { return d.settled(d.message.Ack(false), acked) }
 
-// Return requeues the message: the broker may send it again at once. It wraps [ErrLostAck] as Done does.
+// Requeue puts the message back to where it was: the broker may send it again at once. It wraps [ErrLostAck] as Done does.
 func (d *Delivery) Requeue() error { return d.settled(d.message.Nack(false, true), requeued) }
 
 func (d *Delivery) settled(err error, how settlement) error {
