@@ -10,7 +10,7 @@ import (
 	"fallback/functions/envelope"
 )
 
-// Delivery is a message that the broker has sent to us, unacked. It is settled once, by Done, Return or Move;
+// Delivery is a message that the broker has sent to us, unacked. It is settled once, by Done, Requeue or Move;
 // unsettled, it goes back to the queue with the connection.
 type Delivery struct {
 	message amqp.Delivery
@@ -57,7 +57,7 @@ func (d *Delivery) Forget() { d.message.Body = nil }
 // Done takes the message off the queue for good. It wraps [ErrLostAck] when the connection that it came by is gone.
 func (d *Delivery) Done() error { return d.settled(d.message.Ack(false), acked) }
 
-// Requeue puts the message back to where it was: the broker may send it again at once. It wraps [ErrLostAck] as Done does.
+// Requeue puts the message back to where it was: the broker may send it again at once. The error is as Done's.
 func (d *Delivery) Requeue() error { return d.settled(d.message.Nack(false, true), requeued) }
 
 func (d *Delivery) settled(err error, how settlement) error {
