@@ -7,6 +7,8 @@ import (
 	"fmt"
 	"net/http"
 	"net/url"
+	"os"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -155,6 +157,12 @@ func TestDrainCorpus(t *testing.T) {
 	}
 }
 
+// countsRequeues says that the broker counts what a consumer requeues as come back, as RabbitMQ did before 4.3.
+func countsRequeues() bool {
+	version := os.Getenv(harness.VersionVariable)
+	return version != "" && version != "4.3"
+}
+
 // withoutOurs takes off the headers of a replay that the client did not send, and holds that they are there.
 func withoutOurs(t *testing.T, fields []corpus.Field, want corpus.Request) (rest []corpus.Field) {
 	t.Helper()
@@ -166,6 +174,12 @@ func withoutOurs(t *testing.T, fields []corpus.Field, want corpus.Request) (rest
 		if len(sent[name]) == 0 {
 			ours[name] = true
 		}
+	}
+	if countsRequeues() { // it may be there, for what the drain itself has requeued
+		const name = "Fallback-Redelivered"
+		fields = slices.DeleteFunc(slices.Clone(fields), func(f corpus.Field) bool {
+			return http.CanonicalHeaderKey(f.Name) == name && len(sent[name]) == 0
+		})
 	}
 	for _, f := range fields {
 		name := http.CanonicalHeaderKey(f.Name)
