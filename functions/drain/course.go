@@ -18,7 +18,10 @@ func (r *run) arrive(it *item, now time.Time) {
 	}
 	ruled, ok := r.remembered.recall(it)
 	if !ok {
-		ruled, ok = r.unsent(it, now)
+		ruled, ok = r.ruleUnsent(it, now)
+	}
+	if r.unsent++; !ok {
+		r.unsent = 0
 	}
 	if !ok {
 		ruled, ok = r.isSuspect(it)

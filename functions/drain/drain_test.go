@@ -827,6 +827,37 @@ func TestRate(t *testing.T) {
 	})
 }
 
+// TestUnsentBacklog holds that those which are not to be sent are not settled one after the other before the first that
+// is, at the beginning of a run or after an outage: each would be as long as the broker takes for it, and for a new
+// consumer.
+func TestUnsentBacklog(t *testing.T) {
+	t.Parallel()
+	for _, stale := range []string{StaleDrop, StalePark} {
+		for _, down := range []time.Duration{0, 5 * time.Second} {
+			synctest.Test(t, func(t *testing.T) {
+				const backlog, confirm = 1000, 150 * time.Millisecond
+				q, began := newMemory(backlog+1), time.Now()
+				p := &primary{probe: func() bool { return time.Since(began) >= down }}
+				for _, m := range q.ready[:backlog] {
+					m.request.ReceivedAt = began.Add(-time.Hour)
+				}
+				o := options()
+				o.MaxAge, o.Stale = time.Minute, stale
+				r := drainOnce(t, o, q, p, Budget{Time: time.Hour})
+				if r.Expired+r.Parked != backlog || r.Delivered != 1 {
+					t.Fatalf("%s: got %+v", stale, r)
+				}
+				if took := p.at[0].Sub(began) - down; took > backlog*confirm/10 {
+					t.Errorf("%s, after %s: the one behind them was sent after %s", stale, down, took)
+				}
+				if q.taker > 20 {
+					t.Errorf("%s, after %s: %d consumers", stale, down, q.taker)
+				}
+			})
+		}
+	}
+}
+
 // TestRateIsForReplays holds that what is dropped or parked without being sent does not use up the rate, and that what
 // comes after it keeps to it.
 func TestRateIsForReplays(t *testing.T) {

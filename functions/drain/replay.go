@@ -28,8 +28,8 @@ func (r *run) isCutOff(v target.Verdict) bool {
 	return r.send.Err() != nil && v.Action == target.Pause && v.Status == 0
 }
 
-// unsent rules on what is not to be sent: it cannot be read, is too old, or waits for room on the parked queue.
-func (r *run) unsent(it *item, now time.Time) (ruling, bool) {
+// ruleUnsent rules on what is not to be sent: it cannot be read, is too old, or waits for room on the parked queue.
+func (r *run) ruleUnsent(it *item, now time.Time) (ruling, bool) {
 	switch {
 	case it.unread != nil:
 		return ruling{item: it, fate: park, reason: "the message cannot be read: " + it.unread.Error()}, true

@@ -26,6 +26,7 @@ type run struct {
 	largest  int    // bytes of the largest of the last requests
 	left     int    // of the budget; -1 for no limit
 	careful  int    // the source was lost: one at a time, until so many are settled
+	unsent   int    // arrivals that were not to be sent, since one that was
 	moved    int    // to other queues
 	refused  int    // by these
 	end      string // why nothing more is sent
@@ -169,7 +170,7 @@ func (r *run) steer(now time.Time) (arrivals chan *item, next time.Time) {
 	if at := r.mayTake(now); at.After(now) {
 		return nil, r.next(at, now)
 	}
-	if f.cancel != nil && f.unacked >= f.prefetch && (o.on || r.settling == 0) { // all that it may take stays with us
+	if f.cancel != nil && f.unacked >= f.prefetch && r.settling == 0 { // all that it may take stays with us
 		f.stop()
 	}
 	return f.arrivals, r.next(r.never, now)

@@ -98,8 +98,9 @@ func (r *run) want() int {
 	case r.careful > 0:
 		n = 1
 	case r.judge.outage.trial:
-		if n = 1 + r.judge.overdue + min(r.judge.outage.walk.skip, lookahead); r.judge.outage.opening &&
-			len(r.kept) > 0 {
+		// those that are not sent are on no trial: of a backlog of them, more are taken at a time
+		n = 1 + r.judge.overdue + min(max(r.judge.outage.walk.skip, r.unsent), lookahead)
+		if r.judge.outage.opening && len(r.kept) > 0 {
 			n += lookahead
 		}
 	case r.options.Rate > 0: // what waits for longer than a minute may go elsewhere

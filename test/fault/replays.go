@@ -125,7 +125,7 @@ var replayed = slices.Concat([]fault{
 		name: "primary down for too long", about: "what is older than FALLBACK_MAX_AGE then is dropped, as " +
 			"FALLBACK_STALE says",
 		strike: downWhenIdle, heal: func(_ context.Context, r *rig) error { r.outlet.up(); return nil },
-		senders: span[int]{4, 8}, // a worker drops about as fast as 30 senders send
+		senders: span[int]{24, 40},
 		hold:    span[time.Duration]{1500 * time.Millisecond, 2 * time.Second}, fixed: true, shows: expires, workers: 1,
 		serves: true,
 		drain:  map[string]string{"FALLBACK_MAX_AGE": "1s", "FALLBACK_STALE": "drop"},
