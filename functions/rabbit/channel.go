@@ -18,11 +18,10 @@ type returnKey struct{ queue, id string }
 type channel struct {
 	*amqp.Channel
 	returns chan amqp.Return
-	closes  chan *amqp.Error
 
-	mu       sync.Mutex // guards the next two, and is held while the two above are emptied into them
+	mu       sync.Mutex // guards the next two, and is held while returns is emptied into returned
 	returned map[returnKey]int
-	cause    *amqp.Error // why the broker closed the channel
+	closed   closing
 }
 
 func openChannel(conn *amqp.Connection, inFlight int) (*channel, error) {
@@ -36,7 +35,7 @@ func openChannel(conn *amqp.Connection, inFlight int) (*channel, error) {
 	return &channel{
 		Channel:  ch,
 		returns:  ch.NotifyReturn(make(chan amqp.Return, inFlight)),
-		closes:   ch.NotifyClose(make(chan *amqp.Error, 1)),
+		closed:   closing{heard: ch.NotifyClose(make(chan *amqp.Error, 1))},
 		returned: map[returnKey]int{},
 	}, nil
 }
@@ -46,18 +45,11 @@ func openChannel(conn *amqp.Connection, inFlight int) (*channel, error) {
 func (ch *channel) lost(err error) error {
 	ch.mu.Lock()
 	defer ch.mu.Unlock()
-	select {
-	case cause, open := <-ch.closes:
-		if open {
-			ch.cause = cause
-		}
-	default:
-	}
-	switch {
-	case ch.cause != nil && ch.cause.Code == amqp.AccessRefused:
-		return fmt.Errorf("%w: %w", ErrNotAllowed, ch.cause)
-	case ch.cause != nil:
-		return fmt.Errorf("%w: %w", errLost, ch.cause)
+	switch cause := ch.closed.why(); {
+	case cause != nil && cause.Code == amqp.AccessRefused:
+		return fmt.Errorf("%w: %w", ErrNotAllowed, cause)
+	case cause != nil:
+		return fmt.Errorf("%w: %w", errLost, cause)
 	case err != nil:
 		return fmt.Errorf("%w: %w", errLost, err)
 	}

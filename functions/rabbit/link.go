@@ -91,3 +91,21 @@ func (l *link) count(queue string) (ready, consumers int, err error) {
 	})
 	return ready, consumers, err
 }
+
+// closing is why the broker has closed a channel or a connection. It is for one goroutine at a time.
+type closing struct {
+	heard <-chan *amqp.Error // NotifyClose's, with room for one
+	cause *amqp.Error
+}
+
+// why is nil while nothing is closed, or when we have closed it.
+func (c *closing) why() *amqp.Error {
+	select {
+	case cause, open := <-c.heard:
+		if open {
+			c.cause = cause
+		}
+	default:
+	}
+	return c.cause
+}

@@ -127,15 +127,8 @@ func (s *Source) why(err error) error {
 	}
 	s.calls.Lock()
 	defer s.calls.Unlock()
-	select {
-	case reason, ok := <-s.closes:
-		if ok {
-			s.reason = reason
-		}
-	default:
-	}
-	if s.reason != nil && s.reason.Code == amqp.InternalError {
-		return fmt.Errorf("%w: %w", ErrHandOver, s.reason)
+	if cause := s.closed.why(); cause != nil && cause.Code == amqp.InternalError {
+		return fmt.Errorf("%w: %w", ErrHandOver, cause)
 	}
 	return err
 }

@@ -45,10 +45,9 @@ type Source struct {
 	calls   sync.Mutex
 	link    *link // nil while there is none
 	channel *amqp.Channel
-	tag     int              // of the last consumer
-	taking  bool             // it has not been cancelled
-	closes  chan *amqp.Error // tells why the connection is lost
-	reason  *amqp.Error      // what it told
+	tag     int     // of the last consumer
+	taking  bool    // it has not been cancelled
+	closed  closing // the connection
 
 	passers []*Source // of Pass, which has them for itself
 	passing int       // how many there are to be
@@ -255,7 +254,7 @@ func (s *Source) connect(ctx context.Context) error {
 		return fmt.Errorf("%w: %w", ErrUnavailable, err)
 	}
 	s.frame.Store(int64(l.conn.Config.FrameSize))
-	s.link, s.channel, s.closes, s.reason = l, channel, l.conn.NotifyClose(make(chan *amqp.Error, 1)), nil
+	s.link, s.channel, s.closed = l, channel, closing{heard: l.conn.NotifyClose(make(chan *amqp.Error, 1))}
 	return nil
 }
 
