@@ -1,6 +1,10 @@
 package config
 
-import "fallback/functions/topology"
+import (
+	"fmt"
+
+	"fallback/functions/topology"
+)
 
 // Setting is a row of the table of settings: what the program reads, what `fallback settings` and the pages show, and
 // what the project's own tests go by.
@@ -13,6 +17,9 @@ type Setting struct {
 	// check finds what the unit alone does not, and fills in what is derived. Several errors are joined.
 	check func(*Config) error
 }
+
+// What RabbitMQ takes: a message of at most 16 MiB, and its headers in one frame of 128 KiB.
+const mostBodyBytes, mostHeaderBytes = 16 << 20, 120 << 10
 
 // settings are all of them, in the order of [Config].
 var settings = []Setting{
@@ -59,14 +66,14 @@ var settings = []Setting{
 	},
 	{
 		Name: "FALLBACK_MAX_BODY_BYTES", Unit: "bytes", Default: "1048576",
-		About: "Bytes a body may have, at most 16777216 (RabbitMQ's own limit).",
-		check: func(c *Config) error { return between(c.MaxBodyBytes, 1, 16<<20) },
+		About: fmt.Sprintf("Bytes a body may have, at most %d (RabbitMQ's own limit).", mostBodyBytes),
+		check: func(c *Config) error { return between(c.MaxBodyBytes, 1, mostBodyBytes) },
 	},
 	{
 		Name: "FALLBACK_MAX_HEADER_BYTES", Unit: "bytes", Default: "65536",
-		About: "Bytes that the request line and headers may take in the message, at most 122880 (they must fit into " +
-			"one AMQP frame).",
-		check: func(c *Config) error { return between(c.MaxHeaderBytes, 1<<10, 120<<10) },
+		About: fmt.Sprintf("Bytes that the request line and headers may take in the message, at most %d (they must "+
+			"fit into one AMQP frame).", mostHeaderBytes),
+		check: func(c *Config) error { return between(c.MaxHeaderBytes, 1<<10, mostHeaderBytes) },
 	},
 	{
 		Name: "FALLBACK_TIMEOUT", Unit: "duration", Default: "5s",

@@ -32,7 +32,8 @@ type Outcome struct {
 
 // Redrive puts parked requests on the main queue, as new, and takes each off the parked one when the broker has
 // confirmed that; no more of them a second than perSecond, 0 is no limit. progress hears how many are done, of how
-// many, after each. An error may come beside an outcome: what it names is done.
+// many, after each. An error may come beside an outcome: what that names is done. It says that ctx has
+// ended, which ids were not found, or that some are still parked; one of the broker wraps a [rabbit.Failure].
 func (o *Operator) Redrive(ctx context.Context, which Selection, perSecond float64,
 	progress func(done, of int)) (Outcome, error) {
 	limit := rate.Inf

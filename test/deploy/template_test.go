@@ -20,7 +20,8 @@ import (
 
 // Of a template's parts, what the published rules allow for: those of CloudFormation, of SAM (the Function type), of
 // Lambda, of EventBridge and of Parameter Store, as far as the template has use for them. What is not here is a fault,
-// be it a slip of the pen or a property that is to be added.
+// be it a slip of the pen or a property that is to be added. They are of AWS's documentation of November 2026; `sam
+// validate --lint --template functions/cmd/lambda/template.yaml` has the real rules read the same file.
 var (
 	templateParts = []string{"AWSTemplateFormatVersion", "Transform", "Description", "Parameters", "Globals",
 		"Resources", "Outputs"}
