@@ -44,7 +44,8 @@ type ServerMetrics interface {
 }
 
 // NewServer listens at once, so that the address is known and taken, and answers from Run on. Without metrics (nil),
-// nothing is counted, and /metrics is a path like any other.
+// nothing is counted, and /metrics is a path like any other. The error is of a setting, or of
+// listening at FALLBACK_ADDR.
 func NewServer(c config.Config, log *slog.Logger, metrics ServerMetrics) (*Server, error) {
 	options := publisherOptions(c, log)
 	options.Channels = publisherChannels
@@ -80,7 +81,8 @@ func NewServer(c config.Config, log *slog.Logger, metrics ServerMetrics) (*Serve
 // Addr is where the server listens.
 func (s *Server) Addr() net.Addr { return s.listener.Addr() }
 
-// Run serves until ctx ends, then stops in order: no new connections, the requests in hand, AMQP.
+// Run serves until ctx ends, then stops in order: no new connections, the requests in hand, AMQP. The error is
+// [httpapi.Server.Serve]'s.
 func (s *Server) Run(ctx context.Context) error {
 	s.log.Info("listening", "addr", s.Addr().String(), "prefix", s.config.PathPrefix, "queue", s.config.Queue)
 	s.tellOpenEnds()

@@ -32,7 +32,8 @@ type DrainMetrics interface {
 	Ran(drain.Report)
 }
 
-// NewDrain connects to nothing yet. Settings must have a target URL; metrics may be nil.
+// NewDrain connects to nothing yet. Settings must have a target URL; metrics may be nil. The error is of that
+// URL.
 func NewDrain(c config.Config, log *slog.Logger, metrics DrainMetrics) (*Drain, error) {
 	primary, err := target.New(target.Options{
 		URL: c.TargetURL.Reveal(), ProbePath: c.ProbePath, Timeout: c.TargetTimeout, Secret: c.ReplaySecret.Reveal(),

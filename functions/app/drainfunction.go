@@ -41,7 +41,7 @@ func NewDrainFunction(environ config.Environ, logs io.Writer) *DrainFunction {
 func (f *DrainFunction) Run(ctx context.Context) drain.Report {
 	if f.faults != nil {
 		f.log.Error("cannot drain", "error", f.faults)
-		return drain.Report{Waiting: -1, End: "settings are missing or wrong", Trouble: f.faults.Error()}
+		return drain.Report{Waiting: -1, End: "settings are missing or wrong", LastError: f.faults.Error()}
 	}
 	left := unstated
 	if deadline, ok := ctx.Deadline(); ok {

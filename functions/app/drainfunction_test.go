@@ -50,12 +50,12 @@ func TestDrainFunctionSettings(t *testing.T) {
 				log.Reset()
 				r := f.Run(t.Context())
 				for _, want := range row.want {
-					if !strings.Contains(r.Trouble, want) || !strings.Contains(log.String(), want) {
+					if !strings.Contains(r.LastError, want) || !strings.Contains(log.String(), want) {
 						t.Errorf("got %+v and the log %s, want %q in both", r, &log, want)
 					}
 				}
 				if r.End != "settings are missing or wrong" || r.Waiting != -1 ||
-					strings.Contains(r.Trouble+log.String(), "sesame") {
+					strings.Contains(r.LastError+log.String(), "sesame") {
 					t.Errorf("got %+v and the log %s", r, &log)
 				}
 			}

@@ -163,7 +163,7 @@ func TestPlace(t *testing.T) {
 	t.Parallel()
 	for _, row := range []struct {
 		addresses string
-		want      place
+		want      scope
 	}{
 		{"127.0.0.1", loopback}, {"::1 127.0.0.1", loopback}, {"172.18.0.2", private}, {"fd00::1", private},
 		{"127.0.0.1 10.0.0.1", private},
@@ -173,7 +173,7 @@ func TestPlace(t *testing.T) {
 		for _, a := range strings.Fields(row.addresses) {
 			ips = append(ips, net.ParseIP(a))
 		}
-		if got := placeOf(ips); got != row.want {
+		if got := scopeOf(ips); got != row.want {
 			t.Errorf("%s: got %s, want %s", row.addresses, got, row.want)
 		}
 	}
@@ -372,7 +372,7 @@ func TestPasswords(t *testing.T) {
 			s := survey{
 				config: config.Config{AMQPServerURL: config.Secret(row.amqp),
 					ManagementURL: config.Secret(row.management)},
-				broker: brokerSurvey{place: loopback}, management: managementSurvey{place: public},
+				broker: brokerSurvey{scope: loopback}, management: managementSurvey{scope: public},
 			}
 			got := s.concludePasswords()
 			want(t, got, row.want, row.says)

@@ -70,7 +70,7 @@ func (s *survey) concludeBroker() []Finding {
 		return []Finding{fail("check that RabbitMQ runs, and the host and port in AMQP_SERVER_URL", "%s: %s", b.address,
 			plain(b.refused))}
 	}
-	return []Finding{ok("%s takes connections (%s address)", b.address, b.place)}
+	return []Finding{ok("%s takes connections (%s address)", b.address, b.scope)}
 }
 
 const noConnection = "there is no connection to the broker"
@@ -83,10 +83,10 @@ func (s *survey) concludeEncryption() []Finding {
 		return []Finding{skip(noConnection)}
 	case b.entry != nil && b.entry.Step == "tls":
 		return []Finding{fail(b.entry.Advice, "%s", plain(b.entry))}
-	case b.url.Scheme == "amqp" && b.place == public:
+	case b.url.Scheme == "amqp" && b.scope == public:
 		return []Finding{warn("use amqps://", "the password and all requests go over a public network in the clear")}
 	case b.url.Scheme == "amqp":
-		return []Finding{ok("none, and none is needed: the address is %s", b.place)}
+		return []Finding{ok("none, and none is needed: the address is %s", b.scope)}
 	case b.expires.IsZero():
 		return []Finding{skip(noConnection)}
 	}
@@ -242,10 +242,10 @@ func (s *survey) concludePasswords() (all []Finding) {
 	for _, row := range []struct {
 		name   string
 		secret config.Secret
-		place  place
+		scope  scope
 	}{
-		{"AMQP_SERVER_URL", s.config.AMQPServerURL, s.broker.place},
-		{"RABBITMQ_MANAGEMENT_URL", s.config.ManagementURL, s.management.place},
+		{"AMQP_SERVER_URL", s.config.AMQPServerURL, s.broker.scope},
+		{"RABBITMQ_MANAGEMENT_URL", s.config.ManagementURL, s.management.scope},
 	} {
 		u, err := url.Parse(row.secret.Reveal())
 		if row.secret == "" || err != nil {
@@ -263,10 +263,10 @@ func (s *survey) concludePasswords() (all []Finding) {
 			continue
 		}
 		const advice = "fallback definitions --private DIR makes passwords of your own"
-		if row.place == public {
+		if row.scope == public {
 			all = append(all, fail(advice, "%s has %s, on a public address", row.name, found))
 		} else {
-			all = append(all, warn(advice, "%s has %s: for a %s address only", row.name, found, row.place))
+			all = append(all, warn(advice, "%s has %s: for a %s address only", row.name, found, row.scope))
 		}
 	}
 	switch {

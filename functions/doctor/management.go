@@ -24,7 +24,7 @@ func (s *survey) concludeManagement() []Finding {
 	case !slices.Contains(m.tags, "monitoring"):
 		return []Finding{warn("give it the tag monitoring, or use fallback-monitor",
 			"%s does not have the tag monitoring", m.name)}
-	case m.url.Scheme == "http" && m.place == public:
+	case m.url.Scheme == "http" && m.scope == public:
 		return []Finding{warn("use https://", "the password goes over a public network in the clear")}
 	}
 	return []Finding{ok("%s answers, as %s", m.url.Host, m.name)}

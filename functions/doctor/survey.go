@@ -35,7 +35,7 @@ type survey struct {
 type brokerSurvey struct {
 	url       *url.URL // nil when AMQP_SERVER_URL is not set
 	address   string
-	place     place
+	scope     scope
 	unknown   error // the host's name
 	refused   error // the address does not take connections
 	reached   bool
@@ -50,7 +50,7 @@ type userSurvey struct {
 	asked              bool
 	see                error
 	ready, consumers   int
-	retrying           int   // on the retry queues, as far as they can be seen
+	retrying           int // on the retry queues, as far as they can be seen
 	readMain           error
 	readParked         error // asked where it may read the main queue
 	configure, publish error
@@ -59,7 +59,7 @@ type userSurvey struct {
 // managementSurvey is what the management API says.
 type managementSurvey struct {
 	url    *url.URL // nil when it is not set
-	place  place
+	scope  scope
 	name   string // of its user
 	tags   []string
 	err    error
@@ -96,7 +96,7 @@ func (s *survey) askBroker(ctx context.Context) {
 	if ips, b.unknown = resolve(ctx, b.url.Hostname()); b.unknown != nil {
 		return
 	}
-	b.place = placeOf(ips)
+	b.scope = scopeOf(ips)
 	var conn net.Conn
 	if conn, b.refused = (&net.Dialer{}).DialContext(ctx, "tcp", b.address); b.refused == nil {
 		b.reached = true
@@ -157,7 +157,7 @@ func (s *survey) askManagement(ctx context.Context) {
 	}
 	m := &s.management
 	m.url, _ = url.Parse(s.config.ManagementURL.Reveal()) // the settings have been looked at
-	m.place = locate(ctx, m.url)
+	m.scope = locate(ctx, m.url)
 	client, err := management.New(s.config.ManagementURL.Reveal())
 	if m.err = err; err != nil {
 		return

@@ -21,7 +21,7 @@ import (
 // targetSurvey is what the primary answers.
 type targetSurvey struct {
 	url     *url.URL // nil when it is not set
-	place   place
+	scope   scope
 	first   sight // of the probe's path
 	root    sight // of /, where the first looks like a door's
 	err     error // there was no first answer
@@ -42,7 +42,7 @@ func (s *survey) askTarget(ctx context.Context) {
 	}
 	t := &s.target
 	t.url, _ = url.Parse(s.config.TargetURL.Reveal()) // the settings have been looked at
-	t.place = locate(ctx, t.url)
+	t.scope = locate(ctx, t.url)
 	if t.first, t.err = glance(ctx, t.url, s.config.ProbePath); t.err == nil && t.first.healthy {
 		t.root, _ = glance(ctx, t.url, "/")
 	}
@@ -84,7 +84,7 @@ func (s *survey) concludeTarget() []Finding {
 	case t.first.elsewhere:
 		return []Finding{warn("redirects are not followed: set FALLBACK_TARGET_URL to where it leads",
 			"%s answers %d, and leads elsewhere", host, status)}
-	case t.url.Scheme == "http" && t.place == public:
+	case t.url.Scheme == "http" && t.scope == public:
 		return []Finding{warn("use https://", "%s is alive (%d, in %s), and requests go there over a public network "+
 			"in the clear", host, status, t.took)}
 	case t.first.secured && time.Until(t.first.expires) < dueSoon:

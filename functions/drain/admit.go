@@ -52,7 +52,7 @@ func (j *judge) othersDidWell(g group, now time.Time) bool {
 
 // isFull: of a group that does badly one is in flight at a time, and of all such a quarter of those that may be.
 func (j *judge) isFull(it *item, t *record, flying []*item, most int) bool {
-	if t.row == 0 {
+	if t.streak == 0 {
 		return false
 	}
 	inTrouble := 0
@@ -60,7 +60,7 @@ func (j *judge) isFull(it *item, t *record, flying []*item, most int) bool {
 		if other.group == it.group {
 			return true
 		}
-		if o, _ := j.groups.known.Peek(other.group); o != nil && o.row+o.overdue > 0 {
+		if o, _ := j.groups.known.Peek(other.group); o != nil && o.streak+o.overdue > 0 {
 			inTrouble++
 		}
 	}

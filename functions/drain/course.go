@@ -78,7 +78,7 @@ func (r *run) admit(it *item, now time.Time) {
 
 // launch sends a request.
 func (r *run) launch(it *item, now time.Time) {
-	r.left = max(r.left-1, -1)
+	r.unspent = max(r.unspent-1, -1)
 	r.permit.use()
 	r.judge.sent(it, now)
 	r.flying = append(r.flying, it)
@@ -129,8 +129,8 @@ func (r *run) answer(a answer, now time.Time) {
 		r.solo = nil
 	}
 	if a.lost {
-		if r.left >= 0 { // there is a limit
-			r.left++
+		if r.unspent >= 0 { // there is a limit
+			r.unspent++
 		}
 		r.unlinked(it)
 		return

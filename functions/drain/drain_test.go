@@ -311,7 +311,7 @@ func TestDown(t *testing.T) {
 		q, p := newMemory(3), &primary{probe: func() bool { return false }}
 		begin := time.Now()
 		r := drainOnce(t, options(), q, p, Budget{Time: 10 * time.Minute})
-		if q.taken != 0 || r.Waiting != 3 || r.End != "its time is over" || r.Trouble != "the primary is down: down" {
+		if q.taken != 0 || r.Waiting != 3 || r.End != "its time is over" || r.LastError != "the primary is down: down" {
 			t.Errorf("%d taken, got %+v", q.taken, r)
 		}
 		if took := time.Since(begin); took != 10*time.Minute {
@@ -920,7 +920,7 @@ func TestHalfOpen(t *testing.T) {
 				q, p := newMemory(100), &primary{takes: time.Millisecond}
 				p.send = func(string, int) target.Verdict {
 					switch after := time.Since(begin); {
-					case len(p.got) <= 2*mostInRow && after < time.Second:
+					case len(p.got) <= 2*longestStreak && after < time.Second:
 						return failed
 					case after < 30*time.Second:
 						return then

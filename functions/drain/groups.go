@@ -26,7 +26,7 @@ const (
 
 // record is what is known of a group that was answered badly.
 type record struct {
-	row      int       // bad answers since the last good one, refusals not counted
+	streak   int       // bad answers since the last good one, refusals not counted
 	bad      time.Time // the last bad answer, refusals counted
 	next     time.Time // nothing of it is sent before
 	asked    time.Time // when it was last asked to wait
@@ -65,7 +65,7 @@ func (t *record) setAside(wait time.Duration, retries []Retry, now time.Time) ti
 	return max(wait, retries[len(retries)-1].TTL)
 }
 
-// groups are those in trouble.
+// groups are those that do badly.
 type groups struct {
 	known *simplelru.LRU[group, *record]
 }
@@ -78,7 +78,7 @@ func newGroups() groups {
 	return groups{known}
 }
 
-// of is nil for a group that is not in trouble.
+// of is nil for a group that does not do badly.
 func (s *groups) of(g group) *record {
 	t, _ := s.known.Get(g)
 	return t
@@ -98,18 +98,18 @@ func (s *groups) make(g group) *record {
 // from the second one on, doubling, too.
 func (s *groups) bad(it *item, asked time.Duration, others bool, now time.Time) {
 	t := s.make(it.group)
-	t.row++
+	t.streak++
 	t.bad = now
 	var wait time.Duration
 	switch {
 	case asked > 0:
 		t.asked = now
-		wait = min(asked, backoff.Wait(t.row, time.Second, longestAsked))
+		wait = min(asked, backoff.Wait(t.streak, time.Second, longestAsked))
 		if !others {
 			wait = min(wait, aloneAsked)
 		}
-	case t.row >= 2:
-		wait = backoff.Wait(t.row-2, time.Second, longestFailing)
+	case t.streak >= 2:
+		wait = backoff.Wait(t.streak-2, time.Second, longestFailing)
 		if !others {
 			wait = min(wait, aloneFailing)
 		}
@@ -117,7 +117,7 @@ func (s *groups) bad(it *item, asked time.Duration, others bool, now time.Time) 
 	t.next = now.Add(wait)
 }
 
-// refused notes that the group is in trouble; it does not wait for that.
+// refused notes that the group does badly; it does not wait for that.
 func (s *groups) refused(it *item, now time.Time) {
 	t := s.make(it.group)
 	t.refusals++
@@ -126,15 +126,15 @@ func (s *groups) refused(it *item, now time.Time) {
 
 func (s *groups) good(g group) {
 	if t := s.of(g); t != nil {
-		t.row, t.refusals, t.next = 0, 0, time.Time{}
+		t.streak, t.refusals, t.next = 0, 0, time.Time{}
 		t.spacing.accepted++
 	}
 }
 
-// clear is for when everybody was in trouble.
+// clear is for when everybody did badly.
 func (s *groups) clear() {
 	for _, t := range s.known.Values() {
-		t.row, t.next = 0, time.Time{}
+		t.streak, t.next = 0, time.Time{}
 	}
 }
 

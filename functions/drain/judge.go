@@ -15,8 +15,8 @@ import (
 //
 // Words. An answer is good when the primary took the request, and any other is bad; but rejections are counted apart,
 // in rejected, as long as they are the requests' own. It asks when it names a time to wait, or is a 429. A request is
-// known when it was answered badly before, and anything was accepted since. The row is the number of bad answers since
-// the last good one: of requests that are not known, and that were sent after it or did not reach the primary.
+// known when it was answered badly before, and anything was accepted since. The streak is the number of bad answers
+// since the last good one: of requests that are not known, and that were sent after it or did not reach the primary.
 type judge struct {
 	groups groups
 	outage outage
@@ -26,7 +26,7 @@ type judge struct {
 	jitter backoff.Jitter
 
 	accepted  accepted
-	row       int     // see above
+	streak    int     // see above
 	refusals  int     // since the last good answer
 	rejected  int     // since the last good answer
 	overdue   int     // in flight for too long
@@ -34,8 +34,8 @@ type judge struct {
 }
 
 const (
-	// mostInRow is how many bad answers in a row are everybody's.
-	mostInRow = 5
+	// longestStreak is how many bad answers in a row are everybody's.
+	longestStreak = 5
 	// mostRejected is how many rejections in a row are the requests' own. After that, it is more likely that the way
 	// is wrong.
 	mostRejected = 20
@@ -118,7 +118,7 @@ func (j *judge) good(it *item, now time.Time) (rulings []ruling) {
 		j.release(func(other *item) bool { return itsOwn(other) && !other.doubtful }, park),
 		j.release(itsOwn, retry)...,
 	)
-	j.row, j.rejected, j.refusals = 0, 0, 0
+	j.streak, j.rejected, j.refusals = 0, 0, 0
 	if j.accepted.at = now; !j.groups.isLimited(it.group, now) {
 		j.accepted.note(it.group, now)
 	}
@@ -180,7 +180,7 @@ func (j *judge) bad(it *item, now time.Time) {
 	if it.sent.Before(j.accepted.at) && !it.verdict.Unreachable {
 		return // something was accepted meanwhile
 	}
-	if j.row++; (!j.outage.on || j.outage.opening) && (j.row >= mostInRow || it.verdict.Unreachable) {
+	if j.streak++; (!j.outage.on || j.outage.opening) && (j.streak >= longestStreak || it.verdict.Unreachable) {
 		j.outage.begin(now)
 	}
 }

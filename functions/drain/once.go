@@ -109,13 +109,14 @@ func newLimits(ctx, window context.Context, timeout time.Duration) (l limits, en
 
 func newRun(d *Drainer, l limits, requests int) *run {
 	r := &run{
-		never: time.Now().Add(1000 * time.Hour), Drainer: d, limits: l, left: -1, pace: newPace(d.options.Concurrency),
+		never: time.Now().Add(1000 * time.Hour), Drainer: d, limits: l, unspent: -1,
+		pace:   newPace(d.options.Concurrency),
 		feeder: feeder{arrivals: make(chan *item)},
 		events: make(chan func(time.Time)),
 		books:  books{away: map[string]bool{}, count: d.options.Count, log: d.options.Log},
 	}
 	if requests > 0 {
-		r.left = requests
+		r.unspent = requests
 	}
 	return r
 }

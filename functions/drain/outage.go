@@ -9,7 +9,7 @@ import (
 // outage is while nothing is sent, because the primary does not seem to take anything from anybody. It is probed until
 // it is alive. Then it is on trial: requests go one at a time, until one is accepted, which ends the outage, or one is
 // not, which begins it anew. At the beginning of a run (opening) nothing is known of an outage: a bad answer ends no
-// trial there, unless the primary cannot be reached or the row is full.
+// trial there, unless the primary cannot be reached or the streak is too long.
 type outage struct {
 	on      bool
 	trial   bool
@@ -58,8 +58,8 @@ func (o *outage) answered(alive bool, jitter backoff.Jitter, now time.Time) {
 	o.next = now.Add(between(o.probes, jitter))
 }
 
-// failed is for a trial. Those in trouble are set aside then, twice as many each time, so that somebody else's turn
-// comes.
+// failed is for a trial. Those of groups that do badly are set aside then, twice as many each time, so that somebody
+// else's turn comes.
 func (o *outage) failed(jitter backoff.Jitter, now time.Time) {
 	o.trials++
 	o.opening = false
@@ -69,7 +69,7 @@ func (o *outage) failed(jitter backoff.Jitter, now time.Time) {
 	}
 }
 
-// walk goes through the queue in search of a request that the primary accepts: those of groups in trouble are
+// walk goes through the queue in search of a request that the primary accepts: those of groups that do badly are
 // set aside. It goes once through the queue, and then not for a while: each request costs the broker two writes.
 type walk struct {
 	skip   int       // may be set aside before the next trial

@@ -3,11 +3,11 @@ package drain
 import "time"
 
 // pace is how many requests may be in flight: one at first, twice as many for each round of good answers until the
-// first trouble, one more after that, half as many on trouble.
+// first bad one, one more after that, half as many on each bad one.
 type pace struct {
 	limit, most int
 	good        int  // answers since limit last changed
-	steep       bool // there has been no trouble
+	steep       bool // no answer has been bad
 	resume      int  // the limit to go on with after a pause, when the first answer is good
 	latency     time.Duration
 	usual       time.Duration
@@ -53,7 +53,7 @@ func (p *pace) slower(latency time.Duration) bool {
 	return p.good >= p.limit/2 && p.latency > 3*p.usual+margin
 }
 
-// halve is for trouble.
+// halve is for a bad answer.
 func (p *pace) halve() {
 	p.steep, p.good, p.limit = false, 0, max(p.limit/2, 1)
 }

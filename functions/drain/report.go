@@ -39,10 +39,10 @@ type Report struct {
 	Waiting int `json:"waiting"`
 	// Retrying is how many of those that this run has moved to a retry queue have not come to it again.
 	Retrying int `json:"retrying"`
-	// End is why the run ended, Trouble the last thing that went wrong, if anything did.
-	End     string  `json:"end"`
-	Trouble string  `json:"trouble,omitempty"`
-	Seconds float64 `json:"seconds"`
+	// End is why the run ended, LastError the last thing that went wrong, if anything did.
+	End       string  `json:"end"`
+	LastError string  `json:"last_error,omitempty"`
+	Seconds   float64 `json:"seconds"`
 }
 
 // books are the accounts of a run.
@@ -90,7 +90,7 @@ func (b *books) settled(s settled) {
 		if s.outcome == Held {
 			what = "a request stays where it is: no queue takes it"
 		}
-		b.report.Trouble = s.err.Error()
+		b.report.LastError = s.err.Error()
 		b.log.Error(what, "id", s.key, "error", s.err)
 	}
 }
@@ -103,8 +103,8 @@ func (b *books) paused(why string) {
 // note notes what is wrong, and logs it when it is news.
 func (b *books) note(what, why string) {
 	text := fmt.Sprintf("%s: %s", what, why)
-	if text != b.report.Trouble {
+	if text != b.report.LastError {
 		b.log.Warn("the drain waits", "because", what, "detail", why)
 	}
-	b.report.Trouble = text
+	b.report.LastError = text
 }

@@ -24,7 +24,7 @@ type run struct {
 	knocking bool    // in one
 	pace     *pace
 	largest  int    // bytes of the largest of the last requests
-	left     int    // of the budget; -1 for no limit
+	unspent  int    // of the budget of requests; -1 for no limit
 	careful  int    // the source was lost: one at a time, until so many are settled
 	unsent   int    // arrivals that were not to be sent, since one that was
 	moved    int    // to other queues
@@ -60,7 +60,7 @@ func (r *run) loop() {
 			r.feeder.count.Store(true)
 		}
 		r.requeueHeld(now)
-		if r.left == 0 && len(r.flying) == 0 {
+		if r.unspent == 0 && len(r.flying) == 0 {
 			r.stop("the budget of requests is used up")
 		}
 		r.occupied.Store(r.busy())

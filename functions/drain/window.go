@@ -28,7 +28,7 @@ func (r *run) mayBegin(now time.Time) time.Time {
 	if r.judge.outage.trial {
 		places = 1
 	}
-	if r.left == 0 || r.end != "" || r.judge.outage.on && !r.judge.outage.trial ||
+	if r.unspent == 0 || r.end != "" || r.judge.outage.on && !r.judge.outage.trial ||
 		len(r.flying)-r.judge.overdue >= places {
 		return r.never
 	}

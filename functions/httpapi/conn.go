@@ -22,7 +22,7 @@ type conn struct {
 	net.Conn
 	server  *Server
 	address netip.Prefix
-	reserve bool // its place is one of those for who asks about the server itself
+	reserve bool // its slot is one of those for who asks about the server itself
 
 	head    head
 	framing framing
@@ -34,7 +34,7 @@ type conn struct {
 	line  int64
 	wrote bool // something has been answered since then
 
-	held     atomic.Int64 // of cost, what the server's account counts
+	charged  atomic.Int64 // of cost, what the server's account counts
 	stage    atomic.Int32
 	since    atomic.Int64           // when it began to wait, or the head to come: Unix nanoseconds
 	arriving atomic.Pointer[intake] // the body that is on its way in
@@ -44,7 +44,7 @@ type conn struct {
 
 // A connection's stages: it waits for a head, or for the rest of one; it is busy from the end of the head until the
 // answer is written; its request was refused, and what is left of the body is read so that the answer arrives; or it
-// has lost its place.
+// has lost its slot.
 const (
 	waiting = iota
 	busy
@@ -159,20 +159,20 @@ func (c *conn) takeHead(p []byte) (int, error) {
 func (c *conn) charge(cost int64) bool {
 	c.cost += cost
 	all := max(0, c.cost-freeCost)
-	more := all - c.held.Load()
+	more := all - c.charged.Load()
 	if more > 0 {
 		if c.reserve || !c.server.makeRoom(more, all) { // who asks about the server itself needs no more
 			return false
 		}
-		c.held.Add(more)
+		c.charged.Add(more)
 	}
 	return true
 }
 
 // uncount ends what the account counts of it, when net/http keeps nothing of what it had parsed.
 func (c *conn) uncount() {
-	if c.held.Load() > 0 { // else the account need not be taken from another core, which most requests would
-		c.server.heads.add(-c.held.Swap(0))
+	if c.charged.Load() > 0 { // else the account need not be taken from another core, which most requests would
+		c.server.heads.add(-c.charged.Swap(0))
 	}
 }
 
@@ -199,7 +199,7 @@ func (c *conn) idle() {
 	c.stage.Store(waiting)
 }
 
-// mayLose says whether it may lose its place. One that has a request in hand keeps it, unless that one's body trickles.
+// mayLose says whether it may lose its slot. One that has a request in hand keeps it, unless that one's body trickles.
 func (c *conn) mayLose(now time.Time) bool {
 	switch c.stage.Load() {
 	case waiting, lingering:
@@ -211,7 +211,7 @@ func (c *conn) mayLose(now time.Time) bool {
 	return false
 }
 
-// evict takes its place from a connection that may lose it.
+// evict takes its slot from a connection that may lose it.
 func (c *conn) evict() bool {
 	stage := c.stage.Load()
 	return c.mayLose(time.Now()) && c.stage.CompareAndSwap(stage, evicted)

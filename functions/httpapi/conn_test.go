@@ -105,8 +105,8 @@ func FuzzConn(f *testing.F) {
 				t.Fatalf("net/http has read a body, and we have not: %+v, %s", c.framing, what)
 			}
 			c.idle()
-			if held := c.server.heads.held.Load(); held != 0 || c.held.Load() != 0 || c.cost != c.line+c.head.cost() {
-				t.Fatalf("when all is answered, %d is held, and %d of the account, %s", c.held.Load(), held, what)
+			if held := c.server.heads.used.Load(); held != 0 || c.charged.Load() != 0 || c.cost != c.line+c.head.cost() {
+				t.Fatalf("when all is answered, %d is held, and %d of the account, %s", c.charged.Load(), held, what)
 			}
 		}
 	})
@@ -154,8 +154,8 @@ func TestCountingAllocatesNothing(t *testing.T) {
 	}); n > 0 {
 		t.Errorf("%v allocations a request", n)
 	}
-	if c.held.Load() != 0 || len(from.left) > 0 {
-		t.Errorf("%d held, %d bytes left", c.held.Load(), len(from.left))
+	if c.charged.Load() != 0 || len(from.left) > 0 {
+		t.Errorf("%d held, %d bytes left", c.charged.Load(), len(from.left))
 	}
 }
 

@@ -20,7 +20,7 @@ const (
 	fieldCost = 128
 )
 
-// freeCost is what each head may take without the account, because its place has room for that: most requests, and
+// freeCost is what each head may take without the account, because its slot has room for that: most requests, and
 // whoever asks for the server's health, are served when strangers' large heads have filled the account.
 const freeCost = 8 << 10
 
@@ -67,12 +67,12 @@ func (h *head) cost() int64 { return byteCost*int64(h.bytes) + fieldCost*int64(h
 // head stays in memory until its request is answered.
 type account struct {
 	most int64
-	held atomic.Int64
+	used atomic.Int64
 }
 
 // hold takes some, if there is as much.
 func (a *account) hold(cost int64) bool {
-	if a.held.Add(cost) <= a.most {
+	if a.used.Add(cost) <= a.most {
 		return true
 	}
 	a.add(-cost)
@@ -80,7 +80,7 @@ func (a *account) hold(cost int64) bool {
 }
 
 // add takes some in any case, or, below 0, frees some.
-func (a *account) add(cost int64) { a.held.Add(cost) }
+func (a *account) add(cost int64) { a.used.Add(cost) }
 
 // headTooLong is the answer to a head that is over its own bounds.
 func headTooLong(most int) problem.Problem {

@@ -126,10 +126,10 @@ func TestHeads(t *testing.T) {
 			if got := talk(t, listenTCP(t, s), row.raw); fmt.Sprint(got) != fmt.Sprint(row.want) {
 				t.Errorf("got %q, want %q", got, row.want)
 			}
-			for end := time.Now().Add(time.Minute); s.places.taken() > 0 && time.Now().Before(end); {
+			for end := time.Now().Add(time.Minute); s.slots.taken() > 0 && time.Now().Before(end); {
 				time.Sleep(time.Millisecond)
 			}
-			if held := s.heads.held.Load(); held != 0 {
+			if held := s.heads.used.Load(); held != 0 {
 				t.Errorf("%d bytes are held when nobody is there", held)
 			}
 		})
@@ -203,7 +203,7 @@ func TestAllHeads(t *testing.T) {
 }
 
 // TestLargeHeadsKeepNoOthersOut holds that heads which do not end lose what they have to smaller ones, the largest
-// first; that a request in hand does not; and that a place of the reserve is none for a large head.
+// first; that a request in hand does not; and that a slot of the reserve is none for a large head.
 func TestLargeHeadsKeepNoOthersOut(t *testing.T) {
 	t.Parallel()
 	const post = "POST /fallback HTTP/1.1\r\nHost: h\r\n"
@@ -216,7 +216,7 @@ func TestLargeHeadsKeepNoOthersOut(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := NewServer(door(t, options(), store{}))
 		s.heads.most = held(300) + held(120) + held(160) + held(140) + held(60)
-		s.places, s.reserve = newPlaces(6), newPlaces(1)
+		s.slots, s.reserve = newSlots(6), newSlots(1)
 		ln := listen(t, s)
 		stay := func(text string) net.Conn {
 			conn := ln.dial()
@@ -252,7 +252,7 @@ func TestLargeHeadsKeepNoOthersOut(t *testing.T) {
 		for _, conn := range unfinished {
 			clients = append(clients, conn)
 		}
-		for s.places.taken() < s.places.most {
+		for s.slots.taken() < s.slots.most {
 			clients = append(clients, ln.dial())
 			synctest.Wait()
 		}
@@ -264,7 +264,7 @@ func TestLargeHeadsKeepNoOthersOut(t *testing.T) {
 			conn.Close()
 		}
 		synctest.Wait()
-		if held := s.heads.held.Load(); held != 0 {
+		if held := s.heads.used.Load(); held != 0 {
 			t.Errorf("%d bytes are held when nobody is there", held)
 		}
 	})

@@ -10,7 +10,7 @@ import (
 	"fallback/functions/problem"
 )
 
-// listener hands on no more connections than there are places. What comes beyond them gets a 503 and the end of its
+// listener hands on no more connections than there are slots. What comes beyond them gets a 503 and the end of its
 // connection: left in the system's backlog, it would be answered late, or never.
 type listener struct {
 	net.Listener
@@ -26,32 +26,32 @@ func (l listener) Accept() (net.Conn, error) {
 		if c := newConn(inner, l.server); l.server.admit(c) {
 			return c, nil
 		}
-		l.server.turnAway(inner, noPlace)
+		l.server.turnAway(inner, noSlot)
 	}
 }
 
-// admit gives a connection a place: one of the reserve when all others have a request in hand.
+// admit gives a connection a slot: one of the reserve when all others have a request in hand.
 func (s *Server) admit(c *conn) bool {
-	loser, ok := s.places.take(c)
+	loser, ok := s.slots.take(c)
 	if !ok {
 		c.reserve = true
 		loser, ok = s.reserve.take(c)
 	}
 	if loser != nil {
-		s.refused(LostPlace)
+		s.refused(LostSlot)
 		_ = loser.Conn.Close()
 	}
 	return ok
 }
 
 // makeRoom takes more bytes of the account for one head, which then holds all of them. When there are too few, the
-// connection with the largest head above that loses its place, so that large heads without an end keep no smaller ones
+// connection with the largest head above that loses its slot, so that large heads without an end keep no smaller ones
 // out. Its bytes are free once net/http has forgotten it: sooner, more would be in memory than is counted.
 func (s *Server) makeRoom(more, all int64) bool {
 	if s.heads.hold(more) {
 		return true
 	}
-	loser := s.places.evictLargest(all)
+	loser := s.slots.evictLargest(all)
 	if loser == nil {
 		return false
 	}
@@ -65,12 +65,12 @@ func (s *Server) makeRoom(more, all int64) bool {
 	return false
 }
 
-// leave gives the place of a connection back.
+// leave gives the slot of a connection back.
 func (s *Server) leave(c *conn) {
 	if c.reserve {
 		s.reserve.leave(c)
 	} else {
-		s.places.leave(c)
+		s.slots.leave(c)
 	}
 }
 
@@ -83,14 +83,14 @@ const (
 
 // Why connections are turned away.
 const (
-	NoPlace     = "no-place"      // there was no place, but for who asks about the server itself
-	LostPlace   = "lost-place"    // it waited longest, and another one came
+	NoSlot      = "no-slot"       // there was no slot, but for who asks about the server itself
+	LostSlot    = "lost-slot"     // it waited longest, and another one came
 	HeadTooLong = "head-too-long" // in bytes, or in fields
 	HeadsFull   = "heads-full"    // all heads together take what they may
 )
 
 // Refusals are all of them.
-func Refusals() []string { return []string{NoPlace, LostPlace, HeadTooLong, HeadsFull} }
+func Refusals() []string { return []string{NoSlot, LostSlot, HeadTooLong, HeadsFull} }
 
 // refusal is how a connection ends that net/http does not answer. It is an error for who reads from it.
 type refusal struct {
@@ -101,7 +101,7 @@ type refusal struct {
 func (r *refusal) Error() string { return r.reason }
 
 var (
-	noPlace   = &refusal{NoPlace, onWire(overloaded)}
+	noSlot    = &refusal{NoSlot, onWire(overloaded)}
 	headsFull = &refusal{HeadsFull, onWire(overloaded)}
 )
 
@@ -125,7 +125,7 @@ func (s *Server) turnAway(conn net.Conn, r *refusal) {
 func (r *refusal) tell(conn net.Conn) {
 	var unread [512]byte
 	_ = conn.SetDeadline(time.Now().Add(turnAwayTime))
-	if r == noPlace { // nothing has been read yet
+	if r == noSlot { // nothing has been read yet
 		if _, err := conn.Read(unread[:]); err != nil {
 			return
 		}

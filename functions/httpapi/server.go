@@ -19,27 +19,27 @@ const (
 
 // Bounds are what a server has for all who connect to it, whatever they send.
 type Bounds struct {
-	// Places is how many connections may be open, beside a few for who asks about the server itself.
-	Places int
+	// Slots is how many connections may be open, beside a few for who asks about the server itself.
+	Slots int
 	// Heads is what all request lines and headers may take together, from their first byte to the answer, beside the
-	// little that comes with each place.
+	// little that comes with each slot.
 	Heads int64
 }
 
 // The bounds of the server, and of a worker's health. With the bodies in hand, they fit into the containers of
 // docker-compose.yml.
 var (
-	ServerBounds = Bounds{Places: 2048, Heads: 20 << 20}
-	HealthBounds = Bounds{Places: 256, Heads: 4 << 20}
+	ServerBounds = Bounds{Slots: 2048, Heads: 20 << 20}
+	HealthBounds = Bounds{Slots: 256, Heads: 4 << 20}
 )
 
-// reservePlaces are for who asks about the server itself.
-const reservePlaces = 16
+// reserveSlots are for who asks about the server itself.
+const reserveSlots = 16
 
 // Memory is what all of that takes at the most, in bytes.
 func (b Bounds) Memory() int64 {
 	const idle, away = 20 << 10, 4 << 10 // a connection that waits, and one that is being turned away
-	return int64(b.Places+reservePlaces)*(idle+freeCost) + maxTurnedAway*away + b.Heads
+	return int64(b.Slots+reserveSlots)*(idle+freeCost) + maxTurnedAway*away + b.Heads
 }
 
 // Server is a handler that listens. What strangers may have of it is bounded: connections, heads, and every wait on a
@@ -47,12 +47,12 @@ func (b Bounds) Memory() int64 {
 type Server struct {
 	http *http.Server
 
-	places, reserve *places
-	away            chan struct{} // holds one token for each connection that is being turned away
-	heads           account
-	headBytes       int
-	headTooLong     *refusal
-	refused         func(reason string)
+	slots, reserve *slots
+	away           chan struct{} // holds one token for each connection that is being turned away
+	heads          account
+	headBytes      int
+	headTooLong    *refusal
+	refused        func(reason string)
 
 	ending atomic.Bool // answers ask for the end of their connection
 }
@@ -85,7 +85,7 @@ func NewHealth(h http.Handler, log *slog.Logger) *Server {
 
 func newServer(h http.Handler, b Bounds, headBytes int, log *slog.Logger) *Server {
 	s := &Server{
-		places: newPlaces(b.Places), reserve: newPlaces(reservePlaces), away: make(chan struct{}, maxTurnedAway),
+		slots: newSlots(b.Slots), reserve: newSlots(reserveSlots), away: make(chan struct{}, maxTurnedAway),
 		heads: account{most: b.Heads}, headBytes: headBytes,
 		headTooLong: &refusal{HeadTooLong, onWire(headTooLong(headBytes))},
 		refused:     func(string) {},
@@ -124,7 +124,7 @@ func (s *Server) handle(next http.Handler) http.Handler {
 			w.Header().Set("Connection", "close")
 		}
 		if c.reserve && !asksAboutServer(r) {
-			s.refused(NoPlace)
+			s.refused(NoSlot)
 			refuse(w, r, overloaded)
 			return
 		}
@@ -149,7 +149,8 @@ func (s *Server) note(nc net.Conn, state http.ConnState) {
 }
 
 // Serve answers requests on ln until ctx ends, and then finishes what it has: it takes no new connection, asks for the
-// end of the open ones with their next answers, and returns when the last answer is written, within eight seconds.
+// end of the open ones with their next answers, and returns when the last answer is written, within eight seconds. The
+// error says that ln failed, or that requests were cut off then.
 func (s *Server) Serve(ctx context.Context, ln net.Listener) error {
 	failed := make(chan error, 1)
 	go func() { failed <- s.http.Serve(listener{ln, s}) }()
@@ -181,7 +182,7 @@ func (s *Server) Close() error { return s.http.Close() }
 // linger waits a moment for the connections to go: a busy client's next request may be on its way already, and Shutdown
 // would close its connection, which looks idle, under it.
 func (s *Server) linger() {
-	for end := time.Now().Add(lingerTimeout); s.places.taken()+s.reserve.taken() > 0 && time.Now().Before(end); {
+	for end := time.Now().Add(lingerTimeout); s.slots.taken()+s.reserve.taken() > 0 && time.Now().Before(end); {
 		time.Sleep(5 * time.Millisecond)
 	}
 }

@@ -57,8 +57,8 @@ func TestServer(t *testing.T) {
 		`fallback_requests_total{outcome="accepted"} 0`, `fallback_requests_total{outcome="queue-full"} 0`,
 		`fallback_requests_total{outcome="rate-limited"} 0`, `fallback_request_duration_seconds_count 0`,
 		`fallback_key_uses_total{kind="token",place="2"} 0`, `fallback_key_uses_total{kind="replay",place="1"} 0`,
-		`fallback_connections_refused_total{reason="no-place"} 0`,
-		`fallback_connections_refused_total{reason="lost-place"} 0`,
+		`fallback_connections_refused_total{reason="no-slot"} 0`,
+		`fallback_connections_refused_total{reason="lost-slot"} 0`,
 		`fallback_connections_refused_total{reason="head-too-long"} 0`,
 		`fallback_connections_refused_total{reason="heads-full"} 0`,
 	}, nil)
@@ -70,7 +70,7 @@ func TestServer(t *testing.T) {
 	}
 	s.Answered("queue-full", 7*time.Second)
 	s.Answered("something new", 0)
-	s.Refused("no-place")
+	s.Refused("no-slot")
 	check(t, scrape(t, s), []string{
 		`fallback_requests_total{outcome="accepted"} 3`, `fallback_requests_total{outcome="queue-full"} 1`,
 		`fallback_requests_total{outcome="something new"} 1`, `fallback_requests_total{outcome="rate-limited"} 0`,
@@ -78,7 +78,7 @@ func TestServer(t *testing.T) {
 		`fallback_request_duration_seconds_bucket{le="0.0025"} 4`,
 		`fallback_request_duration_seconds_bucket{le="5"} 4`, `fallback_request_duration_seconds_count 5`,
 		`fallback_key_uses_total{kind="token",place="1"} 0`, `fallback_key_uses_total{kind="token",place="2"} 2`,
-		`fallback_connections_refused_total{reason="no-place"} 1`, `fallback_requests_in_hand 2`,
+		`fallback_connections_refused_total{reason="no-slot"} 1`, `fallback_requests_in_hand 2`,
 		`fallback_bytes_in_hand 30`, `fallback_broker_connected 1`, `fallback_broker_blocked 0`,
 	}, nil)
 }

@@ -110,7 +110,7 @@ func TestDrainFunctionStaysWarm(t *testing.T) {
 		for n := range 3 {
 			checkAccepted(t, send(t, "POST", server.URL+"/fallback/orders", fmt.Sprint(3*i+n)))
 		}
-		if r, _ := function.run(t); r.Delivered != 3 || r.Trouble != "" {
+		if r, _ := function.run(t); r.Delivered != 3 || r.LastError != "" {
 			t.Errorf("run %d: got %+v", i, r)
 		}
 		if i == 0 {
@@ -142,7 +142,7 @@ func TestDrainFunctionPrimaryDown(t *testing.T) {
 	for range 2 {
 		r, took := function.run(t)
 		if r.Delivered+r.Returned+r.Parked+r.Retried != 0 || r.Waiting != 3 || r.End != "its time is over" ||
-			!strings.HasPrefix(r.Trouble, "the primary is down") {
+			!strings.HasPrefix(r.LastError, "the primary is down") {
 			t.Errorf("got %+v", r)
 		}
 		if took.Took < 2*time.Second || took.Over(3*time.Second+harness.Slack) {
@@ -245,7 +245,7 @@ func TestDrainFunctionThaws(t *testing.T) {
 	run := func() {
 		t.Helper()
 		checkAccepted(t, send(t, "POST", server.URL+"/fallback/orders", "x"))
-		if r, took := function.run(t); r.Delivered != 1 || r.Trouble != "" || took.Over(5*time.Second+harness.Slack) {
+		if r, took := function.run(t); r.Delivered != 1 || r.LastError != "" || took.Over(5*time.Second+harness.Slack) {
 			t.Errorf("after %s: got %+v", took, r)
 		}
 	}
@@ -320,7 +320,7 @@ func TestDrainFunctionDeadConnection(t *testing.T) {
 	for i := range 2 {
 		forgotten.Store(made.Load())
 		checkAccepted(t, send(t, "POST", server.URL+"/fallback/orders", "x"))
-		if r, took := function.run(t); r.Delivered != 1 || r.Trouble != "" || took.Over(8*time.Second+harness.Slack) {
+		if r, took := function.run(t); r.Delivered != 1 || r.LastError != "" || took.Over(8*time.Second+harness.Slack) {
 			t.Errorf("run %d, after %s: got %+v", i, took, r)
 		}
 	}
@@ -396,10 +396,10 @@ func TestDrainFunctionFailures(t *testing.T) {
 			function := deployDrain(t, row.amqp, row.primary, drain.Grace+4*time.Second, nil)
 			for range 2 {
 				r, _ := function.run(t)
-				if r.Waiting != -1 || r.End != row.end || !strings.Contains(r.Trouble, row.trouble) {
+				if r.Waiting != -1 || r.End != row.end || !strings.Contains(r.LastError, row.trouble) {
 					t.Errorf("got %+v, want %s, and %s", r, row.end, row.trouble)
 				}
-				if said := r.Trouble + function.Logs(); strings.Contains(said, "sesa") ||
+				if said := r.LastError + function.Logs(); strings.Contains(said, "sesa") ||
 					!strings.Contains(said, row.trouble) {
 					t.Errorf("it said:\n%s", said)
 				}

@@ -459,10 +459,10 @@ func TestSlowBodyTimeout(t *testing.T) {
 	}
 }
 
-// TestOneClientHasAllPlaces holds that a client with more connections than there are places shuts out nobody: who
+// TestOneClientHasAllSlots holds that a client with more connections than there are slots shuts out nobody: who
 // comes from elsewhere is served at once, the server's own health and metrics among them, and so is the client itself
-// a second later; what lost its place is counted.
-func TestOneClientHasAllPlaces(t *testing.T) {
+// a second later; what lost its slot is counted.
+func TestOneClientHasAllSlots(t *testing.T) {
 	t.Parallel()
 	vhost := broker.VHost(t)
 	server := vhost.Serve(t, nil)
@@ -506,8 +506,8 @@ func TestOneClientHasAllPlaces(t *testing.T) {
 		return err == nil && r.status == http.StatusAccepted
 	})
 	r, err := ask(net.Dialer{}, "GET", "/metrics")
-	const lost = `fallback_connections_refused_total{reason="lost-place"} `
+	const lost = `fallback_connections_refused_total{reason="lost-slot"} `
 	if !strings.Contains(string(r.body), lost) || strings.Contains(string(r.body), lost+"0\n") {
-		t.Errorf("%v, and nobody has lost a place in\n%s", err, r.body)
+		t.Errorf("%v, and nobody has lost a slot in\n%s", err, r.body)
 	}
 }

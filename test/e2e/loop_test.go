@@ -67,7 +67,7 @@ func TestLoop(t *testing.T) {
 			sent := send(t, "POST", server.URL+"/fallback/orders", "x", "Fallback-Authorization", "Bearer sesame")
 			checkAccepted(t, sent)
 			r := onceFor(t, d, 4*time.Second)
-			if r.Delivered+r.Parked != 0 || !strings.Contains(r.Trouble, "loop") {
+			if r.Delivered+r.Parked != 0 || !strings.Contains(r.LastError, "loop") {
 				t.Errorf("while the primary is down: got %+v, want the loop named", r)
 			}
 			s := scrape(t, server.URL)

@@ -84,8 +84,8 @@ func printReport(out io.Writer, r drain.Report) error {
 	_, err := fmt.Fprintf(out,
 		"delivered %d  retried %d  set aside %d  parked %d  expired %d  returned %d  held %d  in %.1f s: %s\n",
 		r.Delivered, r.Retried, r.Aside, r.Parked, r.Expired, r.Returned, r.Held, r.Seconds, r.End)
-	if err == nil && r.Trouble != "" {
-		_, err = fmt.Fprintf(out, "the last trouble: %s\n", r.Trouble)
+	if err == nil && r.LastError != "" {
+		_, err = fmt.Fprintf(out, "the last error: %s\n", r.LastError)
 	}
 	return err
 }

@@ -8,19 +8,19 @@ import (
 	"time"
 )
 
-// place is how far away a host is: who could listen in between, and who could knock.
-type place int
+// scope is how far away a host is: who could listen in between, and who could knock.
+type scope int
 
 const (
-	public   place = iota // or not known
+	public   scope = iota // or not known
 	private               // a network of one's own, a container's among them
 	loopback              // this host
 )
 
-func (p place) String() string { return [...]string{"public", "private", "loopback"}[p] }
+func (s scope) String() string { return [...]string{"public", "private", "loopback"}[s] }
 
-// placeOf is the farthest of the addresses.
-func placeOf(addresses []net.IP) place {
+// scopeOf is the farthest of the addresses.
+func scopeOf(addresses []net.IP) scope {
 	farthest := loopback
 	for _, ip := range addresses {
 		switch {
@@ -50,13 +50,13 @@ func resolve(ctx context.Context, host string) ([]net.IP, error) {
 	return ips, nil
 }
 
-// locate is the place of a URL's host.
-func locate(ctx context.Context, u *url.URL) place {
+// locate is the scope of a URL's host.
+func locate(ctx context.Context, u *url.URL) scope {
 	ips, err := resolve(ctx, u.Hostname())
 	if err != nil {
 		return public
 	}
-	return placeOf(ips)
+	return scopeOf(ips)
 }
 
 // plain is an error of the network without what a reader has seen already: URLs, which may hold a password, and

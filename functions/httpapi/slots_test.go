@@ -25,8 +25,8 @@ type from struct {
 func (f from) RemoteAddr() net.Addr { return &net.TCPAddr{IP: net.ParseIP(f.ip), Port: 1} }
 func (f from) Close() error         { return nil }
 
-// TestWhoLosesItsPlace holds that it is the one that has waited longest, of the address that has the most connections.
-func TestWhoLosesItsPlace(t *testing.T) {
+// TestWhoLosesItsSlot holds that it is the one that has waited longest, of the address that has the most connections.
+func TestWhoLosesItsSlot(t *testing.T) {
 	t.Parallel()
 	for _, row := range []struct {
 		name string
@@ -54,7 +54,7 @@ func TestWhoLosesItsPlace(t *testing.T) {
 	} {
 		t.Run(row.name, func(t *testing.T) {
 			t.Parallel()
-			p := newPlaces(len(row.in))
+			p := newSlots(len(row.in))
 			var in []*conn
 			for i, ip := range row.in {
 				ip, justNow := strings.CutSuffix(ip, "+")
@@ -76,13 +76,13 @@ func TestWhoLosesItsPlace(t *testing.T) {
 					c.arriving.Store(&intake{begin: time.Now().Add(-time.Minute)})
 				}
 				if loser, ok := p.take(c); loser != nil || !ok {
-					t.Fatalf("there is no place for number %d", i)
+					t.Fatalf("there is no slot for number %d", i)
 				}
 				in = append(in, c)
 			}
 			loser, ok := p.take(newConn(from{ip: "192.0.2.1"}, nil))
 			if got := slices.Index(in, loser); got != row.loser || ok != (row.loser >= 0) {
-				t.Errorf("number %d lost its place, want %d; there is one: %v", got, row.loser, ok)
+				t.Errorf("number %d lost its slot, want %d; there is one: %v", got, row.loser, ok)
 			}
 			for _, c := range in {
 				p.leave(c)
@@ -96,10 +96,10 @@ func TestWhoLosesItsPlace(t *testing.T) {
 	}
 }
 
-// TestPlaces holds what becomes of one connection too many: it gets the place of one that waits; when none does, it is
+// TestSlots holds what becomes of one connection too many: it gets the slot of one that waits; when none does, it is
 // told that there is no room, at once, but for what it may ask about the server itself; and there is room again
 // afterwards.
-func TestPlaces(t *testing.T) {
+func TestSlots(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		var mu sync.Mutex // guards refused
@@ -116,7 +116,7 @@ func TestPlaces(t *testing.T) {
 			},
 			ready: func(context.Context) error { <-asked; return nil },
 		}))
-		s.places, s.reserve = newPlaces(2), newPlaces(1)
+		s.slots, s.reserve = newSlots(2), newSlots(1)
 		ln := listen(t, s)
 		send := func(conn net.Conn, request string) {
 			go func() { _, _ = io.WriteString(conn, request) }()
@@ -153,20 +153,20 @@ func TestPlaces(t *testing.T) {
 		first := ln.dial()
 		send(first, post+"w")
 		if !ended(idle) {
-			t.Error("the one that has waited longest has kept its place")
+			t.Error("the one that has waited longest has kept its slot")
 		}
 		time.Sleep(time.Second)
 		second := ln.dial()
 		send(second, post+"w")
 		if !ended(silent) {
-			t.Error("one that has said nothing has kept its place, and longer than others")
+			t.Error("one that has said nothing has kept its slot, and longer than others")
 		}
 
 		stranger := ln.dial()
 		send(stranger, post+"x")
 		hear(stranger, http.StatusServiceUnavailable, true)
 		stranger.Close()
-		synctest.Wait() // else its place may be taken before it has left
+		synctest.Wait() // else its slot may be taken before it has left
 		healthy := ln.dial()
 		send(healthy, live)
 		hear(healthy, http.StatusOK, true)
@@ -177,7 +177,7 @@ func TestPlaces(t *testing.T) {
 		probe := ln.dial()
 		send(probe, ready)
 		if !ended(mute) {
-			t.Error("one that says nothing has kept a place of the reserve")
+			t.Error("one that says nothing has kept a slot of the reserve")
 		}
 		last := ln.dial()
 		send(last, live)
@@ -203,22 +203,22 @@ func TestPlaces(t *testing.T) {
 			conn.Close()
 		}
 		synctest.Wait()
-		if s.places.taken() != 0 || s.reserve.taken() != 0 || s.heads.held.Load() != 0 {
-			t.Errorf("when all have left, %d and %d places are taken, and %d bytes held", s.places.taken(),
-				s.reserve.taken(), s.heads.held.Load())
+		if s.slots.taken() != 0 || s.reserve.taken() != 0 || s.heads.used.Load() != 0 {
+			t.Errorf("when all have left, %d and %d slots are taken, and %d bytes held", s.slots.taken(),
+				s.reserve.taken(), s.heads.used.Load())
 		}
 		mu.Lock()
 		defer mu.Unlock()
-		if want := map[string]int{LostPlace: 4, NoPlace: 3}; len(refused) != 2 ||
-			refused[LostPlace] != want[LostPlace] || refused[NoPlace] != want[NoPlace] {
+		if want := map[string]int{LostSlot: 4, NoSlot: 3}; len(refused) != 2 ||
+			refused[LostSlot] != want[LostSlot] || refused[NoSlot] != want[NoSlot] {
 			t.Errorf("got %v turned away, want %v", refused, want)
 		}
 	})
 }
 
-// TestStalledBodiesHoldNoPlaces holds that requests whose bodies do not come, or that were refused and not ended by
-// their client, keep no place from others.
-func TestStalledBodiesHoldNoPlaces(t *testing.T) {
+// TestStalledBodiesHoldNoSlots holds that requests whose bodies do not come, or that were refused and not ended by
+// their client, keep no slot from others.
+func TestStalledBodiesHoldNoSlots(t *testing.T) {
 	t.Parallel()
 	for name, stalled := range map[string]string{
 		"stalled": "POST /fallback HTTP/1.1\r\nHost: h\r\nFallback-Authorization: Bearer one\r\nContent-Length: " +
@@ -231,7 +231,7 @@ func TestStalledBodiesHoldNoPlaces(t *testing.T) {
 				o := options()
 				o.Tokens = []string{"one"}
 				s := NewServer(door(t, o, store{}))
-				s.places, s.reserve = newPlaces(4), newPlaces(1)
+				s.slots, s.reserve = newSlots(4), newSlots(1)
 				ln := listen(t, s)
 				for range 4 {
 					conn := ln.dial()
