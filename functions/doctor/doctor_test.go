@@ -270,6 +270,13 @@ func TestJudgeQueue(t *testing.T) {
 		{"filling", func(q *queue) { q.Messages = 810_000 }, Warn, "81 % full"},
 		{"filling with bytes", func(q *queue) { q.Bytes = 4 << 30 / 10 * 9 }, Warn, "% full"},
 		{"full", func(q *queue) { q.Messages = 1_000_000 }, Fail, "it is full"},
+		{"full, without another limit", func(q *queue) {
+			delete(q.Definition, "max-length-bytes")
+			q.Messages = 1_000_000
+		}, Fail, "it is full"},
+		{"no majority, and its policy is not known yet", func(q *queue) {
+			q.Err, q.Members, q.Online = management.ErrNoStatistics, []string{"a", "b", "c"}, []string{"a"}
+		}, Fail, "no majority"},
 		{"one down", func(q *queue) { q.Members = []string{"a", "b", "c"}; q.Online = []string{"a", "b"} }, Warn,
 			"2 of 3"},
 		{"no majority", func(q *queue) { q.Members = []string{"a", "b", "c"} }, Fail, "no majority"},

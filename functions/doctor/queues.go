@@ -61,8 +61,8 @@ const importAgain = "import your definitions again: rabbitmqctl import_definitio
 // raise is what helps against a queue that is full, or nearly.
 const raise = "drain it, or raise max-length and max-length-bytes in its policy"
 
-// judgeQueue compares a queue with what it should be, and with the main queue. Of what is wrong, the first that fails
-// is told, or that warns.
+// judgeQueue compares a queue with what it should be, and with the main queue. The first failure is told, or else the
+// first warning.
 func judgeQueue(q management.Queue, want map[string]any, main management.Queue) Finding {
 	if q.Type != "quorum" {
 		return fail("drain and delete it, then import the definitions",
@@ -73,11 +73,11 @@ func judgeQueue(q management.Queue, want map[string]any, main management.Queue) 
 	if len(q.Members) > 1 {
 		found += fmt.Sprintf(", %d of %d members online", len(q.Online), len(q.Members))
 	}
-	if q.Err != nil {
-		return warn("ask again in a few seconds", "%s; its policy is not known yet", found)
-	}
 	if len(q.Members) > 1 && len(q.Online) <= len(q.Members)/2 {
 		return fail("start the nodes that are down", "%s: no majority, nothing is confirmed", found)
+	}
+	if q.Err != nil {
+		return warn("ask again in a few seconds", "%s; its policy is not known yet", found)
 	}
 	got := settings(q)
 	if wrong := deviations(want, got); len(wrong) > 0 {
@@ -88,10 +88,10 @@ func judgeQueue(q management.Queue, want map[string]any, main management.Queue) 
 	}
 	full := max(share(int64(q.Messages), got("max-length")), share(q.Bytes, got("max-length-bytes")))
 	switch {
-	case got("max-length") == nil || got("max-length-bytes") == nil:
-		return warn(importAgain, "%s; it has no limit on messages or on bytes", found)
 	case full >= 100:
 		return fail(raise, "%s; it is full, and refuses more", found)
+	case got("max-length") == nil || got("max-length-bytes") == nil:
+		return warn(importAgain, "%s; it has no limit on messages or on bytes", found)
 	case full > 80:
 		return warn(raise, "%s; %d %% full", found, full)
 	case want["message-ttl"] != nil && len(shortfalls(q, main)) > 0:

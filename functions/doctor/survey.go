@@ -45,7 +45,7 @@ type brokerSurvey struct {
 	expires   time.Time // the certificate; zero without TLS
 }
 
-// userSurvey is what the broker's user may do. May see, read ... is an error: nil says yes.
+// userSurvey is what the broker's user may do. Each error is why it may not; nil says that it may.
 type userSurvey struct {
 	asked              bool
 	see                error
