@@ -34,15 +34,17 @@
 //   - what an answer of the primary means: target/verdict.go. What is special of 429 and 508: drain/item.go (asked) and
 //     drain/judge.go. What becomes of the request then: drain/judge.go, and to which queue it goes: drain/settle.go.
 //     The README's list of answers is written by hand.
-//   - a setting: its field in config/config.go, its row in config/settings.go, and app, which hands it on.
-//     docker-compose.yml passes every setting but the two addresses.
+//   - a setting: its field in config/config.go, its row in config/settings.go, which also has the most that it may be,
+//     and app, which hands it on. docker-compose.yml passes every setting but the two addresses.
 //   - a limit that is no setting: connections and heads in httpapi/server.go, the drain's in drain/once.go and
-//     drain/window.go, bodies in rabbit/inbox.go. test/deploy/compose_test.go adds up their memory.
-//   - a queue's name, a policy or a user: topology. The default name is also in .env.example.
-//   - a metric: metrics/server.go or metrics/worker.go; the method of app.ServerMetrics or app.DrainMetrics that feeds
-//     it; and the README's table.
-//   - an error that the door answers: httpapi/problem.go, and the README's table of answers; one of the broker's:
-//     rabbit/failure.go; one of the worker's: worker/health.go.
+//     drain/window.go, the bytes of bodies in memory in rabbit/inbox.go (off the queue) and drain/once.go (with the
+//     drain). test/deploy/compose_test.go adds up their memory.
+//   - a queue's name, a policy or a user: topology. The default name is also in .env.example, and in the pages'
+//     examples.
+//   - a metric: metrics/server.go or metrics/worker.go; what feeds it, a hook in httpapi.Options or drain.Options and
+//     the method of app.ServerMetrics or app.DrainMetrics (with app's uncounted); and the README's table.
+//   - an error that the door answers: httpapi/problem.go (with Outcomes), and the README's table of answers; one of the
+//     broker's: rabbit/failure.go (with Codes); one of the worker's: worker/health.go.
 //
 // and then `make generate`, which makes rabbitmq/definitions.json and the tables of the pages anew.
 //

@@ -32,8 +32,8 @@ type DrainMetrics interface {
 	Ran(drain.Report)
 }
 
-// NewDrain connects to nothing yet. Settings must have a target URL; metrics may be nil. The error is of that
-// URL.
+// NewDrain connects to nothing yet. Settings must have a target URL; metrics may be nil. The error is of a
+// setting of the target, or of HTTP_PROXY.
 func NewDrain(c config.Config, log *slog.Logger, metrics DrainMetrics) (*Drain, error) {
 	primary, err := target.New(target.Options{
 		URL: c.TargetURL.Reveal(), ProbePath: c.ProbePath, Timeout: c.TargetTimeout, Secret: c.ReplaySecret.Reveal(),
@@ -129,13 +129,15 @@ func (d delivery) Move(ctx context.Context, queue string, headers map[string]any
 	return lost(d.Delivery.Move(ctx, queue, headers))
 }
 
-// lost says in the drain's words that a message comes again.
+// lost says in the drain's words that a message comes again, or may be on two queues.
 func lost(err error) error {
 	switch {
 	case errors.Is(err, rabbit.ErrCopied):
 		return known{err, []error{drain.ErrCopied, drain.ErrLost}}
 	case errors.Is(err, rabbit.ErrLostAck):
 		return known{err, []error{drain.ErrLost}}
+	case errors.Is(err, rabbit.ErrUnconfirmed):
+		return known{err, []error{drain.ErrUnconfirmed}}
 	}
 	return err
 }

@@ -18,7 +18,7 @@ type Setting struct {
 	check func(*Config) error
 }
 
-// What RabbitMQ takes: a message of at most 16 MiB, and its headers in one frame of 128 KiB.
+// What RabbitMQ 4 takes by default: a message of 16 MiB (3.10: 128 MiB), and headers that fit into a frame of 128 KiB.
 const mostBodyBytes, mostHeaderBytes = 16 << 20, 120 << 10
 
 // settings are all of them, in the order of [Config].

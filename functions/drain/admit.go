@@ -5,8 +5,8 @@ import "time"
 // soon is how long a request is kept for its turn. For longer, it is set aside, if others do well meanwhile.
 const soon = 2 * time.Second
 
-// turn says when a request may be sent that has not been sent yet. own: others do well meanwhile, so it need not keep
-// their place. aside: it is to be on a retry queue till then.
+// turn says when a request may be sent that has not been sent yet. own: it need not take the place of
+// others meanwhile. aside: it is to be on a retry queue till then.
 type turn struct {
 	at         time.Time
 	own, aside bool
@@ -50,7 +50,8 @@ func (j *judge) othersDidWell(g group, now time.Time) bool {
 	return j.accepted.othersSince(g, now.Add(-firstPause))
 }
 
-// isFull: of a group that does badly one is in flight at a time, and of all such a quarter of those that may be.
+// isFull: a group that does badly has one request in flight at a time. All such groups together have a quarter of the
+// requests that may be in flight.
 func (j *judge) isFull(it *item, t *record, flying []*item, most int) bool {
 	if t.streak == 0 {
 		return false
@@ -60,7 +61,7 @@ func (j *judge) isFull(it *item, t *record, flying []*item, most int) bool {
 		if other.group == it.group {
 			return true
 		}
-		if o, _ := j.groups.known.Peek(other.group); o != nil && o.streak+o.overdue > 0 {
+		if o, _ := j.groups.records.Peek(other.group); o != nil && o.streak+o.overdue > 0 {
 			inTrouble++
 		}
 	}

@@ -82,7 +82,7 @@ func (r *run) launch(it *item, now time.Time) {
 	r.permit.use()
 	r.judge.sent(it, now)
 	r.flying = append(r.flying, it)
-	// A redelivery may replace these meanwhile.
+	// By value: a redelivery may replace the delivery and the marks meanwhile.
 	go r.replay(it, it.delivery, target.Try{Attempt: it.attempts + 1, Redelivered: it.returns})
 }
 
@@ -149,8 +149,8 @@ func (r *run) answer(a answer, now time.Time) {
 	}
 	closed := r.judge.outage.on && !r.judge.outage.trial
 	rulings := r.judge.hear(it, now)
-	if h := &r.judge.outage; !h.on || !h.opening {
-		r.troubles.set(PrimaryAway, h.on, it.verdict.Reason)
+	if h := &r.judge.outage; !h.on || !h.opening || rejects(v) {
+		r.troubles.set(PrimaryAway, h.on && !h.opening, v.Reason)
 	}
 	switch {
 	case it.verdict.Action == target.Done:
@@ -233,7 +233,7 @@ func (r *run) lose() {
 		r.rule(ruling{item: r.solo, fate: requeue})
 		r.solo = nil
 	}
-	r.careful = max(r.careful, r.feeder.unacked) + 1 // whatever it is that it was lost for is one of them, or the next
+	r.careful = max(r.careful, r.feeder.unacked) + 1 // it may have been lost for one of the unacked, or for the next
 	r.requeueKept()
 	r.requeueHeld(r.never)
 }
@@ -250,7 +250,7 @@ func (r *run) requeueKept() {
 func (r *run) giveUp() {
 	r.requeueKept()
 	r.requeueHeld(r.never)
-	if r.solo != nil && r.solo.sent.IsZero() { // requeued, it would have come back once more
+	if r.solo != nil && r.solo.sent.IsZero() { // requeued, it would count as come back once more
 		r.rule(ruling{item: r.solo, fate: aside})
 		r.solo = nil
 	}

@@ -21,8 +21,8 @@ type detour struct {
 const (
 	// mostAtPlace is how many losses at the same place are the fault of a message.
 	mostAtPlace = 3
-	// mostTries is how often nothing may come, until nothing is left but such messages: the broker may have tried all
-	// ways with one of them.
+	// mostTries is how many tries in a row must find nothing, before nothing is left but such messages: they may have
+	// taken every connection of a try. Where one message at most is left, one try is enough.
 	mostTries = 4
 	// detourRest is for how long no other try is made then, unless more requests are on the queue. Each costs the
 	// broker some connections, and its log as many reports.
@@ -65,7 +65,7 @@ func (d *detour) rests(waiting int, now time.Time) bool {
 	return d.on && waiting <= d.left && now.Before(d.next)
 }
 
-// passed is what the feeder has come to that went by the detour.
+// passed is what one call of [Source.Pass] came to: how many it took, and how many were left where it took none.
 type passed struct {
 	taken, left int
 }
@@ -120,6 +120,8 @@ func (r *run) handedOver(now time.Time) {
 		return
 	}
 	r.detour = detour{}
+	// those that came by the detour have connections that the next Take ends
+	r.careful = max(r.careful, r.working())
 	if r.troubles.set(HandOver, false, "") {
 		r.options.Log.Info("the broker hands over all messages again")
 	}

@@ -54,9 +54,13 @@ func TestHandOver(t *testing.T) {
 			}
 			w.ready = slices.DeleteFunc(w.ready, func(m *parcel) bool { return m.stuck }) // an operator has seen to it
 			w.put(10, "a", "good")
+			w.answer = func(*parcel) (target.Verdict, time.Duration) { return says(200, 0), time.Second / 2 }
 			time.Sleep(time.Minute)
 			if r := d.Once(t.Context(), Budget{Time: time.Minute}); r.Delivered != 10 || r.End != empty {
 				t.Errorf("%d: got %+v", at, r)
+			}
+			if w.cuts > 0 {
+				t.Errorf("%d: %d requests lost their connection when the detour had ended", at, w.cuts)
 			}
 			if d.Ready() != nil || told[HandOver] {
 				t.Errorf("%d: ready says %v, told %v", at, d.Ready(), told)

@@ -56,7 +56,8 @@ type Delivery interface {
 	// Forget drops its body, when Requeue is all that is left to do.
 	Forget()
 	// Move puts it on another queue with further message headers, or without those whose value is nil, and takes it
-	// off this one when that is confirmed. An error that wraps [ErrCopied] beside [ErrLost] says that it is on both.
+	// off this one when that is confirmed. An error that wraps [ErrCopied] beside [ErrLost] says that it is on both,
+	// one that wraps [ErrUnconfirmed] that it may be.
 	Move(ctx context.Context, queue string, headers map[string]any) error
 }
 
@@ -82,10 +83,12 @@ type Source interface {
 
 // Errors of a [Source], and of its deliveries.
 var (
-	ErrDry      = errors.New("nothing more is on the queue")
-	ErrLost     = errors.New("the connection to the broker was lost")
-	ErrCopied   = errors.New("it is on the other queue, too")
-	ErrHandOver = errors.New("the broker cannot hand over a message")
+	ErrDry    = errors.New("nothing more is on the queue")
+	ErrLost   = errors.New("the connection to the broker was lost")
+	ErrCopied = errors.New("it is on the other queue, too")
+	// ErrUnconfirmed: the broker did not say in time whether it is on the other queue.
+	ErrUnconfirmed = errors.New("it may be on the other queue, too")
+	ErrHandOver    = errors.New("the broker cannot hand over a message")
 )
 
 // Target is the primary.
@@ -134,6 +137,14 @@ type Options struct {
 type Retry struct {
 	Name string
 	TTL  time.Duration
+}
+
+// longestRetry is how long a request waits on a retry queue at most.
+func (o *Options) longestRetry() time.Duration {
+	if len(o.Retries) == 0 {
+		return 0
+	}
+	return o.Retries[len(o.Retries)-1].TTL
 }
 
 // Budget bounds a run. What is in flight when it is used up is finished.
@@ -187,6 +198,6 @@ func New(o Options, source Source, target Target) *Drainer {
 	return &Drainer{
 		options: o, source: source, target: target, limiter: rate.NewLimiter(limit, 1),
 		judge: judge{groups: newGroups(), jitter: o.jitter}, remembered: newRemembered(),
-		troubles: troubles{why: map[Trouble]string{}, tell: o.Tell},
+		troubles: troubles{why: map[Trouble]string{}, met: map[Trouble]time.Time{}, tell: o.Tell},
 	}
 }

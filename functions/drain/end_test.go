@@ -40,6 +40,37 @@ func (m *mute) Left(ctx context.Context, enough int) (int, error) {
 	return 0, ctx.Err()
 }
 
+// TestEndBesideAnOutage holds that a run which ends while the queue is looked at settles what is in flight all the
+// same: the connection by which it came is not cut.
+func TestEndBesideAnOutage(t *testing.T) {
+	t.Parallel()
+	for ends := 250 * time.Millisecond; ends < 400*time.Millisecond; ends += 5 * time.Millisecond {
+		synctest.Test(t, func(t *testing.T) {
+			w := newWorld()
+			w.put(20, "quick", "good") // then several are in flight
+			w.put(1, "slow", "good")
+			w.put(1, "bad", "bad")
+			w.probe = func() (bool, target.Verdict) { return len(w.sent) == 0, says(0, 0) }
+			w.answer = func(m *parcel) (target.Verdict, time.Duration) {
+				switch m.request.Target {
+				case "/slow":
+					return says(200, 0), 5 * time.Second
+				case "/bad":
+					return says(0, 0), takes
+				}
+				return says(200, 0), takes
+			}
+			s := w.session()
+			ctx, cancel := context.WithTimeout(t.Context(), ends)
+			defer cancel()
+			r := New(w.options(), s, s).Once(ctx, Budget{})
+			if r.Delivered != 21 || len(w.ready) > 1 {
+				t.Errorf("ended after %s: got %+v: %s", ends, r, w)
+			}
+		})
+	}
+}
+
 // TestCutOff holds that a run whose ctx ends is over within the grace whatever hangs, and that a request which was cut
 // off goes back without an attempt, and without suspicion: neither now nor, in a process that goes on, in the next
 // runs.

@@ -97,7 +97,7 @@ func (r *run) settled(s settled, now time.Time) {
 	}
 	switch {
 	case s.err != nil:
-		r.refused++
+		r.unmoved++
 		r.troubles.set(NoRoom, true, s.err.Error())
 	case s.outcome == Retried, s.outcome == Aside, s.outcome == Parked:
 		r.moved++

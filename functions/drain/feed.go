@@ -11,8 +11,8 @@ import (
 	"fallback/functions/target"
 )
 
-// feeder takes requests off the source while it is wanted. Its fields are the loop's; what it begins has the source
-// for itself.
+// feeder takes requests off the source while it is wanted. Its fields are the loop's, but for count; what it begins has
+// the source for itself.
 type feeder struct {
 	arrivals chan *item
 	count    atomic.Bool        // how many wait is wanted
@@ -146,11 +146,12 @@ type knock struct {
 	verdict target.Verdict
 }
 
-// knock asks the queue, and the primary if there is something for it.
+// knock asks the queue, and the primary if there is something for it. The source is asked beyond the window: a question
+// that is cut off costs the connection, by which those in flight are to be settled.
 func (r *run) knock(probe bool) (k knock) {
 	r.using.Lock()
-	if k.waiting, k.err = r.source.Waiting(r.window); k.err == nil && k.waiting == 0 {
-		k.waiting, k.err = r.source.Left(r.window, 1) // what was just requeued may not be counted yet
+	if k.waiting, k.err = r.source.Waiting(r.wrapUp); k.err == nil && k.waiting == 0 {
+		k.waiting, k.err = r.source.Left(r.wrapUp, 1) // what was just requeued may not be counted yet
 	}
 	r.using.Unlock()
 	if k.asked = k.err == nil && (probe || k.waiting > 0); k.asked {

@@ -67,20 +67,20 @@ func (t *record) setAside(wait time.Duration, retries []Retry, now time.Time) ti
 
 // groups are those that do badly.
 type groups struct {
-	known *simplelru.LRU[group, *record]
+	records *simplelru.LRU[group, *record]
 }
 
 func newGroups() groups {
-	known, err := simplelru.NewLRU[group, *record](mostGroups, nil)
+	records, err := simplelru.NewLRU[group, *record](mostGroups, nil)
 	if err != nil {
 		panic(err) // the size is none
 	}
-	return groups{known}
+	return groups{records}
 }
 
 // of is nil for a group that does not do badly.
 func (s *groups) of(g group) *record {
-	t, _ := s.known.Get(g)
+	t, _ := s.records.Get(g)
 	return t
 }
 
@@ -88,7 +88,7 @@ func (s *groups) make(g group) *record {
 	t := s.of(g)
 	if t == nil {
 		t = &record{}
-		s.known.Add(g, t)
+		s.records.Add(g, t)
 	}
 	return t
 }
@@ -133,20 +133,20 @@ func (s *groups) good(g group) {
 
 // clear is for when everybody did badly.
 func (s *groups) clear() {
-	for _, t := range s.known.Values() {
+	for _, t := range s.records.Values() {
 		t.streak, t.next = 0, time.Time{}
 	}
 }
 
 // isLimited says whether a group was asked to wait, lately.
 func (s *groups) isLimited(g group, now time.Time) bool {
-	t, _ := s.known.Peek(g)
+	t, _ := s.records.Peek(g)
 	return t != nil && !t.asked.IsZero() && now.Sub(t.asked) < askedLately
 }
 
 // othersLimited is how many other groups are.
 func (s *groups) othersLimited(g group, now time.Time) (n int) {
-	for _, other := range s.known.Keys() {
+	for _, other := range s.records.Keys() {
 		if other != g && s.isLimited(other, now) {
 			n++
 		}

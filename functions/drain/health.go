@@ -30,6 +30,7 @@ func Troubles() []Trouble { return []Trouble{QueueAway, PrimaryAway, Looping, Ha
 type troubles struct {
 	mu   sync.Mutex
 	why  map[Trouble]string
+	met  map[Trouble]time.Time // last
 	tell func(Trouble, bool)
 }
 
@@ -39,7 +40,7 @@ func (t *troubles) set(which Trouble, on bool, why string) (news bool) {
 	defer t.mu.Unlock()
 	_, was := t.why[which]
 	if delete(t.why, which); on {
-		t.why[which] = why
+		t.why[which], t.met[which] = why, time.Now()
 	}
 	if on != was {
 		t.tell(which, on)
@@ -52,6 +53,18 @@ func (t *troubles) is(which Trouble) (why string, on bool) {
 	defer t.mu.Unlock()
 	why, on = t.why[which]
 	return why, on
+}
+
+// forget ends what keeps the primary from requests, if none has met it for so long: nothing that waits is kept by it.
+func (t *troubles) forget(after time.Duration) {
+	for _, which := range []Trouble{PrimaryAway, Looping} {
+		t.mu.Lock()
+		old := time.Since(t.met[which]) > after
+		t.mu.Unlock()
+		if old {
+			t.set(which, false, "")
+		}
+	}
 }
 
 // ErrLoop says that the way to the primary leads back to a door of Fallback. See [Drainer.Ready].
@@ -77,12 +90,15 @@ func (d *Drainer) Ready() error {
 	return nil
 }
 
-// heard notes whether an answer is a door's.
+// heard notes whether an answer is a door's. The primary itself takes requests, or rejects them.
 func (d *Drainer) heard(v target.Verdict) {
-	if v.Loop || v.Action == target.Done {
+	if v.Loop || v.Action == target.Done || rejects(v) {
 		d.troubles.set(Looping, v.Loop, v.Reason)
 	}
 }
+
+// rejects says that the primary has answered, and that it speaks of the request alone.
+func rejects(v target.Verdict) bool { return v.Action == target.Reject && v.Status != 0 }
 
 // look asks the source, once a second at most.
 func (d *Drainer) look() {

@@ -26,6 +26,65 @@ func (f fleeting) Waiting(ctx context.Context) (int, error) {
 	return f.session.Waiting(ctx)
 }
 
+// TestTroubleIsOver holds that a primary which was away, and a loop, are told as over when no request tells that they
+// are by being accepted: what waited is rejected, or others have taken it.
+func TestTroubleIsOver(t *testing.T) {
+	t.Parallel()
+	loop := target.Verdict{Action: target.Refuse, Status: 202, Loop: true, Reason: "a loop"}
+	const lasts = 30 * time.Second
+	for _, row := range []struct {
+		name    string
+		first   target.Verdict // while it lasts
+		taken   bool           // by others, when it is over
+		trouble Trouble
+		within  time.Duration
+	}{
+		{"away, and what waits is rejected", says(0, 0), false, PrimaryAway, 2 * time.Minute},
+		{"away, and others take what waits", says(0, 0), true, PrimaryAway, 13 * time.Minute},
+		{"a loop, and what waits is rejected", loop, false, Looping, 3 * time.Minute},
+		{"a loop, and others take what waits", loop, true, Looping, 23 * time.Minute},
+	} {
+		t.Run(row.name, func(t *testing.T) {
+			t.Parallel()
+			synctest.Test(t, func(t *testing.T) {
+				w := newWorld()
+				w.put(1, "a", "good")
+				lasting := func() bool { return time.Since(w.began) < lasts }
+				w.answer = func(*parcel) (target.Verdict, time.Duration) {
+					if lasting() {
+						return row.first, takes
+					}
+					return says(422, 0), takes
+				}
+				w.probe = func() (bool, target.Verdict) { return !row.first.Unreachable || !lasting(), row.first }
+				var on bool
+				var over time.Duration
+				o := w.options()
+				o.Tell = func(which Trouble, begins bool) {
+					if which == row.trouble {
+						on, over = begins, time.Since(w.began)
+					}
+				}
+				s := w.session()
+				worker := New(o, s, s)
+				for time.Since(w.began) < row.within {
+					run := time.Now()
+					worker.Once(t.Context(), Budget{Time: lasts})
+					if row.taken && !lasting() {
+						w.mu.Lock()
+						w.ready = nil
+						w.mu.Unlock()
+					}
+					time.Sleep(time.Minute - time.Since(run))
+				}
+				if over == 0 || on {
+					t.Errorf("%s after the beginning: on %t, last told after %s: %s", row.within, on, over, w)
+				}
+			})
+		})
+	}
+}
+
 // TestTroubles holds that each trouble is told once when it begins, once when it has ended, and no other is.
 func TestTroubles(t *testing.T) {
 	t.Parallel()

@@ -224,14 +224,22 @@ func (j *judge) requeueSuspended(which func(*item) bool) []ruling {
 
 // tick rules on those that have been suspended for long enough. dry says that nothing more is on the queue.
 func (j *judge) tick(dry bool, now time.Time) []ruling {
-	longest := longestSuspended
-	if dry {
-		longest = shortestSuspended
-	}
+	over := func(it *item) bool { return now.Sub(it.heard) >= longestSuspension(it, dry) }
 	return append(
-		j.release(func(it *item) bool { return !isPause(it) && now.Sub(it.heard) >= longest }, retry),
-		j.requeueSuspended(func(it *item) bool { return now.Sub(it.heard) >= longestUnacked })...,
+		j.release(func(it *item) bool { return !isPause(it) && over(it) }, retry),
+		j.requeueSuspended(over)...,
 	)
+}
+
+// longestSuspension is how long one waits for what tells whose its answer is.
+func longestSuspension(it *item, dry bool) time.Duration {
+	switch {
+	case isPause(it):
+		return longestUnacked
+	case dry:
+		return shortestSuspended
+	}
+	return longestSuspended
 }
 
 func namesATime(it *item) bool { return isPause(it) && it.verdict.After > 0 }

@@ -67,6 +67,35 @@ func TestLost(t *testing.T) {
 	}
 }
 
+// TestUnconfirmedMove holds that a request which may be on a queue already is moved to no other.
+func TestUnconfirmedMove(t *testing.T) {
+	t.Parallel()
+	for status, queue := range map[int]string{500: "10s", 422: "parked"} {
+		synctest.Test(t, func(t *testing.T) {
+			w := newWorld()
+			w.put(1, "a", "good")
+			w.late = 1
+			w.answer = func(m *parcel) (target.Verdict, time.Duration) {
+				if m.headers == nil {
+					return says(status, 0), takes
+				}
+				return says(200, 0), takes
+			}
+			s := w.session()
+			New(w.options(), s, s).Once(t.Context(), Budget{Time: time.Second})
+			for name, n := range w.retries {
+				if n > 0 && name != queue {
+					t.Errorf("after a %d, %d on %s: %s", status, n, name, w)
+				}
+			}
+			w.work(t, time.Hour)
+			if len(w.sent) > 4 || len(w.parked) > 2 || w.lost() > 0 {
+				t.Errorf("after a %d: %s", status, w)
+			}
+		})
+	}
+}
+
 // TestLostAndAsked holds that what a worker remembers of a request that it has lost does not outdo what another has
 // heard of it meanwhile.
 func TestLostAndAsked(t *testing.T) {

@@ -23,7 +23,7 @@ const (
 	// mostHeld bounds the requests that no queue takes, before the run ends.
 	mostHeld = mostRemembered
 	// mostBytes bounds the bodies with us, if all are as large as the largest of the last ones; one alone may be
-	// larger. One of the largest that RabbitMQ takes (16 MiB) is alone then.
+	// larger. One of the largest that RabbitMQ 4 takes by default (16 MiB) is alone then.
 	mostBytes = 24 << 20
 	// longestUnacked bounds how long a request is kept. RabbitMQ closes the channel of a consumer that keeps one for
 	// half an hour (consumer_timeout).
@@ -54,13 +54,16 @@ func (d *Drainer) Once(ctx context.Context, b Budget) Report {
 	return r.conclude(ctx, begin)
 }
 
-// conclude counts what is left.
+// conclude completes the report: how the run has ended, and what is left.
 func (r *run) conclude(ctx context.Context, begin time.Time) Report {
 	report := &r.books.report
-	if r.moved > 0 && r.refused == 0 {
+	if r.moved > 0 && r.unmoved == 0 {
 		r.troubles.set(NoRoom, false, "")
 	}
 	report.End, report.Retrying, report.Seconds = r.end, len(r.books.away), time.Since(begin).Seconds()
+	if r.end == empty {
+		r.troubles.forget(r.options.longestRetry())
+	}
 	if r.end == empty && report.Held == 0 {
 		return *report
 	}

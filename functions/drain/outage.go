@@ -7,9 +7,9 @@ import (
 )
 
 // outage is while nothing is sent, because the primary does not seem to take anything from anybody. It is probed until
-// it is alive. Then it is on trial: requests go one at a time, until one is accepted, which ends the outage, or one is
-// not, which begins it anew. At the beginning of a run (opening) nothing is known of an outage: a bad answer ends no
-// trial there, unless the primary cannot be reached or the streak is too long.
+// it is alive. Then it is on trial: requests go one at a time, until one is accepted, which ends the outage, or fails,
+// which begins it anew. One that is rejected does neither. At the beginning of a run (opening) nothing is known of an
+// outage: a bad answer ends no trial there, unless the primary cannot be reached or the streak is too long.
 type outage struct {
 	on      bool
 	trial   bool

@@ -12,7 +12,7 @@ import (
 // remembered is what was ruled on requests that were answered, and are on their queue still: the broker may not have
 // heard of it, or no queue takes them. They come again, and are settled as it was ruled, without being sent again.
 type remembered struct {
-	known *simplelru.LRU[string, word]
+	words *simplelru.LRU[string, word]
 	acks  [mostAcks]ack // the last ones
 	next  int           // of these
 }
@@ -50,11 +50,11 @@ const (
 )
 
 func newRemembered() remembered {
-	known, err := simplelru.NewLRU[string, word](mostRemembered, nil)
+	words, err := simplelru.NewLRU[string, word](mostRemembered, nil)
 	if err != nil {
 		panic(err) // the size is none
 	}
-	return remembered{known: known}
+	return remembered{words: words}
 }
 
 // note remembers what was ruled on a request that was answered, or copied: moved once more, it would come twice.
@@ -64,7 +64,7 @@ func (l *remembered) note(s settled) {
 		w.fate, w.copied = uncopy, s.outcome
 	}
 	if s.key != "" && (!s.heard.IsZero() || w.fate == uncopy) {
-		l.known.Add(s.key, w)
+		l.words.Add(s.key, w)
 	}
 }
 
@@ -87,7 +87,7 @@ func (l *remembered) acked(r ruling, now time.Time) {
 func (l *remembered) lose(now time.Time) {
 	for _, a := range l.acks {
 		if a.key != "" && now.Sub(a.at) < unheard {
-			l.known.Add(a.key, a.word)
+			l.words.Add(a.key, a.word)
 		}
 	}
 	clear(l.acks[:])
@@ -95,12 +95,12 @@ func (l *remembered) lose(now time.Time) {
 
 // recall is what was ruled, once.
 func (l *remembered) recall(it *item) (ruling, bool) {
-	w, ok := l.known.Get(it.key)
+	w, ok := l.words.Get(it.key)
 	if !ok || w.print != it.print || w.attempts != it.attempts || !w.redriven.Equal(it.redriven) ||
 		w.acked && it.returns == 0 || w.fate == uncopy && w.asides != it.asides {
 		return ruling{}, false
 	}
-	l.known.Remove(it.key)
+	l.words.Remove(it.key)
 	it.again, it.acked, it.verdict, it.sent, it.heard = true, w.acked, w.verdict, w.sent, w.heard
 	return ruling{item: it, fate: w.fate, wait: w.wait, reason: w.reason, copied: w.copied}, true
 }

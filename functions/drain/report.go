@@ -37,7 +37,7 @@ type Report struct {
 	Pauses    int `json:"pauses"`
 	// Waiting is how many were ready on the queue at the end; -1 if that is not known.
 	Waiting int `json:"waiting"`
-	// Retrying is how many of those that this run has moved to a retry queue have not come to it again.
+	// Retrying is how many of those that this run has moved to a retry queue have not come to it again; 16,384 at most.
 	Retrying int `json:"retrying"`
 	// End is why the run ended, LastError the last thing that went wrong, if anything did.
 	End       string  `json:"end"`

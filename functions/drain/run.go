@@ -28,7 +28,7 @@ type run struct {
 	careful  int    // the source was lost: one at a time, until so many are settled
 	unsent   int    // arrivals that were not to be sent, since one that was
 	moved    int    // to other queues
-	refused  int    // by these
+	unmoved  int    // that these did not take
 	end      string // why nothing more is sent
 	never    time.Time
 	books    books
@@ -45,7 +45,7 @@ type limits struct {
 // empty is why a run ends that has nothing more to do.
 const empty = "the queue is empty"
 
-// loop returns when nothing is with us any more.
+// loop returns when nothing is with us any more, or the time to wrap up is over.
 func (r *run) loop() {
 	timer := time.NewTimer(0)
 	defer timer.Stop()
@@ -54,7 +54,7 @@ func (r *run) loop() {
 	for {
 		now := time.Now()
 		r.late(now)
-		r.rule(r.judge.tick(!r.feeder.dry.IsZero() && len(r.flying)+len(r.kept) == 0, now)...)
+		r.rule(r.judge.tick(r.isDry(), now)...)
 		r.sendKept(now)
 		if r.judge.search.wanted {
 			r.feeder.count.Store(true)
@@ -107,10 +107,13 @@ func (r *run) stop(why string) {
 func (r *run) busy() bool { return r.working() > 0 || r.solo != nil }
 func (r *run) idle() bool { return r.working() == r.judge.overdue && r.solo == nil }
 
+// isDry says that nothing more comes: the queue is empty, and so is our hand but for what is suspended.
+func (r *run) isDry() bool { return !r.feeder.dry.IsZero() && len(r.flying)+len(r.kept) == 0 }
+
 // working is how many are with us, but for those that no queue takes.
 func (r *run) working() int { return len(r.flying) + len(r.kept) + len(r.judge.suspended) + r.settling }
 
-// isOver says that nothing is with us, and nothing more to come.
+// isOver says that nothing is with us, and nothing more to come. Where the queue is empty, it notes that as the end.
 func (r *run) isOver() bool {
 	if r.feeder.cancel != nil || r.knocking || r.busy() {
 		return false
@@ -150,10 +153,7 @@ func (r *run) steer(now time.Time) (arrivals chan *item, next time.Time) {
 		f.stop()
 		r.requeueKept()
 		r.requeueHeld(r.never)
-		if r.solo.sent.IsZero() {
-			r.sendSolo(now)
-		}
-		return nil, r.next(later(r.maySend(now), now.Add(time.Millisecond)), now)
+		return nil, r.next(r.sendSolo(now), now)
 	case f.cancel == nil && (r.detour.on || r.careful > 0) && !r.idle():
 		return nil, r.next(r.never, now) // one after the other
 	case f.cancel != nil && !r.detour.on && (r.want() < f.prefetch || r.want() >= 2*f.prefetch):

@@ -36,8 +36,8 @@ func (s *search) counted(waiting int, now time.Time) {
 	s.wanted, s.moved = false, 0
 }
 
-// goesOn says whether requests of a group are set aside that are sent one per gap. others says that another group's was
-// accepted in the last ten minutes.
+// goesOn moves the search on, and says whether requests of a group are set aside that are sent one per gap. others says
+// that another group's was accepted in the last ten minutes.
 func (s *search) goesOn(gap time.Duration, others bool, now time.Time) bool {
 	rest := recount
 	if others {

@@ -72,7 +72,7 @@ func (d *Drainer) park(ctx context.Context, it *item, m marks) settled {
 	headers := m.headers()
 	headers[HeaderStatus], headers[HeaderParkedAt] = int64(it.verdict.Status), time.Now().UTC().Format(time.RFC3339)
 	err := d.moveTo(ctx, it, d.options.Parked, headers)
-	if err == nil || errors.Is(err, ErrLost) || len(d.options.Retries) == 0 {
+	if err == nil || errors.Is(err, ErrLost) || errors.Is(err, ErrUnconfirmed) || len(d.options.Retries) == 0 {
 		return settled{outcome: outcomeOr(Parked, err), err: err}
 	}
 	delete(headers, HeaderParkedAt)
@@ -91,11 +91,13 @@ func (d *Drainer) fitting(wait time.Duration) (which int) {
 	return which
 }
 
-// move moves a request to a retry queue, or the next longer one that takes it.
+// move moves a request to a retry queue, or the next longer one that takes it. Where it is not known whether one did,
+// no other is tried: it would be on both.
 func (d *Drainer) move(ctx context.Context, it *item, outcome Outcome, which int, headers map[string]any) settled {
 	var err error
 	for _, q := range d.options.Retries[min(which, len(d.options.Retries)):] {
-		if err = d.moveTo(ctx, it, q.Name, headers); err == nil || errors.Is(err, ErrLost) {
+		if err = d.moveTo(ctx, it, q.Name, headers); err == nil || errors.Is(err, ErrLost) ||
+			errors.Is(err, ErrUnconfirmed) {
 			break
 		}
 	}
@@ -111,7 +113,8 @@ func (d *Drainer) moveTo(ctx context.Context, it *item, queue string, headers ma
 	return nil
 }
 
-// outcomeOr is Held where there was an error: the request is on its queue still, and on no other.
+// outcomeOr is Held where there was an error: the request is on its queue still. After [ErrUnconfirmed] it may be on
+// another, too.
 func outcomeOr(outcome Outcome, err error) Outcome {
 	if err != nil && !errors.Is(err, ErrCopied) {
 		return Held

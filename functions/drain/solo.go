@@ -29,9 +29,14 @@ func (r *run) isSuspect(it *item) (ruling, bool) {
 	return ruling{}, false
 }
 
-// sendSolo sends the request that is to be alone, when it is.
-func (r *run) sendSolo(now time.Time) {
-	if r.working()+len(r.held) == 0 && r.feeder.cancel == nil && !r.maySend(now).After(now) {
-		r.launch(r.solo, now)
+// sendSolo sends the request that is to be alone, when it is, and says when to try again if nothing happens.
+func (r *run) sendSolo(now time.Time) (next time.Time) {
+	if r.working()+len(r.held) > 0 || r.feeder.cancel != nil {
+		return r.never
 	}
+	if at := r.maySend(now); at.After(now) {
+		return at
+	}
+	r.launch(r.solo, now)
+	return r.never
 }

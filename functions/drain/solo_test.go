@@ -41,6 +41,37 @@ func TestSuspect(t *testing.T) {
 	}
 }
 
+// TestSleeps holds that the loop sleeps while nothing but an event can change anything.
+func TestSleeps(t *testing.T) {
+	t.Parallel()
+	now := time.Now()
+	for name, set := range map[string]func(*run){
+		"a refusal waits, and more may come": func(r *run) {
+			r.judge.suspended = []*item{{verdict: says(404, 0), heard: now.Add(-shortestSuspended - 500*time.Millisecond)}}
+		},
+		"a pause waits, while the primary is probed": func(r *run) {
+			r.judge.suspended = []*item{{verdict: says(503, 0), heard: now.Add(-longestSuspended - time.Second)}}
+			r.judge.outage, r.knocking = outage{on: true, since: now}, true
+		},
+		"one alone is in flight": func(r *run) {
+			r.pace.limit = 8
+			r.solo = &item{sent: now.Add(-time.Second), overdue: true}
+			r.flying = []*item{r.solo}
+		},
+		"one is to be alone, and another is in flight": func(r *run) {
+			r.pace.limit = 8
+			r.solo, r.flying = &item{}, []*item{{sent: now.Add(-time.Second), overdue: true}}
+		},
+	} {
+		r := newRun(New(Options{Concurrency: 8}, nil, nil), limits{window: t.Context()}, 0)
+		r.feeder.next = now.Add(time.Hour)
+		set(r)
+		if _, next := r.steer(now); next.Sub(now) < 100*time.Millisecond {
+			t.Errorf("%s: it looks again after %s", name, next.Sub(now))
+		}
+	}
+}
+
 // TestCareful holds that after a loss with something unacked one is taken at a time, until those are settled, and that
 // the wait for the next try grows.
 func TestCareful(t *testing.T) {

@@ -61,9 +61,8 @@ func (r *run) next(at, now time.Time) time.Time {
 	if len(r.held) > 0 {
 		sooner(r.held[0].taken.Add(longestUnacked + time.Millisecond))
 	}
-	if len(r.judge.suspended) > 0 {
-		sooner(r.judge.suspended[0].heard.Add(shortestSuspended))
-		sooner(r.judge.suspended[0].heard.Add(longestSuspended))
+	for _, it := range r.judge.suspended {
+		sooner(it.heard.Add(longestSuspension(it, r.isDry())))
 	}
 	if len(r.flying) > 0 {
 		sooner(r.endless(r.flying[0]))
@@ -80,7 +79,8 @@ func (r *run) next(at, now time.Time) time.Time {
 	return at
 }
 
-// room is how many more bodies fit, if all are as large as the largest of the last ones.
+// room is how many bodies fit beside those that wait with us, those in flight among them, if all are as large as the
+// largest of the last ones.
 func (r *run) room() int {
 	bytes := 0
 	for _, some := range [][]*item{r.kept, r.held, r.judge.suspended} {
@@ -103,7 +103,7 @@ func (r *run) want() int {
 		if r.judge.outage.opening && len(r.kept) > 0 {
 			n += lookahead
 		}
-	case r.options.Rate > 0: // what waits for longer than a minute may go elsewhere
+	case r.options.Rate > 0: // what would wait for longer than a minute is left to other workers
 		n = min(n, max(int(r.options.Rate*60), 1))
 	}
 	return max(min(n, r.room()), 1) + len(r.held) // they stay

@@ -41,7 +41,9 @@ type world struct {
 	unheard []*parcel
 	slow    bool // a moment goes by between a move's copy and its ack, in which the connection may be lost
 	breaks  int  // connections that ended for a message that cannot be handed over
+	cuts    int  // requests whose connection was ended for another
 	counts  bool // what is requeued counts as come back, as on RabbitMQ 4.0 and 3.10
+	late    int  // so many of the next moves are copies that are not confirmed in time
 
 	parcels   map[int]*parcel // by number, until they are taken off their queue
 	numbers   int             // of the next one
@@ -72,6 +74,7 @@ type parcel struct {
 	answers   string    // of outages, for people
 	outages   []*period // that answered it
 	stuck     bool      // it cannot be handed over
+	passed    bool      // it came by Pass
 	notBefore time.Time // the primary has said
 }
 
@@ -126,14 +129,25 @@ type session struct {
 
 func (w *world) session() *session { return &session{world: w} }
 
-func (s *session) Waiting(context.Context) (int, error) {
+// Waiting, cut off, ends the connection, as a question to the broker does.
+func (s *session) Waiting(ctx context.Context) (int, error) {
+	if ctx.Err() != nil {
+		s.lose()
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.lost = false
-	return len(s.ready), s.alive()
+	return len(s.ready), errors.Join(ctx.Err(), s.alive())
 }
 
-func (s *session) Left(ctx context.Context, _ int) (int, error) { return s.Waiting(ctx) }
+// Left takes a moment, like the source's, which asks more than once.
+func (s *session) Left(ctx context.Context, _ int) (int, error) {
+	select {
+	case <-time.After(30 * time.Millisecond):
+	case <-ctx.Done():
+	}
+	return s.Waiting(ctx)
+}
 
 func (s *session) alive() error {
 	if s.dead || s.lost {
@@ -142,9 +156,18 @@ func (s *session) alive() error {
 	return nil
 }
 
+// Take ends the connections of Pass, and gives back what came by them and is not settled.
 func (s *session) Take(_ context.Context, prefetch int) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	for m, with := range s.unacked {
+		if with == s && m.passed {
+			s.cuts++
+			delete(s.unacked, m)
+			m.returns++
+			s.ready = append([]*parcel{m}, s.ready...)
+		}
+	}
 	s.lost, s.credit = false, prefetch
 	s.consumer++
 	return s.alive()
@@ -173,7 +196,7 @@ func (s *session) Next(ctx context.Context) (Delivery, error) {
 			}
 			s.ready = s.ready[1:]
 			s.credit--
-			m.consumer = s.consumer
+			m.consumer, m.passed = s.consumer, false
 			s.unacked[m] = s
 			taken := &delivery{s, m, m.returns}
 			s.mu.Unlock()
@@ -217,7 +240,7 @@ func (s *session) Pass(context.Context) (taken []Delivery, err error) {
 			continue
 		}
 		s.ready = append(s.ready[:i:i], s.ready[i+1:]...)
-		s.unacked[m] = s
+		s.unacked[m], m.passed = s, true
 		taken = append(taken, &delivery{s, m, m.returns})
 	}
 	return taken, err
@@ -407,6 +430,10 @@ func (d *delivery) Move(_ context.Context, queue string, headers map[string]any)
 	defer d.mu.Unlock()
 	if err := d.copyTo(queue, headers); err != nil {
 		return err
+	}
+	if d.late > 0 {
+		d.late--
+		return ErrUnconfirmed
 	}
 	if d.slow {
 		d.mu.Unlock()

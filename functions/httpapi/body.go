@@ -48,7 +48,7 @@ func (b *intake) read(r *http.Request, limit int64) ([]byte, error) {
 	if longest == 0 || r.Body == nil {
 		return nil, nil
 	}
-	// A body that has come whole with its head is not waited for, and so is none that could trickle.
+	// A body that has come whole with its head cannot trickle.
 	if c := connOf(r); c == nil || r.ContentLength < 0 || int64(len(c.rest)) < longest {
 		b.arrives(c)
 		defer b.arrived(c)

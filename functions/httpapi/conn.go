@@ -27,8 +27,8 @@ type conn struct {
 	head    head
 	framing framing
 	inBody  bool
-	rest    []byte            // what has been received behind the end of the last one
-	buffer  *[bufferSize]byte // that it is in
+	rest    []byte            // what has been received behind the end of what net/http reads
+	buffer  *[bufferSize]byte // where rest is
 	cost    int64             // of what has come of heads and trailers since the connection was idle
 	// bytes of the request line that net/http keeps while the connection waits for the next one
 	line  int64
@@ -136,8 +136,8 @@ func (c *conn) takeHead(p []byte) (int, error) {
 	charged := c.charge(c.head.cost() - before)
 	switch {
 	case c.stage.Load() == busy:
-		// One byte, that net/http reads to see whether the client is there. It reads on only if it does not see the
-		// end of a trailer: where lines do not end as they should.
+		// net/http reads one byte ahead, to see whether the client has gone. More than one means that it has missed
+		// the end of a trailer, whose lines do not end as they should.
 		if c.head.bytes > 1 {
 			return 0, errTrailer
 		}
@@ -199,7 +199,7 @@ func (c *conn) idle() {
 	c.stage.Store(waiting)
 }
 
-// mayLose says whether it may lose its slot. One that has a request in hand keeps it, unless that one's body trickles.
+// mayLose says whether it may lose its slot. One that is busy keeps it, unless its request's body trickles.
 func (c *conn) mayLose(now time.Time) bool {
 	switch c.stage.Load() {
 	case waiting, lingering:

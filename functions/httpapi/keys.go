@@ -213,7 +213,7 @@ func (k keys) scrubbedAt(value, mark string, cut func(string, int) (string, int)
 }
 
 // webhookNames are the names that a signature of Standard Webhooks comes under: the standard's, and those of Svix, who
-// began it, and of who sends through it. They count as a whole, and are never mixed.
+// began it, and of who sends through it. The three of a signature are of one row.
 var webhookNames = [][3]string{
 	{"Webhook-Id", "Webhook-Timestamp", "Webhook-Signature"},
 	{"Svix-Id", "Svix-Timestamp", "Svix-Signature"},

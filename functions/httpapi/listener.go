@@ -30,7 +30,7 @@ func (l listener) Accept() (net.Conn, error) {
 	}
 }
 
-// admit gives a connection a slot: one of the reserve when all others have a request in hand.
+// admit gives a connection a slot: one of the reserve when nobody may lose its own.
 func (s *Server) admit(c *conn) bool {
 	loser, ok := s.slots.take(c)
 	if !ok {
@@ -44,8 +44,8 @@ func (s *Server) admit(c *conn) bool {
 	return ok
 }
 
-// makeRoom takes more bytes of the account for one head, which then holds all of them. When there are too few, the
-// connection with the largest head above that loses its slot, so that large heads without an end keep no smaller ones
+// makeRoom charges more bytes for a head; all is what it then has. When there are too few, the connection with the
+// largest head of those with more than all loses its slot, so that large heads without an end keep no smaller ones
 // out. Its bytes are free once net/http has forgotten it: sooner, more would be in memory than is counted.
 func (s *Server) makeRoom(more, all int64) bool {
 	if s.heads.hold(more) {

@@ -7,8 +7,8 @@ import (
 )
 
 // slots bound the open connections. When none is left, the address with the most connections loses the one that has
-// waited longest, so that no client shuts out the others, nor itself; who has a request in hand keeps its slot,
-// unless its body trickles.
+// waited longest, so that no client shuts out the others, nor itself; who is busy keeps its slot, unless the body
+// trickles.
 type slots struct {
 	most int
 

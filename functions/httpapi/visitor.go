@@ -41,8 +41,8 @@ func (d *Door) examine(h http.Header, target string, replay *replay) (rest strin
 	return rest, visitor{}
 }
 
-// admit decides whether a visitor is let in, who has shown who it is with the body or does not need it: by its key,
-// and then by the rate, of which it takes one.
+// admit decides whether a visitor is let in: by its key, and then by the rate, of which it takes one. body is what an
+// unproved visitor has signed.
 func (d *Door) admit(v *visitor, body []byte) (refused *problem.Problem) {
 	if v.is == unproved {
 		refused = d.prove(v, body)

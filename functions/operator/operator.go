@@ -55,7 +55,7 @@ const (
 var errEnough = errors.New("no more are wanted")
 
 // each calls visit for each message that is on the queue now, the first first. What visit leaves unsettled is returned
-// unacked, most of them at the most, to be requeued; their bodies are gone.
+// unacked, no more than most of them, to be requeued; their bodies are gone.
 func each(ctx context.Context, s *rabbit.Source, most int,
 	visit func(*rabbit.Delivery) (deed, error)) (unsettled []*rabbit.Delivery, err error) {
 	waiting, err := s.Waiting(ctx)

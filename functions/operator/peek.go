@@ -37,8 +37,8 @@ const (
 	Full                // both; the values of headers that open doors are hidden
 )
 
-// PeekMain shows the first requests on the main queue, most of them at the most, and requeues them. An error may come
-// beside rows.
+// PeekMain shows the first requests on the main queue, no more than most, and requeues them. An error may come beside
+// rows.
 func (o *Operator) PeekMain(ctx context.Context, most int, detail Detail) ([]Peeked, error) {
 	return o.peek(ctx, o.config.Topology.Main, most, detail)
 }

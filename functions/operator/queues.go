@@ -30,8 +30,8 @@ type QueueStats struct {
 	Out     float64 `json:"out_per_second"`
 }
 
-// Queues are all queues, the main one first. It asks the management API where one is set, whose error is unasked, and
-// AMQP for the rest.
+// Queues are all queues, the main one first. The figures are the management API's, where it is set; unasked is its
+// error. Those of AMQP are of this moment: the main queue's always, and all where the API is not set, or has failed.
 func (o *Operator) Queues(ctx context.Context) (rows []QueueRow, unasked, err error) {
 	names := o.config.Topology.Queues()
 	rows, unasked = o.managementRows(ctx, names)

@@ -18,7 +18,7 @@ var (
 	// ErrBlocked: the broker takes no messages, for want of memory or disk. Nothing was sent.
 	ErrBlocked = &Failure{"broker-blocked", "the broker takes no messages: memory or disk alarm"}
 	// ErrRefused: the broker would not have the message (basic.nack), more than once unless the queue was known to be
-	// full. It was not stored.
+	// full, or no time was left. It was not stored.
 	ErrRefused = &Failure{"queue-full", "the broker refused the message: the queue is full"}
 	// ErrUnroutable: there is no such queue (basic.return). It was not stored.
 	ErrUnroutable = &Failure{"queue-missing", "the queue does not exist"}
@@ -32,8 +32,9 @@ var (
 	// does not hold. Ready only.
 	ErrNotQuorum = &Failure{"queue-not-quorum",
 		"the queue is not a quorum queue: a confirm does not mean that a message is on disk"}
-	// ErrNotAllowed: the broker's user lacks a permission: to publish, or in [Count] to see the queue. The refusal
-	// closes a channel with all that is in flight on it, so a message that was sent just before may have been stored.
+	// ErrNotAllowed: the broker's user lacks a permission: to publish, or to see, read or declare the queue. The
+	// refusal closes a channel with all that is in flight on it, so a message that was sent just before may have been
+	// stored.
 	ErrNotAllowed = &Failure{"not-allowed", "the broker's user lacks the permission"}
 	// ErrLostAck: the connection that a delivery came by is gone, and with it the way to settle it: the broker sends
 	// it again, whatever became of it. Of [Delivery] only.

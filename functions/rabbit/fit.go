@@ -15,8 +15,8 @@ const (
 )
 
 // fit has a message's headers fit into a frame: else the broker closes the connection over it, and the message could
-// never be moved. ours are those that the move sets. First they are cut short, then those of other programs go, and
-// then ours but for the numbers. The request itself stays. A frame of 0 has no end.
+// never be moved. ours are those that the move sets. First they are cut short, then those of other programs go, then
+// what could not be read, and then ours but for the numbers. The request itself stays. A frame of 0 has no end.
 func fit(table amqp.Table, ours map[string]any, frame int) {
 	steps := []func(name string) bool{
 		nil,

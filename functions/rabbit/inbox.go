@@ -35,7 +35,7 @@ func (b *inbox) open(consumer string, prefetch int) {
 	defer b.mu.Unlock()
 	b.consumer, b.room = consumer, prefetch
 	b.lull.begin(time.Now())
-	b.signal() // Next waits as for none
+	b.signal() // Next may wait for a consumer
 }
 
 // close is for a consumer that we cancel, with its number.
@@ -106,7 +106,7 @@ func (b *inbox) settled(d amqp.Delivery, how settlement) {
 	if how == requeued {
 		b.requeued = time.Now()
 	}
-	wakes := b.room <= 0 || b.lull.isLong() // Next does not wait for the right time
+	wakes := b.room <= 0 || b.lull.isLong() // else Next looks again soon
 	if d.ConsumerTag == b.consumer {
 		b.room++
 	}

@@ -22,10 +22,10 @@ const (
 // tries to, and then they are the first on the queue again. So several connections begin to take at the same time, one
 // message each and no more: who gets such a message loses nothing but the connection, and the others have those behind
 // it. They are made here, and kept for the next call, unless nothing has come and none was lost. All that is returned
-// must be settled before the next call.
+// must be settled before the next call of Pass, Take or Close, which may end its connections.
 //
-// The error wraps [ErrHandOver] when there was such a message, also beside what has been taken; another [Failure] when
-// a connection could not be made, or the queue is gone or forbidden, also beside what the others have taken.
+// The error wraps another [Failure] when a connection could not be made, or the queue is gone or forbidden, and else
+// [ErrHandOver] when there was such a message; both also beside what has been taken.
 func (s *Source) Pass(ctx context.Context) (taken []*Delivery, err error) {
 	s.passing = max(s.passing, fewPassing)
 	for len(s.passers) < s.passing {

@@ -21,7 +21,7 @@ type session struct {
 
 	blocked atomic.Bool   // between connection.blocked and connection.unblocked
 	late    atomic.Bool   // a confirm was late: when the block ends, the session does
-	givenUp atomic.Bool   // retired because of a late confirm
+	givenUp atomic.Bool   // retired at once because of a late confirm
 	retired chan struct{} // closed when no new publish may use the session
 	once    sync.Once
 	watched chan struct{} // closed when watch has returned

@@ -31,8 +31,8 @@ type SourceOptions struct {
 // one to take, made by [Source.Take], and one to move, made when it is needed. Both are made anew when they are lost;
 // what was unacked then comes again, to whoever takes it. A call ends the connection when the broker has been silent
 // for three seconds, or has not answered for five minutes: till then, the answer may be behind large messages on a
-// slow line. Methods are for one goroutine at a time, but for Next, which may be called beside Take, and for those of
-// deliveries.
+// slow line. So does one whose ctx ends; then all that is unacked comes again. Methods are for one goroutine at a time,
+// but for Next, which may be called beside Take, and for those of deliveries.
 type Source struct {
 	options SourceOptions
 	mover   *confirmer
@@ -96,7 +96,7 @@ func (s *Source) askBehind() (int, error) {
 }
 
 // Left is Waiting when what we have requeued a moment ago is counted again: until then the broker says too little. It
-// asks every 30 ms, until two answers in a row are the same or one is at least enough, and 30 times at most. Where
+// asks every 30 ms, until two answers in a row are the same or one is at least enough, and 30 times more at most. Where
 // something was requeued less than 0.9 s before, it believes only after all of these that there is nothing. The error
 // is as Waiting's.
 func (s *Source) Left(ctx context.Context, enough int) (int, error) {

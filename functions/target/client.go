@@ -39,7 +39,7 @@ type Client struct {
 	options Options
 	base    *url.URL
 	probe   string
-	proxied bool // requests go to a proxy, and not through it
+	proxied bool // plain HTTP by a proxy, which wants the whole URL; HTTPS goes through a tunnel
 	signer  *standardwebhooks.Webhook
 	// transport is asked without an [http.Client]: a redirect is an answer. Followed, a POST would arrive as a GET, or
 	// elsewhere.
@@ -51,7 +51,7 @@ const (
 	probeTimeout = 5 * time.Second
 	// discardTimeout bounds the reading of an answer's body, which nobody needs.
 	discardTimeout = time.Second
-	// mostHead bounds the head of an answer, in bytes. A field of four takes some hundred when it is read, and as many
+	// mostHead bounds the head of an answer, in bytes. A field of four bytes takes some hundred in memory, and as many
 	// answers come at the same time as requests are in flight.
 	mostHead = 32 << 10
 )
