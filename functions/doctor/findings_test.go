@@ -81,7 +81,6 @@ func TestFindings(t *testing.T) {
 		{"alarms", survey{management: managementSurvey{url: api, noNode: errors.New("403")}}, Warn,
 			"cannot look at the nodes: 403"},
 		{"queue", survey{}, Skip, "through the management API only"},
-		{"queue", survey{user: userSurvey{retrying: 2}}, Warn, "2 messages; the primary did not take them"},
 		{"queue", survey{management: managementSurvey{url: api, noList: errors.New("403")}}, Fail,
 			"cannot look at the queues: 403"},
 		{"queue", survey{management: managementSurvey{url: api,

@@ -18,10 +18,7 @@ func (s *survey) concludeQueues() (all []Finding) {
 	m := s.management
 	switch {
 	case !m.answered():
-		if waiting := s.user.retrying; waiting > 0 {
-			all = append(all, warn(refusedForNow, "the retry queues: %s; %s", count(waiting, "message"), notTaken))
-		}
-		return append(all, skip("types, policies and limits are seen through the management API only"))
+		return []Finding{skip("types, policies and limits are seen through the management API only")}
 	case m.noList != nil:
 		return []Finding{fail("give its user a permission on the virtual host, as the definitions do for "+
 			"fallback-monitor", "cannot look at the queues: %s", plain(m.noList))}
@@ -39,21 +36,15 @@ func (s *survey) concludeQueues() (all []Finding) {
 		isRetry := slices.ContainsFunc(s.config.Topology.Retries,
 			func(r topology.Retry) bool { return r.Name == q.Name })
 		if f.State == OK && q.Messages > 0 && isRetry {
-			f.State, f.Advice = Warn, refusedForNow
-			f.Found += "; " + notTaken
+			f.State, f.Advice = Warn, "nothing, if it is known why: they are sent again by themselves; the drain's "+
+				"log and fallback_drain_trouble tell what is wrong"
+			f.Found += "; the primary did not take them"
 		}
 		f.Found = q.Name + ": " + f.Found
 		all = append(all, f)
 	}
 	return all
 }
-
-// notTaken is why messages are on a retry queue, and refusedForNow what to do.
-const (
-	notTaken      = "the primary did not take them"
-	refusedForNow = "nothing, if it is known why: they are sent again by themselves; the drain's log and " +
-		"fallback_drain_trouble tell what is wrong"
-)
 
 // importAgain is what helps against a policy that is gone or not ours.
 const importAgain = "import your definitions again: rabbitmqctl import_definitions FILE"

@@ -50,7 +50,6 @@ type userSurvey struct {
 	asked              bool
 	see                error
 	ready, consumers   int
-	retrying           int // on the retry queues, as far as they can be seen
 	readMain           error
 	readParked         error // asked where it may read the main queue
 	configure, publish error
@@ -128,11 +127,6 @@ func (s *survey) askUser(ctx context.Context) {
 	u.asked = true
 	if u.ready, u.consumers, u.see = s.connection.MaySee(ctx, main); u.unseen() {
 		return // nothing more can be asked
-	}
-	for _, retry := range s.config.Topology.Retries {
-		if waiting, _, err := s.connection.MaySee(ctx, retry.Name); err == nil {
-			u.retrying += waiting
-		}
 	}
 	if u.readMain = s.connection.MayRead(ctx, main); may(u.readMain) {
 		u.readParked = s.connection.MayRead(ctx, s.config.Topology.Parked)

@@ -240,16 +240,6 @@ func TestDoctor(t *testing.T) {
 			p.expect(t, "warn queue: FallbackAPIQueue.retry.10s: quorum, 0 messages; it takes less than "+
 				"FallbackAPIQueue: max-length is 100000 and not 1000000")
 		}},
-		{"requests that the primary did not take, without the management API", func(t *testing.T, p *patient) {
-			delete(p.env, "RABBITMQ_MANAGEMENT_URL")
-			p.set(t, "AMQP_SERVER_URL", func(u *url.URL) { u.User = p.user(t, drainer) })
-			err := p.Channel(t, admin).Publish("", mainQueue+".retry.10m", false, false, amqp.Publishing{})
-			if err != nil {
-				t.Fatal(err)
-			}
-			p.expect(t, "skip management: is not set", "skip queue: management API only",
-				"warn queue: the retry queues: 1 message; the primary did not take them")
-		}},
 		{"nearly full", func(t *testing.T, p *patient) {
 			p.policy(t, object{"max-length": 10})
 			ch := p.Channel(t, admin)
