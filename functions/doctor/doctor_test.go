@@ -159,7 +159,7 @@ func TestSenders(t *testing.T) {
 	}
 }
 
-func TestPlace(t *testing.T) {
+func TestScope(t *testing.T) {
 	t.Parallel()
 	for _, row := range []struct {
 		addresses string
@@ -274,9 +274,6 @@ func TestJudgeQueue(t *testing.T) {
 			delete(q.Definition, "max-length-bytes")
 			q.Messages = 1_000_000
 		}, Fail, "it is full"},
-		{"no majority, and its policy is not known yet", func(q *queue) {
-			q.Err, q.Members, q.Online = management.ErrNoStatistics, []string{"a", "b", "c"}, []string{"a"}
-		}, Fail, "no majority"},
 		{"one down", func(q *queue) { q.Members = []string{"a", "b", "c"}; q.Online = []string{"a", "b"} }, Warn,
 			"2 of 3"},
 		{"no majority", func(q *queue) { q.Members = []string{"a", "b", "c"} }, Fail, "no majority"},

@@ -64,11 +64,11 @@ func judgeQueue(q management.Queue, want map[string]any, main management.Queue) 
 	if len(q.Members) > 1 {
 		found += fmt.Sprintf(", %d of %d members online", len(q.Online), len(q.Members))
 	}
-	if len(q.Members) > 1 && len(q.Online) <= len(q.Members)/2 {
-		return fail("start the nodes that are down", "%s: no majority, nothing is confirmed", found)
-	}
 	if q.Err != nil {
 		return warn("ask again in a few seconds", "%s; its policy is not known yet", found)
+	}
+	if len(q.Members) > 1 && len(q.Online) <= len(q.Members)/2 {
+		return fail("start the nodes that are down", "%s: no majority, nothing is confirmed", found)
 	}
 	got := settings(q)
 	if wrong := deviations(want, got); len(wrong) > 0 {

@@ -147,11 +147,10 @@ func (r *run) answer(a answer, now time.Time) {
 		it.alone = false
 		r.solos++
 	}
-	closed := r.judge.outage.on && !r.judge.outage.trial
+	before := r.judge.outage
+	closed := before.on && !before.trial
 	rulings := r.judge.hear(it, now)
-	if h := &r.judge.outage; !h.on || !h.opening || rejects(v) {
-		r.troubles.set(PrimaryAway, h.on && !h.opening, v.Reason)
-	}
+	r.tellAway(before, v)
 	switch {
 	case it.verdict.Action == target.Done:
 		r.pace.answered(now.Sub(it.sent), !r.permit.waits(now))
@@ -164,6 +163,18 @@ func (r *run) answer(a answer, now time.Time) {
 	r.rule(rulings...)
 }
 
+// tellAway tells whether the primary is away, after an answer. One that is rejected has reached it; but in an outage
+// that answers have begun, that says too little.
+func (r *run) tellAway(before outage, v target.Verdict) {
+	switch after := &r.judge.outage; {
+	case !after.on, after.opening && rejects(v):
+		r.troubles.set(PrimaryAway, false, "")
+	case after.opening:
+	case !before.on || before.opening || !rejects(v):
+		r.troubles.set(PrimaryAway, true, v.Reason)
+	}
+}
+
 // late marks those that are in flight for too long, and gives up those whose time has been over for a second. While
 // others are accepted, or on trial, those that are late do not count among the places in flight.
 func (r *run) late(now time.Time) {
@@ -174,15 +185,17 @@ func (r *run) late(now time.Time) {
 				now)
 			return // the next in the next round
 		}
-		if age < tooLong || r.judge.overdue >= r.options.Concurrency {
+		if age < r.overdueAfter() || r.judge.overdue >= r.options.Concurrency {
 			return // they are in the order in which they were sent
 		}
-		if !it.overdue && age > 4*r.pace.usual &&
-			(r.judge.outage.trial || r.judge.accepted.othersSince(it.group, it.sent)) {
+		if !it.overdue && (r.judge.outage.trial || r.judge.accepted.othersSince(it.group, it.sent)) {
 			r.judge.late(it, +1)
 		}
 	}
 }
+
+// overdueAfter is how long one is in flight before it is late.
+func (r *run) overdueAfter() time.Duration { return max(tooLong, 4*r.pace.usual) }
 
 // endless is when a replay should have ended by itself; never, where its time has no bound.
 func (r *run) endless(it *item) time.Time {

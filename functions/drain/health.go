@@ -20,7 +20,7 @@ const (
 	PrimaryAway Trouble = "primary-away"
 	Looping     Trouble = "loop"      // the way to the primary leads back to a door of Fallback
 	HandOver    Trouble = "hand-over" // the broker cannot hand over a message; what is behind it is delivered
-	NoRoom      Trouble = "no-room"   // no queue takes what should be moved there
+	NoRoom      Trouble = "no-room"   // no queue takes what should be moved there, or says so in time
 )
 
 // Troubles are all that there are.
@@ -55,7 +55,16 @@ func (t *troubles) is(which Trouble) (why string, on bool) {
 	return why, on
 }
 
-// forget ends what keeps the primary from requests, if none has met it for so long: nothing that waits is kept by it.
+// renew is for a run that leaves requests which wait for the primary, and forget for one that leaves none: if no other
+// has for so long, then nothing that waits has met these troubles, and others may have taken what had.
+func (t *troubles) renew() {
+	for _, which := range []Trouble{PrimaryAway, Looping} {
+		if why, on := t.is(which); on {
+			t.set(which, true, why)
+		}
+	}
+}
+
 func (t *troubles) forget(after time.Duration) {
 	for _, which := range []Trouble{PrimaryAway, Looping} {
 		t.mu.Lock()

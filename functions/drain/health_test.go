@@ -69,12 +69,12 @@ func TestTroubleIsOver(t *testing.T) {
 				worker := New(o, s, s)
 				for time.Since(w.began) < row.within {
 					run := time.Now()
-					worker.Once(t.Context(), Budget{Time: lasts})
 					if row.taken && !lasting() {
 						w.mu.Lock()
 						w.ready = nil
 						w.mu.Unlock()
 					}
+					worker.Once(t.Context(), Budget{Time: lasts})
 					time.Sleep(time.Minute - time.Since(run))
 				}
 				if over == 0 || on {
@@ -83,6 +83,69 @@ func TestTroubleIsOver(t *testing.T) {
 			})
 		})
 	}
+}
+
+// TestTroubleLasts holds that a primary is told as away for as long as requests wait for it, however long it has asked
+// them to.
+func TestTroubleLasts(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld()
+		w.put(10, "a", "good")
+		w.answer = func(*parcel) (target.Verdict, time.Duration) { return says(503, time.Hour), takes }
+		var told []bool
+		o := w.options()
+		o.Tell = func(which Trouble, on bool) {
+			if which == PrimaryAway {
+				told = append(told, on)
+			}
+		}
+		s := w.session()
+		worker := New(o, s, s)
+		for time.Since(w.began) < 3*time.Hour {
+			run := time.Now()
+			worker.Once(t.Context(), Budget{Time: time.Minute})
+			time.Sleep(time.Minute - time.Since(run))
+		}
+		if !slices.Equal(told, []bool{true}) {
+			t.Errorf("told %v: %s", told, w)
+		}
+	})
+}
+
+// TestRejectedInOutage holds that a primary is not told as away for ever when nothing but rejections comes from it after
+// an outage.
+func TestRejectedInOutage(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld()
+		w.put(20, "a", "good")
+		w.answer = func(*parcel) (target.Verdict, time.Duration) {
+			switch n := len(w.sent); {
+			case n <= 10:
+				return says(200, 0), takes
+			case n <= 30:
+				return says(503, 0), takes
+			}
+			return says(422, 0), takes
+		}
+		var on bool
+		o := w.options()
+		o.Tell = func(which Trouble, begins bool) { on = which == PrimaryAway && begins }
+		s := w.session()
+		worker := New(o, s, s)
+		for i := range 90 {
+			run := time.Now()
+			if i > 20 && i%5 == 0 {
+				w.put(1, "a", "good")
+			}
+			worker.Once(t.Context(), Budget{Time: time.Minute})
+			time.Sleep(time.Minute - time.Since(run))
+		}
+		if on {
+			t.Errorf("the primary is told as away: %s", w)
+		}
+	})
 }
 
 // TestTroubles holds that each trouble is told once when it begins, once when it has ended, and no other is.

@@ -61,10 +61,13 @@ func (r *run) conclude(ctx context.Context, begin time.Time) Report {
 		r.troubles.set(NoRoom, false, "")
 	}
 	report.End, report.Retrying, report.Seconds = r.end, len(r.books.away), time.Since(begin).Seconds()
-	if r.end == empty {
+	switch {
+	case report.Retrying > 0 || r.unmoved > 0: // they may come much later, if the primary has asked for that
+		r.troubles.renew()
+	case r.end == empty:
 		r.troubles.forget(r.options.longestRetry())
 	}
-	if r.end == empty && report.Held == 0 {
+	if r.end == empty && r.unmoved == 0 {
 		return *report
 	}
 	patience := moveTimeout

@@ -88,7 +88,7 @@ func (b *books) settled(s settled) {
 	if s.err != nil {
 		what := "the parked queue takes no more: a request waits on a retry queue, to be parked"
 		if s.outcome == Held {
-			what = "a request stays where it is: no queue takes it"
+			what = "a request stays where it is: no queue has taken it"
 		}
 		b.report.LastError = s.err.Error()
 		b.log.Error(what, "id", s.key, "error", s.err)

@@ -18,7 +18,7 @@ type run struct {
 	feeder   feeder
 	flying   []*item // sent, and not answered; in that order
 	kept     []*item // not sent: their turn comes soon
-	held     []*item // no queue takes them
+	held     []*item // could not be moved
 	solo     *item   // is replayed while nothing else is with us
 	settling int     // in goroutines
 	knocking bool    // in one
@@ -107,6 +107,10 @@ func (r *run) stop(why string) {
 func (r *run) busy() bool { return r.working() > 0 || r.solo != nil }
 func (r *run) idle() bool { return r.working() == r.judge.overdue && r.solo == nil }
 
+// walks says that more are set aside before the next trial. Taking stopped for each of them, those behind it would be
+// requeued as often, which RabbitMQ before 4.3 counts.
+func (r *run) walks() bool { return r.judge.outage.trial && r.judge.outage.walk.skip > 0 }
+
 // isDry says that nothing more comes: the queue is empty, and so is our hand but for what is suspended.
 func (r *run) isDry() bool { return !r.feeder.dry.IsZero() && len(r.flying)+len(r.kept) == 0 }
 
@@ -156,7 +160,7 @@ func (r *run) steer(now time.Time) (arrivals chan *item, next time.Time) {
 		return nil, r.next(r.sendSolo(now), now)
 	case f.cancel == nil && (r.detour.on || r.careful > 0) && !r.idle():
 		return nil, r.next(r.never, now) // one after the other
-	case f.cancel != nil && !r.detour.on && (r.want() < f.prefetch || r.want() >= 2*f.prefetch):
+	case f.cancel != nil && !r.detour.on && (r.want() < f.prefetch && !r.walks() || r.want() >= 2*f.prefetch):
 		f.stop()
 	case f.cancel == nil && !f.dry.IsZero() && r.busy() && now.Sub(f.dry) < dryFor:
 		return nil, r.next(f.dry.Add(dryFor), now)

@@ -2,7 +2,10 @@ package drain
 
 import (
 	"testing"
+	"testing/synctest"
 	"time"
+
+	"fallback/functions/target"
 )
 
 // TestSuspect holds when a message that came back is replayed alone, and when that is taken for an attempt.
@@ -72,6 +75,38 @@ func TestSleeps(t *testing.T) {
 	}
 }
 
+// TestWakes holds that the loop wakes when one in flight becomes late: on trial, another may be sent then, and nothing
+// else would happen.
+func TestWakes(t *testing.T) {
+	t.Parallel()
+	for _, usual := range []time.Duration{10 * time.Millisecond, 300 * time.Millisecond, time.Second} {
+		synctest.Test(t, func(t *testing.T) {
+			w := newWorld()
+			w.put(20, "a", "good")
+			w.put(1, "lost", "good")
+			w.put(1, "hangs", "good")
+			w.put(1, "b", "good")
+			w.answer = func(m *parcel) (target.Verdict, time.Duration) {
+				switch {
+				case m.request.Target == "/hangs":
+					return says(200, 0), 30 * time.Second
+				case m.request.Target == "/lost" && m.sends == 1:
+					return says(0, 0), usual
+				}
+				return says(200, 0), usual
+			}
+			o := w.options()
+			o.Concurrency = 1
+			s := w.session()
+			New(o, s, s).Once(t.Context(), Budget{Time: 2 * time.Minute})
+			late := w.delivered["b-good-22"] - w.sentAt("hangs-good-21")
+			if late <= 0 || late > 4*usual+3*time.Second {
+				t.Errorf("%s usually: the next was delivered %s after the one that hangs was sent: %s", usual, late, w)
+			}
+		})
+	}
+}
+
 // TestCareful holds that after a loss with something unacked one is taken at a time, until those are settled, and that
 // the wait for the next try grows.
 func TestCareful(t *testing.T) {
@@ -92,4 +127,26 @@ func TestCareful(t *testing.T) {
 			t.Errorf("loss %d: the next try after %s, want %s", i+1, got, want*time.Millisecond)
 		}
 	}
+}
+
+// TestWalkKeepsItsConsumer holds that a search for a request that the primary accepts, through many that it does not,
+// begins no consumer for each of them: those that were on their way to it would be requeued as often.
+func TestWalkKeepsItsConsumer(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld()
+		w.put(500, "a", "bad")
+		w.put(1, "b", "good")
+		w.answer = func(m *parcel) (target.Verdict, time.Duration) {
+			if m.request.Target == "/a" {
+				return says(503, 0), takes
+			}
+			return says(200, 0), takes
+		}
+		s := w.session()
+		New(w.options(), s, s).Once(t.Context(), Budget{Time: 5 * time.Minute})
+		if len(w.delivered) != 1 || s.consumer > w.probes*3/2 { // one for each trial
+			t.Errorf("%d consumers: %s", s.consumer, w)
+		}
+	})
 }

@@ -68,8 +68,8 @@ func (r *run) next(at, now time.Time) time.Time {
 		sooner(r.endless(r.flying[0]))
 	}
 	for _, it := range r.flying {
-		if age := now.Sub(it.sent); !it.overdue && age < tooLong {
-			sooner(it.sent.Add(tooLong))
+		if due := it.sent.Add(r.overdueAfter()); !it.overdue && due.After(now) {
+			sooner(due)
 			break
 		}
 	}

@@ -531,6 +531,16 @@ func (w *world) name(n int, name string) {
 	}
 }
 
+// sentAt is when a request was sent first.
+func (w *world) sentAt(id string) time.Duration {
+	for _, one := range w.sent {
+		if one.id == id {
+			return one.at
+		}
+	}
+	return 0
+}
+
 // lastGood is when the last was delivered that is not named bad; a time that does not come if one was not.
 func (w *world) lastGood() (at time.Duration) {
 	for id := range w.all {
