@@ -5,10 +5,10 @@
 // each; it is replayed; the judge says what its answer means, for it and for others; it is settled as the judge has
 // ruled.
 //
-//   - run.go, once.go, window.go: the loop, its limits, and what it may do when.
+//   - run.go, once.go, window.go, late.go: the loop, its limits, and what it may do when.
 //   - feed.go, course.go, replay.go, settle.go, events.go: what a request goes through, in that order; item.go is what
 //     is known of it.
-//   - judge.go, groups.go: whose fault an answer is. Its table is TestJudge.
+//   - judge.go, groups.go, accepted.go: whose fault an answer is. Its table is TestJudge.
 //   - outage.go: nothing is sent while it is everybody's, until a probe and a trial say otherwise.
 //   - admit.go, spacing.go: when a request may be sent that has not been; search.go: who else is behind a crowd of one
 //     sender's.
