@@ -19,14 +19,19 @@ const (
 // isSuspect rules on a message that has come back too often.
 func (r *run) isSuspect(it *item) (ruling, bool) {
 	switch {
-	case it.alone && it.returns > 0 && (!r.met || it.returns >= mostReturns && r.solos < mostSolos):
-		// else it may be for what we requeued
+	case it.alone && it.returns > 0 && (!r.met || r.endsWorkers(it)): // else it may be for what we requeued
 		return ruling{item: it, fate: retry, reason: "the drain ended while it was replayed alone"}, true
-	case !it.alone && it.returns >= mostReturns && r.solos < mostSolos:
+	case !it.alone && r.endsWorkers(it):
 		it.alone = true
 		return ruling{item: it, fate: aside}, true
 	}
 	return ruling{}, false
+}
+
+// endsWorkers says that a message came back too often. This process goes on; so what it may have returned itself, once
+// each time that it began to take, says nothing.
+func (r *run) endsWorkers(it *item) bool {
+	return it.returns-max(r.takes-1, 0) >= mostReturns && r.solos < mostSolos
 }
 
 // sendSolo sends the request that is to be alone, when it is, and says when to try again if nothing happens.

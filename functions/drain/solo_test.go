@@ -17,21 +17,24 @@ func TestSuspect(t *testing.T) {
 		alone   bool
 		returns int
 		met     bool // one that is to be replayed alone, since the process began
+		takes   int  // since then
 		solos   int  // that went well
 		want    fate
 	}{
-		{"came back twice", false, mostReturns - 1, false, 0, none},
-		{"came back three times", false, mostReturns, false, 0, aside},
-		{"three such went well: it is how the broker counts", false, 10 * mostReturns, true, mostSolos, none},
-		{"alone for the first time", true, 0, false, 0, none},
-		{"it came back from that, and the process is another", true, 1, false, 0, retry},
-		{"it came back once, and the process is the same: it was requeued", true, 1, true, 0, none},
-		{"it came back often, and the process is the same", true, mostReturns, true, 0, retry},
-		{"it came back often, and three such went well", true, mostReturns, true, mostSolos, none},
+		{"came back twice", false, mostReturns - 1, false, 1, 0, none},
+		{"came back three times", false, mostReturns, false, 1, 0, aside},
+		{"one of the three times may be for what we did", false, mostReturns, false, 2, 0, none},
+		{"came back three times, and once for what we did", false, mostReturns + 1, false, 2, 0, aside},
+		{"three such went well: it is how the broker counts", false, 10 * mostReturns, true, 1, mostSolos, none},
+		{"alone for the first time", true, 0, false, 1, 0, none},
+		{"it came back from that, and the process is another", true, 1, false, 1, 0, retry},
+		{"it came back once, and the process is the same: it was requeued", true, 1, true, 2, 0, none},
+		{"it came back often, and the process is the same", true, mostReturns + 1, true, 2, 0, retry},
+		{"it came back often, and three such went well", true, mostReturns + 1, true, 2, mostSolos, none},
 	} {
 		t.Run(row.name, func(t *testing.T) {
 			t.Parallel()
-			r := &run{Drainer: &Drainer{met: row.met, solos: row.solos}}
+			r := &run{Drainer: &Drainer{met: row.met, takes: row.takes, solos: row.solos}}
 			it := &item{marks: marks{alone: row.alone, returns: row.returns}}
 			got, ok := r.isSuspect(it)
 			if !ok {
@@ -149,4 +152,31 @@ func TestWalkKeepsItsConsumer(t *testing.T) {
 			t.Errorf("%d consumers: %s", s.consumer, w)
 		}
 	})
+}
+
+// TestOwnReturns holds that what the worker itself has given back, or has lost with the connection, makes no message
+// suspect, where the broker counts all that: set aside, requests would be late for a restart of the broker.
+func TestOwnReturns(t *testing.T) {
+	t.Parallel()
+	for losses := range 8 {
+		for gap := 100 * time.Millisecond; gap < 3*time.Second; gap += 97 * time.Millisecond {
+			synctest.Test(t, func(t *testing.T) {
+				w := newWorld()
+				w.counts = true
+				w.put(500, "a", "good")
+				w.answer = func(*parcel) (target.Verdict, time.Duration) { return says(200, 0), 20 * time.Millisecond }
+				s := w.session()
+				for n := range losses {
+					time.AfterFunc(time.Duration(n+1)*gap, s.lose)
+				}
+				worker := New(w.options(), s, s)
+				first := worker.Once(t.Context(), Budget{Time: time.Minute})
+				next := worker.Once(t.Context(), Budget{Time: time.Minute}) // an ack may not have been heard
+				if first.Aside+next.Aside > 0 || w.left() != 0 {
+					t.Errorf("the connection lost %d times, each %s: %d set aside: %s", losses, gap,
+						first.Aside+next.Aside, w)
+				}
+			})
+		}
+	}
 }

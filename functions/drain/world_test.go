@@ -123,6 +123,7 @@ type session struct {
 	cancel   func() // ends the worker
 	dead     bool   // it has
 	lost     bool   // the connection is, until the next call
+	taking   bool
 	credit   int
 	consumer int
 }
@@ -168,7 +169,7 @@ func (s *session) Take(_ context.Context, prefetch int) error {
 			s.ready = append([]*parcel{m}, s.ready...)
 		}
 	}
-	s.lost, s.credit = false, prefetch
+	s.lost, s.credit, s.taking = false, prefetch, true
 	s.consumer++
 	return s.alive()
 }
@@ -176,7 +177,18 @@ func (s *session) Take(_ context.Context, prefetch int) error {
 func (s *session) Stop(context.Context) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	s.back(s.counts)
 	return s.alive()
+}
+
+// back ends the consumer: what was on its way to it goes back.
+func (s *session) back(counted bool) {
+	if s.taking && counted {
+		for _, m := range s.ready[:min(s.credit, len(s.ready))] {
+			m.returns++
+		}
+	}
+	s.taking = false
 }
 
 func (s *session) Next(ctx context.Context) (Delivery, error) {
@@ -252,6 +264,7 @@ func (s *session) lose() { s.gone(false) }
 func (s *session) gone(ends bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	s.back(true)
 	s.lost = true
 	s.dead = s.dead || ends
 	for _, m := range s.unheard {

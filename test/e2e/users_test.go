@@ -3,11 +3,9 @@
 package e2e
 
 import (
-	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"maps"
 	"net/http"
 	"os"
@@ -234,7 +232,7 @@ func TestUsersOverManagement(t *testing.T) {
 		t.Run(row.name, func(t *testing.T) {
 			for _, user := range []string{monitor, drainer, publisher, admin} { // the admin last: it succeeds
 				t.Run(user, func(t *testing.T) {
-					status, err := manage(row.method, broker.ManagementURL(user)+row.path, row.in, nil)
+					status, err := harness.Manage(row.method, broker.ManagementURL(user)+row.path, row.in, nil)
 					// What it does over AMQP for its user is answered with AMQP's refusal inside a 400.
 					refused := status == http.StatusUnauthorized ||
 						status == http.StatusBadRequest && strings.Contains(err.Error(), "403 ACCESS_REFUSED")
@@ -243,35 +241,6 @@ func TestUsersOverManagement(t *testing.T) {
 			}
 		})
 	}
-}
-
-// manage calls the management API; err is nil for a 2xx. in and out are JSON, or nil.
-func manage(method, url string, in, out any) (status int, err error) {
-	var body bytes.Buffer
-	if in != nil {
-		if err := json.NewEncoder(&body).Encode(in); err != nil {
-			return 0, err
-		}
-	}
-	request, err := http.NewRequest(method, url, &body)
-	if err != nil {
-		return 0, err
-	}
-	request.Header.Set("Content-Type", "application/json")
-	response, err := http.DefaultClient.Do(request)
-	if err != nil {
-		return 0, err
-	}
-	defer response.Body.Close()
-	answer, err := io.ReadAll(response.Body)
-	switch {
-	case err != nil:
-	case response.StatusCode >= 300:
-		err = fmt.Errorf("%s %s", response.Status, answer)
-	case out != nil:
-		err = json.Unmarshal(answer, out)
-	}
-	return response.StatusCode, err
 }
 
 // TestNoGuest holds that RabbitMQ's own user is not there, and that nobody gets in with a wrong password or with none.
@@ -293,7 +262,7 @@ func TestNoGuest(t *testing.T) {
 				t.Errorf("AMQP: got %v, want %v", err, amqp.ErrCredentials)
 			}
 			url := fmt.Sprintf("http://%s:%s@%s/api/whoami", row.user, row.password, broker.Management)
-			if status, err := manage(http.MethodGet, url, nil, nil); status != http.StatusUnauthorized {
+			if status, err := harness.Manage(http.MethodGet, url, nil, nil); status != http.StatusUnauthorized {
 				t.Errorf("management API: got %d (%v), want 401", status, err)
 			}
 		})
@@ -337,7 +306,7 @@ func checkImported(t *testing.T, management string, want topology.Topology) {
 	list := func(path string) map[string]object {
 		t.Helper()
 		var rows []object
-		if _, err := manage(http.MethodGet, management+path, nil, &rows); err != nil {
+		if _, err := harness.Manage(http.MethodGet, management+path, nil, &rows); err != nil {
 			t.Fatal(err)
 		}
 		byName := map[string]object{}
@@ -408,7 +377,7 @@ func checkImported(t *testing.T, management string, want topology.Topology) {
 	var vhost struct {
 		DefaultQueueType string `json:"default_queue_type"`
 	}
-	if _, err := manage(http.MethodGet, management+"/api/vhosts/%2F", nil, &vhost); err != nil {
+	if _, err := harness.Manage(http.MethodGet, management+"/api/vhosts/%2F", nil, &vhost); err != nil {
 		t.Fatal(err)
 	}
 	if vhost.DefaultQueueType != "quorum" {

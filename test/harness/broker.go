@@ -3,12 +3,9 @@
 package harness
 
 import (
-	"bytes"
 	"cmp"
-	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"math/rand/v2"
 	"net"
 	"net/http"
@@ -193,41 +190,4 @@ func (b *Broker) WaitReady() error {
 func (b *Broker) URL(user, vhost string) string {
 	u := url.URL{Scheme: "amqp", Host: b.AMQP, User: url.UserPassword(user, topology.Demonstration(user).Plain)}
 	return u.String() + "/" + url.PathEscape(vhost)
-}
-
-// ManagementURL is the management API's URL with one of the definitions' users.
-func (b *Broker) ManagementURL(user string) string {
-	u := url.URL{Scheme: "http", Host: b.Management, User: url.UserPassword(user, topology.Demonstration(user).Plain)}
-	return u.String()
-}
-
-// Call calls the management API as the admin. in and out are JSON, or nil.
-func (b *Broker) Call(method, path string, in, out any) error {
-	var body bytes.Buffer
-	if in != nil {
-		if err := json.NewEncoder(&body).Encode(in); err != nil {
-			return err
-		}
-	}
-	request, err := http.NewRequest(method, b.ManagementURL(topology.Admin)+path, &body)
-	if err != nil {
-		return err
-	}
-	request.Header.Set("Content-Type", "application/json")
-	response, err := (&http.Client{Timeout: Patience}).Do(request)
-	if err != nil {
-		return err
-	}
-	defer response.Body.Close()
-	answer, err := io.ReadAll(response.Body)
-	if err != nil {
-		return err
-	}
-	if response.StatusCode >= 300 {
-		return fmt.Errorf("%s %s: %s: %s", method, path, response.Status, answer)
-	}
-	if out == nil {
-		return nil
-	}
-	return json.Unmarshal(answer, out)
 }
