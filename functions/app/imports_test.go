@@ -46,7 +46,7 @@ var graph = map[string][]string{
 		"functions/rabbit"},
 	"functions/worker": {
 		"functions/app", "functions/config", "functions/drain", "functions/httpapi", "functions/metrics",
-		"functions/problem",
+		"functions/problem", "functions/rabbit",
 	},
 	"functions/operator": {
 		"functions/config", "functions/drain", "functions/envelope", "functions/management", "functions/rabbit",

@@ -12,6 +12,7 @@ import (
 	"fallback/functions/drain"
 	"fallback/functions/httpapi"
 	"fallback/functions/problem"
+	"fallback/functions/rabbit"
 )
 
 // health is what a worker answers over HTTP: that it lives, whether it is ready, and what it has done.
@@ -46,14 +47,14 @@ func (h health) answerReady(w http.ResponseWriter, _ *http.Request) {
 		httpapi.Ready(w)
 		return
 	}
-	kind, detail := "broker-unavailable", "The worker cannot reach the queue; its log says why."
+	kind, detail := rabbit.ErrUnavailable.Code(), "The worker cannot reach the queue; its log says why."
 	switch {
 	case errors.Is(err, drain.ErrLoop):
 		kind, detail = problem.Loop, "The target leads back to a door of Fallback, and not to the API: set "+
 			"FALLBACK_TARGET_URL to the API itself."
 	case errors.Is(err, drain.ErrHandOver):
-		kind, detail = "hand-over", "The broker cannot hand over a message of the queue; what is behind it is "+
-			"delivered. docs/drain.md says what to do with it."
+		kind, detail = rabbit.ErrHandOver.Code(), "The broker cannot hand over a message of the queue; what is "+
+			"behind it is delivered. docs/drain.md says what to do with it."
 	}
 	problem.New(http.StatusServiceUnavailable, kind, detail).Write(w)
 }
