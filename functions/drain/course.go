@@ -13,6 +13,7 @@ func (r *run) arrive(it *item, now time.Time) {
 	r.feeder.took(it)
 	r.judge.search.behind--
 	r.books.arrived(it)
+	r.beware(it)
 	if r.replaces(it) {
 		return
 	}
@@ -202,6 +203,7 @@ func (r *run) unlinked(it *item) {
 // consumer has gone, the channel lives on.
 func (r *run) lose() {
 	now := time.Now()
+	r.returned++
 	r.remembered.lose(now)
 	for _, it := range r.judge.suspended {
 		fate := retry

@@ -172,7 +172,8 @@ type Drainer struct {
 	// What a run leaves for the next one; its loop owns it.
 	judge      judge
 	permit     permit
-	takes      int  // how often it began to take, since the process began
+	returned   int  // how often this process may have given a message back
+	wary       int  // messages that came back before it began
 	solos      int  // that went well
 	met        bool // one that is to be replayed alone, since the process began
 	remembered remembered

@@ -16,6 +16,9 @@ func (r *run) fed(e feedEnd, now time.Time) {
 	if past && e.passed != nil {
 		e.err = nil
 	}
+	if r.feeder.prefetch > 1 { // what was on its way to us went back
+		r.returned++
+	}
 	if !r.feeder.ended(e.err, now) || r.window.Err() != nil {
 		return
 	}

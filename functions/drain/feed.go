@@ -47,7 +47,6 @@ func (f *feeder) begin(r *run, prefetch int, take func(context.Context) feedEnd)
 	ctx, cancel := context.WithCancel(r.window)
 	f.cancel, f.prefetch, f.dry = cancel, prefetch, time.Time{}
 	f.round, f.unacked = f.round+1, 0
-	r.takes++
 	go func() {
 		end := take(ctx)
 		r.post(func(now time.Time) { r.fed(end, now) })

@@ -4,34 +4,47 @@ import "time"
 
 // A request may end the worker that replays it: by an answer that takes all memory, or by what we do wrong. RabbitMQ
 // counts how often a message came back without having been settled, but for all that were with us, and on 4.0 and 3.10
-// also for what we requeued. So one that came back often is told apart first: it is set aside with a mark, and comes
-// with a count of its own. Then it is replayed while nothing else is with us. When it comes back from that, the
-// attempt is counted before it is sent again; so it is parked in the end, and its neighbours are not.
+// also for what we requeued. So the one is told from its neighbours in steps. As long as messages come that came back
+// before this process began, one is taken at a time: from then on, the count of the one alone rises. One that came
+// back often is set aside with a mark, and comes with a count of its own. Then it is replayed while nothing else is
+// with us. When it comes back from that, the attempt is counted before it is sent again; so it is parked in the end,
+// and its neighbours are not, nor what waits while workers end for another reason.
 
 const (
 	// mostReturns is how many returns make a message suspect.
 	mostReturns = 3
+	// soloReturns is how many count as an attempt of one that is to be replayed alone. It may have been beside others
+	// once, on its way to a worker that ended.
+	soloReturns = 2
 	// After mostSolos such replays that went well, a message that came back often is taken for the broker's way to
 	// count what was requeued, and no more are replayed alone.
 	mostSolos = 3
 )
 
+// returns is how often a message came back for what others did, or the process before. This one goes on; so what it may
+// have given back itself says nothing.
+func (r *run) returns(it *item) int { return max(it.returns-r.returned, 0) }
+
+// beware has one taken at a time, the next one too, for a message that came back. It rests after as many as a worker
+// that ended may have had with it.
+func (r *run) beware(it *item) {
+	if r.returns(it) > 0 && r.wary < r.options.Concurrency+lookahead {
+		r.wary++
+		r.careful = max(r.careful, 2)
+	}
+}
+
 // isSuspect rules on a message that has come back too often.
 func (r *run) isSuspect(it *item) (ruling, bool) {
+	often := r.returns(it) >= mostReturns && r.solos < mostSolos
 	switch {
-	case it.alone && it.returns > 0 && (!r.met || r.endsWorkers(it)): // else it may be for what we requeued
+	case it.alone && (often || !r.met && r.returns(it) >= soloReturns): // else it may be for what we requeued
 		return ruling{item: it, fate: retry, reason: "the drain ended while it was replayed alone"}, true
-	case !it.alone && r.endsWorkers(it):
+	case !it.alone && often:
 		it.alone = true
 		return ruling{item: it, fate: aside}, true
 	}
 	return ruling{}, false
-}
-
-// endsWorkers says that a message came back too often. This process goes on; so what it may have returned itself, once
-// each time that it began to take, says nothing.
-func (r *run) endsWorkers(it *item) bool {
-	return it.returns-max(r.takes-1, 0) >= mostReturns && r.solos < mostSolos
 }
 
 // sendSolo sends the request that is to be alone, when it is, and says when to try again if nothing happens.

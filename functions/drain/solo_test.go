@@ -1,6 +1,8 @@
 package drain
 
 import (
+	"context"
+	"fmt"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -13,28 +15,29 @@ func TestSuspect(t *testing.T) {
 	t.Parallel()
 	none := fate(-1)
 	for _, row := range []struct {
-		name    string
-		alone   bool
-		returns int
-		met     bool // one that is to be replayed alone, since the process began
-		takes   int  // since then
-		solos   int  // that went well
-		want    fate
+		name     string
+		alone    bool
+		returns  int
+		met      bool // one that is to be replayed alone, since the process began
+		returned int  // how often the process may have given a message back
+		solos    int  // that went well
+		want     fate
 	}{
-		{"came back twice", false, mostReturns - 1, false, 1, 0, none},
-		{"came back three times", false, mostReturns, false, 1, 0, aside},
-		{"one of the three times may be for what we did", false, mostReturns, false, 2, 0, none},
-		{"came back three times, and once for what we did", false, mostReturns + 1, false, 2, 0, aside},
-		{"three such went well: it is how the broker counts", false, 10 * mostReturns, true, 1, mostSolos, none},
-		{"alone for the first time", true, 0, false, 1, 0, none},
-		{"it came back from that, and the process is another", true, 1, false, 1, 0, retry},
-		{"it came back once, and the process is the same: it was requeued", true, 1, true, 2, 0, none},
-		{"it came back often, and the process is the same", true, mostReturns + 1, true, 2, 0, retry},
-		{"it came back often, and three such went well", true, mostReturns + 1, true, 2, mostSolos, none},
+		{"came back twice", false, mostReturns - 1, false, 0, 0, none},
+		{"came back three times", false, mostReturns, false, 0, 0, aside},
+		{"one of the three times may be for what we did", false, mostReturns, false, 1, 0, none},
+		{"came back three times, and once for what we did", false, mostReturns + 1, false, 1, 0, aside},
+		{"three such went well: it is how the broker counts", false, 10 * mostReturns, true, 0, mostSolos, none},
+		{"alone for the first time", true, 0, false, 0, 0, none},
+		{"it came back once, maybe from beside others", true, 2 - 1, false, 0, 0, none},
+		{"it came back from that, and the process is another", true, 2, false, 0, 0, retry},
+		{"it came back, and the process is the same: it was requeued", true, 2, true, 1, 0, none},
+		{"it came back often, and the process is the same", true, mostReturns + 1, true, 1, 0, retry},
+		{"it came back often, and three such went well", true, mostReturns + 1, true, 1, mostSolos, none},
 	} {
 		t.Run(row.name, func(t *testing.T) {
 			t.Parallel()
-			r := &run{Drainer: &Drainer{met: row.met, takes: row.takes, solos: row.solos}}
+			r := &run{Drainer: &Drainer{met: row.met, returned: row.returned, solos: row.solos}}
 			it := &item{marks: marks{alone: row.alone, returns: row.returns}}
 			got, ok := r.isSuspect(it)
 			if !ok {
@@ -176,6 +179,54 @@ func TestOwnReturns(t *testing.T) {
 					t.Errorf("the connection lost %d times, each %s: %d set aside: %s", losses, gap,
 						first.Aside+next.Aside, w)
 				}
+			})
+		}
+	}
+}
+
+// TestDyingWorkers holds that workers which end again and again for a reason of their own park nothing, while they
+// deliver anything at all, and that one request which ends them is parked alone.
+func TestDyingWorkers(t *testing.T) {
+	t.Parallel()
+	for _, row := range []struct {
+		name  string
+		lives time.Duration // each worker; 0 for ever
+		kills int           // the number of the request that ends them; 0 for none
+		most  int           // workers: a new one each five seconds, for as long as all attempts take
+	}{
+		{"every worker ends after some seconds", 5 * time.Second, 0, 2 * 60},
+		{"one request ends them", 0, 20, 2000},
+		{"both", 15 * time.Second, 20, 2000},
+	} {
+		for _, counts := range []bool{false, true} {
+			t.Run(fmt.Sprintf("%s, requeues count: %t", row.name, counts), func(t *testing.T) {
+				t.Parallel()
+				synctest.Test(t, func(t *testing.T) {
+					w := newWorld()
+					w.counts, w.poison = counts, map[string]*poison{}
+					w.put(60, "r", "s")
+					want := 60
+					if row.kills > 0 {
+						want--
+						w.poison[fmt.Sprintf("r-s-%d", row.kills)] = &poison{kills: true}
+					}
+					w.answer = func(*parcel) (target.Verdict, time.Duration) { return says(200, 0), 2 * time.Second }
+					workers := 0
+					for ; workers < row.most && w.left() > 0; workers++ {
+						ctx, cancel := context.WithCancel(t.Context())
+						s := w.session()
+						s.cancel = cancel
+						if row.lives > 0 {
+							time.AfterFunc(row.lives, func() { s.die(); cancel() })
+						}
+						New(w.options(), s, s).Once(ctx, Budget{Time: time.Minute})
+						cancel()
+						time.Sleep(restart)
+					}
+					if len(w.delivered) != want || len(w.parked) != 60-want {
+						t.Errorf("%d workers, want %d delivered: %s", workers, want, w)
+					}
+				})
 			})
 		}
 	}

@@ -41,6 +41,7 @@ func TestWorker(t *testing.T) {
 		{"once", workerOnce},
 		{"ended while the primary hangs", workerHangs},
 		{"killed between answer and ack", workerKilled},
+		{"killed by a request", workerKilledByRequest},
 		{"with large bodies", func(t *testing.T, p program) { workerLargeBodies(t, p, 40, 8<<20) }},
 		// RabbitMQ takes 16 MiB
 		{"with the largest bodies", func(t *testing.T, p program) { workerLargeBodies(t, p, 10, 15<<20) }},
@@ -251,6 +252,66 @@ func workerKilled(t *testing.T, fallback program) {
 	if again5 == "" {
 		t.Error("request 5 came again, and did not say so")
 	}
+}
+
+// workerKilledByRequest holds that a request which ends every worker that replays it is parked, and no other: they are
+// delivered, and few of them twice.
+func workerKilledByRequest(t *testing.T, fallback program) {
+	const n, killer, attempts = 60, "7", 2
+	vhost := broker.VHost(t)
+	server := vhost.Serve(t, nil)
+	var current atomic.Pointer[worker]
+	primary := harness.NewPrimary(t, func(r harness.Received) harness.Answer {
+		if string(r.Body) != killer {
+			return harness.Answer{After: 20 * time.Millisecond}
+		}
+		_ = current.Load().Process.Kill()
+		return harness.Answer{Hang: true}
+	})
+	enqueue(t, server, n, "/orders")
+	env := harness.Settings{
+		"AMQP_SERVER_URL": vhost.URL(topology.Drainer), "FALLBACK_TARGET_URL": primary.URL,
+		"FALLBACK_DRAIN_SCHEDULE": "1s", "FALLBACK_MAX_ATTEMPTS": fmt.Sprint(attempts),
+	}
+	kills := 0
+	start := func() *worker {
+		w := fallback.drain(t, env)
+		current.Store(w)
+		return w
+	}
+	w := start()
+	harness.Eventually(t, "one to be parked", func() bool {
+		select {
+		case <-w.ended:
+			kills++
+			w = start()
+		default:
+		}
+		return vhost.Count(t, parkedQueue) > 0
+	})
+	if most := 10 + 4*attempts; kills > most {
+		t.Errorf("%d workers were killed, want %d at most", kills, most)
+	}
+	reader := vhost.Reader(t, parkedQueue)
+	if got := string(reader.Next(t).Body); got != killer {
+		t.Errorf("request %s is parked, want %s", got, killer)
+	}
+	times := map[string]int{}
+	harness.Eventually(t, "the others to be delivered", func() bool {
+		clear(times)
+		for _, r := range primary.Got() {
+			times[string(r.Body)]++
+		}
+		return len(times) == n && vhost.Count(t, topology.DefaultQueue) == 0
+	})
+	w.terminate(t)
+	if sends := len(primary.Got()) - times[killer]; sends > n+2*8 { // that many are in flight beside it
+		t.Errorf("the %d others were sent %d times", n-1, sends)
+	}
+	if got := vhost.Count(t, parkedQueue); got > 1 {
+		t.Errorf("%d requests are parked", got)
+	}
+	t.Logf("%d workers killed, the request sent %d times", kills, times[killer])
 }
 
 // gate is a way to an address that can be shut for what goes there, and slow for what comes from there.
