@@ -150,7 +150,7 @@ func (r *run) answer(a answer, now time.Time) {
 	}
 	before := r.judge.outage
 	closed := before.on && !before.trial
-	rulings := r.judge.hear(it, now)
+	rulings := r.judge.hear(it, r.oldestSent(now), now)
 	r.tellAway(before, v)
 	switch {
 	case it.verdict.Action == target.Done:

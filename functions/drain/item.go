@@ -28,10 +28,11 @@ type item struct {
 	taken, sent, heard time.Time
 	turn               time.Time // it is kept until then
 	verdict            target.Verdict
-	again              bool // it was ruled on before, and is not sent again
-	acked              bool // and taken off the queue
-	overdue            bool // it has been in flight for too long
-	doubtful           bool // it was refused beside others
+	again              bool      // it was ruled on before, and is not sent again
+	acked              bool      // and taken off the queue
+	overdue            bool      // it has been in flight for too long
+	doubtful           bool      // it was refused beside others
+	cleared            time.Time // when one was sent that was accepted, of its group and after it was refused
 }
 
 // open reads a delivery.

@@ -68,8 +68,13 @@ type ruling struct {
 	copied Outcome       // of the copy, for uncopy
 }
 
-// hear takes an answer, and rules on its request and on others, or suspends it.
-func (j *judge) hear(it *item, now time.Time) []ruling {
+// hear takes an answer, and rules on its request and on others, or suspends it. oldest is when that was sent which is
+// in flight for longest, unless it is late.
+func (j *judge) hear(it *item, oldest, now time.Time) []ruling {
+	return append(j.take(it, now), j.ruleCleared(oldest)...)
+}
+
+func (j *judge) take(it *item, now time.Time) []ruling {
 	it.heard = now
 	v := it.verdict
 	switch {
@@ -90,7 +95,7 @@ func (j *judge) hear(it *item, now time.Time) []ruling {
 	case v.Action == target.Pause:
 		return j.pause(it, now)
 	default: // it may speak of the request, or of the way
-		it.doubtful = !it.badAt.IsZero() && !j.known(it) // nothing tells that the way was open meanwhile
+		j.doubt(it)
 		j.suspended = append(j.suspended, it)
 		j.refusals++
 		j.groups.refused(it, now)
@@ -99,25 +104,9 @@ func (j *judge) hear(it *item, now time.Time) []ruling {
 	}
 }
 
-// good is for a request that was accepted. The refusals that were heard before it was sent are their requests' own, if
-// they are of the same group, unless there were several: then the way was closed for a time.
+// good is for a request that was accepted.
 func (j *judge) good(it *item, now time.Time) (rulings []ruling) {
-	t := j.groups.of(it.group)
-	for _, other := range j.suspended {
-		if j.refusals > 1 || t != nil && t.refusals > 1 && other.group == it.group {
-			other.doubtful = true
-		}
-	}
-	itsOwn := func(other *item) bool {
-		if other.verdict.Loop { // a 508 may be the request's own, and a door that takes it never is
-			return other.verdict.Status == 508 && it.sent.After(other.heard)
-		}
-		return !isPause(other) && other.group == it.group && it.sent.After(other.heard)
-	}
-	rulings = append(
-		j.release(func(other *item) bool { return itsOwn(other) && !other.doubtful }, park),
-		j.release(itsOwn, retry)...,
-	)
+	j.clear(it)
 	j.streak, j.rejected, j.refusals = 0, 0, 0
 	if j.accepted.at = now; !j.groups.isLimited(it.group, now) {
 		j.accepted.note(it.group, now)
@@ -135,6 +124,34 @@ func (j *judge) good(it *item, now time.Time) (rulings []ruling) {
 		j.outage = outage{}
 	}
 	return rulings
+}
+
+// clear notes that the way is clear of the refusals that were heard before it was sent, if they are of the same group:
+// they are their requests' own, unless there were several, for which the way was closed.
+func (j *judge) clear(it *item) {
+	t := j.groups.of(it.group)
+	for _, other := range j.suspended {
+		same := other.group == it.group
+		if j.refusals > 1 || same && t != nil && t.refusals > 1 {
+			other.doubtful = true
+		}
+		if other.verdict.Loop { // a 508 may be the request's own, and a door that takes it never is
+			same = other.verdict.Status == 508
+		}
+		if same && !isPause(other) && other.cleared.IsZero() && it.sent.After(other.heard) {
+			other.cleared = it.sent
+		}
+	}
+}
+
+// ruleCleared rules on refusals as soon as all is answered that was sent before their way was clear: another refusal
+// among that shows that it was closed for a time.
+func (j *judge) ruleCleared(oldest time.Time) []ruling {
+	over := func(it *item) bool { return !it.cleared.IsZero() && !oldest.Before(it.cleared) }
+	return append(
+		j.release(func(it *item) bool { return over(it) && it.doubtful }, retry),
+		j.release(over, park)...,
+	)
 }
 
 // pause is for an answer that says: not now.
@@ -158,6 +175,20 @@ func (j *judge) pause(it *item, now time.Time) []ruling {
 		wait = max(wait, time.Minute)
 	}
 	return []ruling{{item: it, fate: aside, wait: wait}}
+}
+
+// doubt is for a refusal. It may be of an outage, if nothing tells that the way was open since the request was answered
+// badly before, or if another waits that was refused, too.
+func (j *judge) doubt(it *item) {
+	if j.known(it) {
+		return
+	}
+	it.doubtful = !it.badAt.IsZero()
+	for _, other := range j.suspended {
+		if !isPause(other) {
+			it.doubtful, other.doubtful = true, other.doubtful || !j.known(other)
+		}
+	}
 }
 
 // known: see [judge].

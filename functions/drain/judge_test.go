@@ -20,6 +20,7 @@ type step struct {
 	attempts  int
 	asides    int
 	conflicts int
+	oldest    time.Duration // when that was sent which is in flight for longest; 0: nothing is
 
 	probe string // or a probe: "good" or "bad"
 	tick  string // or time: "dry", when nothing more is on the queue, or "on"
@@ -111,6 +112,18 @@ func TestJudge(t *testing.T) {
 			{name: "a2", heard: s, verdict: says(404, 0)},
 			{name: "a3", sent: s + 1, heard: 2 * s, verdict: says(200, 0), want: "a1 retry, a2 retry, a3 deliver"},
 		}, false},
+		{"it parks when nothing is in flight that was sent before that", []step{
+			{name: "a1", heard: s, verdict: says(404, 0)},
+			{name: "a2", sent: s + s/2, heard: 2 * s, oldest: s / 2, verdict: says(200, 0), want: "a2 deliver"},
+			{name: "b1", sent: s / 2, heard: 2 * s, oldest: s + s/4, verdict: says(200, 0), want: "b1 deliver"},
+			{name: "b2", sent: s + s/4, heard: 3 * s, oldest: 2 * s, verdict: says(200, 0), want: "a1 park, b2 deliver"},
+		}, false},
+		{"another refusal among that shows that both are of an outage", []step{
+			{name: "a1", heard: s, verdict: says(404, 0)},
+			{name: "a2", sent: s + s/2, heard: 2 * s, oldest: s / 2, verdict: says(200, 0), want: "a2 deliver"},
+			{name: "b1", sent: s / 2, heard: 2 * s, verdict: says(404, 0), want: "a1 retry"},
+			{name: "b2", sent: 2*s + 1, heard: 3 * s, verdict: says(200, 0), want: "b1 retry, b2 deliver"},
+		}, false},
 		{"a refusal waits for less where nothing more is", []step{
 			{name: "a1", heard: s, verdict: says(404, 0)},
 			{tick: "on", heard: 2 * s},
@@ -193,7 +206,11 @@ func TestJudge(t *testing.T) {
 						it.badAt = begin.Add(st.badAt)
 					}
 					j.sent(it, it.sent)
-					rulings = j.hear(it, now)
+					oldest := now
+					if st.oldest > 0 {
+						oldest = begin.Add(st.oldest)
+					}
+					rulings = j.hear(it, oldest, now)
 				}
 				var got []string
 				for _, r := range rulings {

@@ -35,3 +35,13 @@ func (r *run) endless(it *item) time.Time {
 	}
 	return it.sent.Add(r.options.Timeout + wrapUpTime)
 }
+
+// oldestSent is when the oldest of those in flight was sent that are not late; now, if there is none.
+func (r *run) oldestSent(now time.Time) time.Time {
+	for _, it := range r.flying {
+		if !it.overdue {
+			return it.sent
+		}
+	}
+	return now
+}
