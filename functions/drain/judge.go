@@ -145,9 +145,11 @@ func (j *judge) clear(it *item) {
 }
 
 // ruleCleared rules on refusals as soon as all is answered that was sent before their way was clear: another refusal
-// among that shows that it was closed for a time.
+// among that shows that it was closed for a time. One that was refused before waits for none of that.
 func (j *judge) ruleCleared(oldest time.Time) []ruling {
-	over := func(it *item) bool { return !it.cleared.IsZero() && !oldest.Before(it.cleared) }
+	over := func(it *item) bool {
+		return !it.cleared.IsZero() && (!it.badAt.IsZero() || !oldest.Before(it.cleared))
+	}
 	return append(
 		j.release(func(it *item) bool { return over(it) && it.doubtful }, retry),
 		j.release(over, park)...,

@@ -118,6 +118,11 @@ func TestJudge(t *testing.T) {
 			{name: "b1", sent: s / 2, heard: 2 * s, oldest: s + s/4, verdict: says(200, 0), want: "b1 deliver"},
 			{name: "b2", sent: s + s/4, heard: 3 * s, oldest: 2 * s, verdict: says(200, 0), want: "a1 park, b2 deliver"},
 		}, false},
+		{"one that was refused before does not wait for those", []step{
+			{name: "b1", sent: s, heard: 2 * s, verdict: says(200, 0), want: "b1 deliver"},
+			{name: "a1", sent: 3 * s, heard: 4 * s, badAt: s, verdict: says(404, 0)},
+			{name: "a2", sent: 4*s + 1, heard: 5 * s, oldest: s / 2, verdict: says(200, 0), want: "a1 park, a2 deliver"},
+		}, false},
 		{"another refusal among that shows that both are of an outage", []step{
 			{name: "a1", heard: s, verdict: says(404, 0)},
 			{name: "a2", sent: s + s/2, heard: 2 * s, oldest: s / 2, verdict: says(200, 0), want: "a2 deliver"},
