@@ -79,6 +79,9 @@ type Source interface {
 	Pass(ctx context.Context) ([]Delivery, error)
 	// Stop takes no more, and requeues what Next has not returned.
 	Stop(ctx context.Context) error
+	// CountsRequeues says that the count of how often a request came back is also for what was requeued, or that this
+	// is not known. It may be called at any time.
+	CountsRequeues() bool
 }
 
 // Errors of a [Source], and of its deliveries.

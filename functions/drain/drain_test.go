@@ -74,6 +74,8 @@ func (q *memory) Take(_ context.Context, ahead int) error {
 	return nil
 }
 
+func (q *memory) CountsRequeues() bool { return false }
+
 func (q *memory) Stop(context.Context) error {
 	q.mu.Lock()
 	defer q.mu.Unlock()

@@ -17,7 +17,7 @@ func (r *run) fed(e feedEnd, now time.Time) {
 		e.err = nil
 	}
 	if r.feeder.prefetch > 1 { // what was on its way to us went back
-		r.returned++
+		r.requeued()
 	}
 	if !r.feeder.ended(e.err, now) || r.window.Err() != nil {
 		return
@@ -90,6 +90,7 @@ func (r *run) settled(s settled, now time.Time) {
 			r.stop("too many requests that no queue takes")
 		}
 	case s.outcome == Returned:
+		r.requeued()
 		r.feeder.dry = time.Time{}
 	case s.outcome == Delivered && s.err == nil:
 		r.remembered.acked(s.ruling, now)

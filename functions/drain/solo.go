@@ -5,10 +5,11 @@ import "time"
 // A request may end the worker that replays it: by an answer that takes all memory, or by what we do wrong. RabbitMQ
 // counts how often a message came back without having been settled, but for all that were with us, and on 4.0 and 3.10
 // also for what we requeued. So the one is told from its neighbours in steps. As long as messages come that came back
-// before this process began, one is taken at a time: from then on, the count of the one alone rises. One that came
-// back often is set aside with a mark, and comes with a count of its own. Then it is replayed while nothing else is
-// with us. When it comes back from that, the attempt is counted before it is sent again; so it is parked in the end,
-// and its neighbours are not, nor what waits while workers end for another reason.
+// before this process began, one is taken at a time, and from then on the count of the one alone rises; but not on 4.0
+// and 3.10, where to take so is to requeue, and to change the order. One that came back often is set aside with a mark,
+// and comes with a count of its own. Then it is replayed while nothing else is with us. When it comes back from that,
+// the attempt is counted before it is sent again; so it is parked in the end, and its neighbours are not, nor what
+// waits while workers end for another reason.
 
 const (
 	// mostReturns is how many returns make a message suspect.
@@ -25,10 +26,17 @@ const (
 // have given back itself says nothing.
 func (r *run) returns(it *item) int { return max(it.returns-r.returned, 0) }
 
+// requeued is for what this process has given back: the count of that may rise.
+func (r *run) requeued() {
+	if r.source.CountsRequeues() {
+		r.returned++
+	}
+}
+
 // beware has one taken at a time, the next one too, for a message that came back. It rests after as many as a worker
 // that ended may have had with it.
 func (r *run) beware(it *item) {
-	if r.returns(it) > 0 && r.wary < r.options.Concurrency+lookahead {
+	if !r.source.CountsRequeues() && r.returns(it) > 0 && r.wary < r.options.Concurrency+lookahead {
 		r.wary++
 		r.careful = max(r.careful, 2)
 	}

@@ -174,6 +174,8 @@ func (s *session) Take(_ context.Context, prefetch int) error {
 	return s.alive()
 }
 
+func (s *session) CountsRequeues() bool { return s.counts }
+
 func (s *session) Stop(context.Context) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()

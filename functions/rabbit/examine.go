@@ -67,10 +67,7 @@ func entryError(ctx context.Context, err error) *EntryError {
 func (e *Examination) Close() { e.link.close() }
 
 // Version is what the broker says that it is, for example "4.3.1"; empty if it says nothing.
-func (e *Examination) Version() string {
-	version, _ := e.link.conn.Properties["version"].(string)
-	return version
-}
+func (e *Examination) Version() string { return e.link.version() }
 
 // Expires is when the first of the broker's certificates does; false without TLS.
 func (e *Examination) Expires() (time.Time, bool) { return Expires(e.link.secured) }

@@ -33,6 +33,12 @@ func (l *link) close() {
 	_ = l.conn.CloseDeadline(time.Now().Add(closeTimeout)) // it is closed afterwards whatever this says
 }
 
+// version is what the broker says that it is, for example "4.3.1"; empty if it says nothing.
+func (l *link) version() string {
+	version, _ := l.conn.Properties["version"].(string)
+	return version
+}
+
 // endWith closes the socket when ctx ends, unless stopped before.
 func (l *link) endWith(ctx context.Context) (stop func() bool) {
 	return context.AfterFunc(ctx, func() { _ = l.wire.Conn.Close() })

@@ -40,6 +40,7 @@ type Source struct {
 	work sync.WaitGroup // of those that fill the inbox
 
 	frame atomic.Int64 // the largest that the broker takes
+	exact atomic.Bool  // it counts as come back only what was lost with its consumer
 
 	// guards the rest, and is held while the broker is asked over channel: it takes one question at a time
 	calls   sync.Mutex
@@ -254,8 +255,20 @@ func (s *Source) connect(ctx context.Context) error {
 		return fmt.Errorf("%w: %w", ErrUnavailable, err)
 	}
 	s.frame.Store(int64(l.conn.Config.FrameSize))
+	s.exact.Store(countsExactly(l.version()))
 	s.link, s.channel, s.closed = l, channel, closing{heard: l.conn.NotifyClose(make(chan *amqp.Error, 1))}
 	return nil
+}
+
+// CountsRequeues says that the broker counts what is requeued as come back: a RabbitMQ before 4.3, or one that has not
+// said yet which it is. It may be called at any time.
+func (s *Source) CountsRequeues() bool { return !s.exact.Load() }
+
+// countsExactly says whether a RabbitMQ counts as come back only what was lost with its consumer.
+func countsExactly(version string) bool {
+	var major, minor int
+	n, _ := fmt.Sscanf(version, "%d.%d", &major, &minor)
+	return n == 2 && (major > 4 || major == 4 && minor >= 3)
 }
 
 // intact says that the channel is open, and its consumer, if there is one, is the broker's still.
