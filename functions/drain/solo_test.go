@@ -226,6 +226,9 @@ func TestDyingWorkers(t *testing.T) {
 						cancel()
 						time.Sleep(restart)
 					}
+					if row.kills == 0 && !counts && w.moves > 0 {
+						t.Errorf("%d were set aside: %s", w.moves, w)
+					}
 					if len(w.delivered) != want || len(w.parked) != 60-want {
 						t.Errorf("%d workers, want %d delivered: %s", workers, want, w)
 					}
