@@ -29,9 +29,9 @@ func TestSuspect(t *testing.T) {
 		{"came back three times, and once for what we did", false, mostReturns + 1, false, 1, 0, aside},
 		{"three such went well: it is how the broker counts", false, 10 * mostReturns, true, 0, mostSolos, none},
 		{"alone for the first time", true, 0, false, 0, 0, none},
-		{"it came back once, maybe from beside others", true, 2 - 1, false, 0, 0, none},
-		{"it came back from that, and the process is another", true, 2, false, 0, 0, retry},
-		{"it came back, and the process is the same: it was requeued", true, 2, true, 1, 0, none},
+		{"it came back once, maybe from beside others", true, soloReturns - 1, false, 0, 0, none},
+		{"it came back from that, and the process is another", true, soloReturns, false, 0, 0, retry},
+		{"it came back, and the process is the same: it was requeued", true, soloReturns, true, 1, 0, none},
 		{"it came back often, and the process is the same", true, mostReturns + 1, true, 1, 0, retry},
 		{"it came back often, and three such went well", true, mostReturns + 1, true, 1, mostSolos, none},
 	} {
