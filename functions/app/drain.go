@@ -103,10 +103,11 @@ func (q Queue) Pass(ctx context.Context) (taken []drain.Delivery, err error) {
 
 // ended says in the drain's words why a source gives nothing.
 func ended(err error) error {
-	for ours, theirs := range map[error]error{drain.ErrDry: rabbit.ErrDry, drain.ErrHandOver: rabbit.ErrHandOver} {
-		if errors.Is(err, theirs) {
-			return known{err, []error{ours}}
-		}
+	switch {
+	case errors.Is(err, rabbit.ErrDry):
+		return known{err, []error{drain.ErrDry}}
+	case errors.Is(err, rabbit.ErrHandOver):
+		return known{err, []error{drain.ErrHandOver}}
 	}
 	return err
 }

@@ -17,10 +17,10 @@ import (
 	"runtime/debug"
 	"slices"
 
-	"github.com/aws/aws-lambda-go/events"
 	"github.com/aws/aws-lambda-go/lambda"
 
 	"fallback/functions/platform"
+	"fallback/functions/problem"
 )
 
 // Function is what the platform calls. It is safe for concurrent use.
@@ -57,8 +57,7 @@ func (f *Function) answer(ctx context.Context, payload []byte) (answer any) {
 	defer func() {
 		if v := recover(); v != nil {
 			f.Log.Error("panic", "error", fmt.Sprint(v), "stack", string(debug.Stack()))
-			answer = refusal(http.StatusInternalServerError, "internal",
-				"Something is wrong here; the request was not accepted.")
+			answer = response(platform.Problem(problem.Internal))
 		}
 	}()
 	var e event
@@ -79,11 +78,9 @@ func (f *Function) answer(ctx context.Context, payload []byte) (answer any) {
 	}
 }
 
-// unreadable is the answer to an event of another shape than the platform's, at which no sender is to blame.
 func (f *Function) unreadable(err error) any {
 	f.Log.Error("an event could not be read", "error", err)
-	return refusal(http.StatusInternalServerError, "bad-event",
-		"The platform's event could not be read; the request was not accepted.")
+	return response(platform.Problem(platform.BadEvent))
 }
 
 // unknown is the answer to an event of another kind. The log names what it has and shows no value: it may be a request.
@@ -97,12 +94,9 @@ func (f *Function) unknown(payload []byte) any {
 	}
 	f.Log.Error("an event of an unknown kind", "has", names[:min(len(names), most)],
 		"hint", "an HTTP API must send payload format 2.0; REST APIs, load balancers and queues are not supported")
-	return refusal(http.StatusInternalServerError, "unknown-event",
-		"Not accepted: this function takes events of Function URLs "+
-			"and HTTP APIs (payload format 2.0), and of EventBridge schedules.")
+	return response(platform.Problem(unknownEvent))
 }
 
-// refusal is an answer for what goes wrong outside the handlers.
-func refusal(status int, name, detail string) events.LambdaFunctionURLResponse {
-	return response(platform.Problem(status, name, detail))
-}
+var unknownEvent = problem.New(http.StatusInternalServerError, "unknown-event",
+	"Not accepted: this function takes events of Function URLs and HTTP APIs (payload format 2.0), and of EventBridge "+
+		"schedules.")

@@ -11,11 +11,11 @@ func Wait(n int, first, longest time.Duration) time.Duration {
 	return min(first<<min(n, 20), longest)
 }
 
-// Jitter says by how much a wait is shorter, less than below. It keeps many who wait from coming at once, and one from
-// keeping time with what comes and goes. Nil is a random one; tests have others.
+// Jitter returns by how much to shorten a wait: less than below. It keeps many who wait from coming at once, and one
+// from keeping time with what comes and goes. Nil is a random one; tests have others.
 type Jitter func(below time.Duration) time.Duration
 
-// Shorten takes off a part of a wait that is less than one in parts.
+// Shorten takes less than 1/parts off a wait.
 func (j Jitter) Shorten(wait time.Duration, parts int) time.Duration {
 	below := wait / time.Duration(parts)
 	switch {

@@ -42,7 +42,8 @@ func checkHTTP(s Secret) error {
 	return nil
 }
 
-// What of a broker's URL has an effect, of RabbitMQ's "URI query parameters"; the second need TLS.
+// The query parameters of a broker's URL that have an effect, of RabbitMQ's "URI query parameters"; the second need
+// TLS.
 var (
 	parameters    = []string{"heartbeat", "channel_max", "auth_mechanism"}
 	parametersTLS = []string{"cacertfile", "certfile", "keyfile", "server_name_indication"}

@@ -13,7 +13,7 @@ import (
 	"fallback/functions/topology"
 )
 
-// mostPerSecond is past what any of this could keep count of; infinity is no rate to reckon with.
+// mostPerSecond is far over what any of this can do, and keeps out infinity.
 const mostPerSecond = 1_000_000
 
 func between[N int | int64](got, least, most N) error {

@@ -8,11 +8,13 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
-	"net/http"
 	"os"
 	"runtime/debug"
 	"strconv"
 	"time"
+
+	"fallback/functions/platform"
+	"fallback/functions/problem"
 )
 
 // sentinel ends the log of one invocation, on both streams. Without it the platform's log collector waits.
@@ -26,7 +28,7 @@ const sentinel = "XXX_THE_END_OF_A_WHISK_ACTIVATION_XXX"
 // a web function, else whatever is to be its result.
 func Serve[R any](main func(context.Context, Event) R) {
 	out := os.NewFile(3, "descriptor 3")
-	loop := actionLoop{main: anyhow(main), in: os.Stdin, out: out, logs: []io.Writer{os.Stdout, os.Stderr}}
+	loop := actionLoop{main: untyped(main), in: os.Stdin, out: out, logs: []io.Writer{os.Stdout, os.Stderr}}
 	if err := loop.run(); err != nil {
 		fmt.Fprintln(os.Stderr, "this program is a DigitalOcean Function, run by the platform; for a server use: "+
 			"fallback serve")
@@ -35,8 +37,8 @@ func Serve[R any](main func(context.Context, Event) R) {
 	}
 }
 
-// anyhow is main without its type.
-func anyhow[R any](main func(context.Context, Event) R) func(context.Context, Event) any {
+// untyped is main without its result's type.
+func untyped[R any](main func(context.Context, Event) R) func(context.Context, Event) any {
 	return func(ctx context.Context, event Event) any { return main(ctx, event) }
 }
 
@@ -81,12 +83,12 @@ func (l *actionLoop) run() error {
 }
 
 // answer calls main. A panic becomes a 500 here, since the platform's own answer would be a 400.
-func (l *actionLoop) answer(line []byte) (response any) {
+func (l *actionLoop) answer(line []byte) (answered any) {
 	defer func() {
 		if v := recover(); v != nil {
-			slog.Error("panic", "error", fmt.Sprint(v), "stack", string(debug.Stack()))
-			response = Problem(http.StatusInternalServerError, "internal",
-				"Something is wrong here; the request was not accepted.")
+			log := slog.New(slog.NewJSONHandler(l.logs[len(l.logs)-1], nil)) // as a function's own
+			log.Error("panic", "error", fmt.Sprint(v), "stack", string(debug.Stack()))
+			answered = response(platform.Problem(problem.Internal))
 		}
 	}()
 	var in invocation

@@ -15,7 +15,7 @@ import (
 func drive[R any](t *testing.T, main func(context.Context, Event) R, lines ...string) (out []string, log string) {
 	t.Helper()
 	var answers, stdout bytes.Buffer
-	loop := actionLoop{main: anyhow(main), in: strings.NewReader(strings.Join(lines, "\n") + "\n"), out: &answers,
+	loop := actionLoop{main: untyped(main), in: strings.NewReader(strings.Join(lines, "\n") + "\n"), out: &answers,
 		logs: []io.Writer{&stdout}}
 	if err := loop.run(); err != nil {
 		t.Fatal(err)

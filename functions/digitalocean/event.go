@@ -14,6 +14,7 @@ import (
 	"strings"
 
 	"fallback/functions/platform"
+	"fallback/functions/problem"
 )
 
 // Event is what the platform hands a web function with `web: raw`. An event without HTTP is a scheduled trigger's or a
@@ -63,15 +64,14 @@ type Response struct {
 func Handle(ctx context.Context, handler http.Handler, event Event) Response {
 	r, err := event.request(ctx)
 	if err != nil {
-		return Problem(http.StatusInternalServerError, "bad-event",
-			"The platform's event could not be read; the request was not accepted.")
+		return response(platform.Problem(platform.BadEvent))
 	}
 	return response(platform.Serve(handler, r))
 }
 
 // Problem is an RFC 9457 answer for what goes wrong outside a handler.
 func Problem(status int, name, detail string) Response {
-	return response(platform.Problem(status, name, detail))
+	return response(platform.Problem(problem.New(status, name, detail)))
 }
 
 // response is the answer as the platform takes it. Bodies are JSON objects here, which the platform cannot take for

@@ -23,7 +23,7 @@ func FuzzActionLoop(f *testing.F) {
 		}
 		_, _ = io.Copy(w, r.Body)
 	})
-	main := anyhow(func(ctx context.Context, e Event) Response { return Handle(ctx, door, e) })
+	main := untyped(func(ctx context.Context, e Event) Response { return Handle(ctx, door, e) })
 	f.Fuzz(func(t *testing.T, in []byte) {
 		var out, stdout, stderr bytes.Buffer
 		loop := actionLoop{main: main, in: bytes.NewReader(in), out: &out, logs: []io.Writer{&stdout, &stderr}}

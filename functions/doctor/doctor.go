@@ -65,10 +65,10 @@ func fail(advice, format string, args ...any) Finding {
 }
 
 const (
-	// everything bounds Examine.
-	everything = 20 * time.Second
-	// one bounds a check. A broker takes three seconds to refuse a password.
-	one = 6 * time.Second
+	// examineTime bounds Examine.
+	examineTime = 20 * time.Second
+	// checkTime bounds a check. A broker takes three seconds to refuse a password.
+	checkTime = 6 * time.Second
 )
 
 // check is a row of the table. It comes to any number of findings; to none when nobody asked for it.
@@ -108,7 +108,7 @@ func ExamineMessages(ctx context.Context, environ config.Environ, tell func(Find
 }
 
 func (s *survey) examine(ctx context.Context, environ config.Environ, tell func(Finding)) (failed int) {
-	ctx, cancel := context.WithTimeout(ctx, everything)
+	ctx, cancel := context.WithTimeout(ctx, examineTime)
 	defer cancel()
 	defer s.close()
 	s.config, s.unread = environ.Load()
@@ -130,10 +130,10 @@ func (s *survey) examine(ctx context.Context, environ config.Environ, tell func(
 
 func (c check) run(ctx context.Context, s *survey) []Finding {
 	if ctx.Err() != nil {
-		return []Finding{skip("interrupted, or the %s for all checks are over", everything)}
+		return []Finding{skip("interrupted, or the %s for all checks are over", examineTime)}
 	}
 	if c.ask != nil {
-		ctx, cancel := context.WithTimeout(ctx, one)
+		ctx, cancel := context.WithTimeout(ctx, checkTime)
 		defer cancel()
 		c.ask(s, ctx)
 	}

@@ -57,7 +57,7 @@ func TestKeys(t *testing.T) {
 	t.Parallel()
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if r.URL.Path == "/metrics" {
-			fmt.Fprint(w, "# HELP fallback_key_uses_total x\nfallback_key_uses_total{kind=\"token\",place=\"1\"} "+
+			fmt.Fprint(w, "# TYPE fallback_key_uses_total counter\nfallback_key_uses_total{kind=\"token\",place=\"1\"} "+
 				"1.2e+07\n"+
 				"fallback_key_uses_total{kind=\"token\",place=\"2\"} "+
 				"0\nfallback_key_uses_total{kind=\"webhook\",place=\"1\"} 1\nother{place=\"3\"} 7\n")
@@ -465,8 +465,8 @@ func TestBrokerSaysNothing(t *testing.T) {
 			ln.Addr().String(),
 	})
 	const slack = 5 * time.Second // for a slow machine
-	if took := time.Since(start); took > everything+slack {
-		t.Errorf("it took %s, want %s", took, everything)
+	if took := time.Since(start); took > examineTime+slack {
+		t.Errorf("it took %s, want %s", took, examineTime)
 	}
 	want(t, found["login"], Fail, "no answer in time")
 	want(t, found["management"], Fail, "no answer in time")

@@ -6,8 +6,6 @@ import (
 	"fmt"
 	"net"
 	"net/url"
-	"strconv"
-	"strings"
 	"time"
 
 	"fallback/functions/config"
@@ -134,13 +132,8 @@ func (s *survey) concludeVersion() []Finding {
 
 // supported says whether a version is from 3.10 on and before 5.
 func supported(version string) bool {
-	parts := strings.SplitN(version, ".", 3)
-	if len(parts) < 2 {
-		return false
-	}
-	major, err := strconv.Atoi(parts[0])
-	minor, err2 := strconv.Atoi(parts[1])
-	return err == nil && err2 == nil && (major == 4 || major == 3 && minor >= 10)
+	major, minor, ok := rabbit.ParseVersion(version)
+	return ok && (major == 4 || major == 3 && minor >= 10)
 }
 
 // can is what a user may do; what could not be asked, it may not.

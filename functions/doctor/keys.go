@@ -1,12 +1,16 @@
 package doctor
 
 import (
-	"bufio"
 	"context"
 	"fmt"
 	"net"
 	"net/http"
 	"strings"
+
+	"github.com/prometheus/common/expfmt"
+	"github.com/prometheus/common/model"
+
+	"fallback/functions/metrics"
 )
 
 // keysSurvey is which keys have let somebody in since the server was started.
@@ -47,7 +51,7 @@ func keyUses(ctx context.Context, addr string) (uses []string, err error) {
 	if host == "" || net.ParseIP(host).IsUnspecified() {
 		host = "localhost"
 	}
-	ctx, cancel := context.WithTimeout(ctx, one/3)
+	ctx, cancel := context.WithTimeout(ctx, checkTime/3)
 	defer cancel()
 	request, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+net.JoinHostPort(host, port)+"/metrics",
 		nil)
@@ -63,13 +67,18 @@ func keyUses(ctx context.Context, addr string) (uses []string, err error) {
 	if answer.StatusCode != http.StatusOK {
 		return nil, fmt.Errorf("%s", answer.Status)
 	}
-	for lines := bufio.NewScanner(answer.Body); lines.Scan(); {
-		var kind, place string
-		var times float64
-		line := strings.NewReplacer(`",place="`, " ", `"}`, "").Replace(lines.Text())
-		if n, _ := fmt.Sscanf(line, `fallback_key_uses_total{kind="%s %s %g`, &kind, &place, &times); n == 3 {
-			uses = append(uses, fmt.Sprintf("%s %s %s", kind, place, counted(times)))
+	parser := expfmt.NewTextParser(model.UTF8Validation)
+	families, err := parser.TextToMetricFamilies(answer.Body)
+	if err != nil {
+		return nil, err
+	}
+	for _, one := range families[metrics.KeyUses].GetMetric() {
+		labels := map[string]string{}
+		for _, l := range one.GetLabel() {
+			labels[l.GetName()] = l.GetValue()
 		}
+		times := counted(one.GetCounter().GetValue())
+		uses = append(uses, fmt.Sprintf("%s %s %s", labels["kind"], labels["place"], times))
 	}
 	return uses, nil
 }

@@ -39,9 +39,9 @@ func (s *survey) concludeAlarms() (all []Finding) {
 	if m := s.management; m.answered() {
 		nodes := judgeNodes(m.nodes)
 		switch {
-		case m.noNode != nil:
+		case m.nodesErr != nil:
 			all = append(all, warn("give the user of RABBITMQ_MANAGEMENT_URL the tag monitoring",
-				"cannot look at the nodes: %s", plain(m.noNode)))
+				"cannot look at the nodes: %s", plain(m.nodesErr)))
 		case !blocked || nodes.State == Fail: // what the nodes say is up to five seconds old
 			return []Finding{nodes}
 		}

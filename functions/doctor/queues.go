@@ -19,9 +19,9 @@ func (s *survey) concludeQueues() (all []Finding) {
 	switch {
 	case !m.answered():
 		return []Finding{skip("types, policies and limits are seen through the management API only")}
-	case m.noList != nil:
+	case m.queuesErr != nil:
 		return []Finding{fail("give its user a permission on the virtual host, as the definitions do for "+
-			"fallback-monitor", "cannot look at the queues: %s", plain(m.noList))}
+			"fallback-monitor", "cannot look at the queues: %s", plain(m.queuesErr))}
 	}
 	policies := map[string]map[string]any{}
 	for _, p := range s.config.Topology.Policies() {

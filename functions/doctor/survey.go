@@ -57,15 +57,15 @@ type userSurvey struct {
 
 // managementSurvey is what the management API says.
 type managementSurvey struct {
-	url    *url.URL // nil when it is not set
-	scope  scope
-	name   string // of its user
-	tags   []string
-	err    error
-	nodes  []management.Node
-	noNode error
-	queues []management.Queue
-	noList error
+	url       *url.URL // nil when it is not set
+	scope     scope
+	name      string // of its user
+	tags      []string
+	err       error
+	nodes     []management.Node
+	nodesErr  error
+	queues    []management.Queue
+	queuesErr error
 }
 
 // firstSurvey is how it went to have a queue's first message.
@@ -89,7 +89,7 @@ func (s *survey) askBroker(ctx context.Context) {
 	b.url, _ = url.Parse(s.config.AMQPServerURL.Reveal()) // the settings have been looked at
 	port := cmp.Or(b.url.Port(), map[string]string{"amqp": "5672", "amqps": "5671"}[b.url.Scheme])
 	b.address = net.JoinHostPort(b.url.Hostname(), port)
-	ctx, cancel := context.WithTimeout(ctx, one/2)
+	ctx, cancel := context.WithTimeout(ctx, checkTime/2)
 	defer cancel()
 	var ips []net.IP
 	if ips, b.unknown = resolve(ctx, b.url.Hostname()); b.unknown != nil {
@@ -164,7 +164,7 @@ func (s *survey) askManagement(ctx context.Context) {
 // askNodes asks how the broker's nodes are.
 func (s *survey) askNodes(ctx context.Context) {
 	if s.client != nil {
-		s.management.nodes, s.management.noNode = s.client.Nodes(ctx)
+		s.management.nodes, s.management.nodesErr = s.client.Nodes(ctx)
 	}
 }
 
@@ -175,7 +175,7 @@ func (s *survey) askQueues(ctx context.Context) {
 	}
 	m := &s.management
 	for {
-		m.queues, m.noList = s.client.Queues(ctx, s.config.VHost, s.config.Topology.Queues())
+		m.queues, m.queuesErr = s.client.Queues(ctx, s.config.VHost, s.config.Topology.Queues())
 		young := slices.ContainsFunc(m.queues,
 			func(q management.Queue) bool { return errors.Is(q.Err, management.ErrNoStatistics) })
 		if deadline, _ := ctx.Deadline(); !young || time.Until(deadline) < 2*time.Second {

@@ -98,7 +98,7 @@ func (s *survey) concludeTarget() []Finding {
 // sight is what one answer of the primary shows beside its status.
 type sight struct {
 	ours      bool // it is a problem of fallback's
-	healthy   bool // it is what its /livez or /readyz says, and perhaps what others do
+	healthy   bool // the body is that of our /livez or /readyz
 	elsewhere bool // it leads to another host or scheme
 	secured   bool
 	expires   time.Time // of the certificate, if it is secured
@@ -111,7 +111,7 @@ func glance(ctx context.Context, base *url.URL, path string) (sight, error) {
 	if err != nil {
 		return s, errors.New("the probe's URL is not one")
 	}
-	ctx, cancel := context.WithTimeout(ctx, one/4)
+	ctx, cancel := context.WithTimeout(ctx, checkTime/4)
 	defer cancel()
 	request, err := http.NewRequestWithContext(ctx, http.MethodGet, probe.String(), nil)
 	if err != nil {

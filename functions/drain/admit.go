@@ -5,17 +5,18 @@ import "time"
 // soon is how long a request is kept for its turn. For longer, it is set aside, if others do well meanwhile.
 const soon = 2 * time.Second
 
-// turn says when a request may be sent that has not been sent yet. own: it need not take the place of
-// others meanwhile. aside: it is to be on a retry queue till then.
+// turn says when a request may be sent that has not been sent yet. ofGroup: only its group waits, so it may be set
+// aside to make room for others. aside: it is to be on a retry queue till then.
 type turn struct {
-	at         time.Time
-	own, aside bool
+	at             time.Time
+	ofGroup, aside bool
 }
 
-// admit says when it is a request's turn. flying are those in flight, most is how many may be.
+// admit says when it is a request's turn, and moves a walk or a search on. flying are those in flight, most is how many
+// may be.
 func (j *judge) admit(it *item, flying []*item, most int, now time.Time) turn {
 	if it.notBefore.After(now) {
-		return turn{at: it.notBefore, own: true, aside: it.notBefore.Sub(now) > soon}
+		return turn{at: it.notBefore, ofGroup: true, aside: it.notBefore.Sub(now) > soon}
 	}
 	t := j.groups.of(it.group)
 	switch {
@@ -23,7 +24,7 @@ func (j *judge) admit(it *item, flying []*item, most int, now time.Time) turn {
 		return turn{at: now}
 	case j.outage.trial && j.outage.walk.step():
 		return turn{at: now, aside: true}
-	case j.outage.trial && !j.outage.opening && t.bad.After(j.accepted.at):
+	case j.outage.onTrial() && t.bad.After(j.accepted.at):
 		// nothing else does well, so its waits do not count
 		return turn{at: now}
 	}
@@ -35,13 +36,13 @@ func (j *judge) admit(it *item, flying []*item, most int, now time.Time) turn {
 	at = later(at, t.spacing.next(now))
 	switch {
 	case t.overdue > 0:
-		at = later(at, now.Add(soon+time.Millisecond))
+		at = later(at, now.Add(soon+time.Millisecond)) // over soon, so that it may be set aside
 	case j.isFull(it, t, flying, most):
 		at = later(at, now.Add(soon))
 	}
-	own := others || j.outage.trial && !j.outage.opening || j.accepted.othersSince(it.group, t.bad) ||
+	ofGroup := others || j.outage.onTrial() || j.accepted.othersSince(it.group, t.bad) ||
 		at.After(now) && j.search.goesOn(t.spacing.apart(now), j.othersDidWell(it.group, now), now)
-	return turn{at, own, own && at.Sub(now) > soon}
+	return turn{at, ofGroup, ofGroup && at.Sub(now) > soon}
 }
 
 // othersDidWell says that a request of another group was accepted in the last ten minutes, so that this group's
@@ -68,7 +69,7 @@ func (j *judge) isFull(it *item, t *record, flying []*item, most int) bool {
 	return inTrouble >= max(most/4, 1)
 }
 
-// sent notes that a request is.
+// sent notes that a request is sent.
 func (j *judge) sent(it *item, now time.Time) {
 	it.sent = now
 	j.all.send(now)
@@ -77,9 +78,14 @@ func (j *judge) sent(it *item, now time.Time) {
 	}
 }
 
-// late notes that a request is in flight for too long, or, with -1, that it is not any more. While others do well, no
-// more of its group is sent meanwhile.
-func (j *judge) late(it *item, n int) {
+// markOverdue notes that a request is in flight for too long. While others do well, no more of its group is sent
+// meanwhile.
+func (j *judge) markOverdue(it *item) { j.countOverdue(it, 1) }
+
+// unmarkOverdue is for when it is not in flight any more.
+func (j *judge) unmarkOverdue(it *item) { j.countOverdue(it, -1) }
+
+func (j *judge) countOverdue(it *item, n int) {
 	it.overdue = n > 0
 	t := j.groups.make(it.group)
 	t.overdue = max(t.overdue+n, 0) // it may have been forgotten meanwhile

@@ -14,18 +14,18 @@ func (r *run) arrive(it *item, now time.Time) {
 	r.judge.search.behind--
 	r.books.arrived(it)
 	r.beware(it)
-	if r.replaces(it) {
+	if r.replace(it) {
 		return
 	}
 	ruled, ok := r.remembered.recall(it)
 	if !ok {
 		ruled, ok = r.ruleUnsent(it, now)
 	}
-	if r.unsent++; !ok {
+	if ok {
+		r.unsent++
+	} else {
 		r.unsent = 0
-	}
-	if !ok {
-		ruled, ok = r.isSuspect(it)
+		ruled, ok = r.ruleSuspect(it)
 	}
 	r.met = r.met || it.alone
 	switch {
@@ -40,11 +40,11 @@ func (r *run) arrive(it *item, now time.Time) {
 	}
 }
 
-// replaces says whether this is a redelivery of a request that is still in flight. That one takes the new delivery, to
+// replace says whether this is a redelivery of a request that is still in flight. That one takes the new delivery, to
 // be settled by it. The loss may not have been noticed yet, if no feeder ran.
-func (r *run) replaces(it *item) bool {
+func (r *run) replace(it *item) bool {
 	for _, old := range r.flying {
-		same := old.key == it.key && old.print == it.print && old.attempts == it.attempts &&
+		same := old.key == it.key && old.fingerprint == it.fingerprint && old.attempts == it.attempts &&
 			old.redriven.Equal(it.redriven)
 		if same && (old.epoch < it.epoch || old.delivery.Lost()) {
 			it.alone = old.alone
@@ -60,7 +60,8 @@ func (r *run) replaces(it *item) bool {
 func (r *run) admit(it *item, now time.Time) {
 	turn := r.judge.admit(it, r.flying, r.pace.limit, now)
 	switch {
-	case turn.aside, turn.at.After(now) && turn.own && (len(r.kept) >= lookahead/2 || r.keptOf(it.group) >= mostKept):
+	case turn.aside,
+		turn.at.After(now) && turn.ofGroup && (len(r.kept) >= lookahead/2 || r.keptOf(it.group) >= mostKept):
 		wait := turn.at.Sub(now)
 		if t := r.judge.groups.of(it.group); t != nil && r.judge.othersDidWell(it.group, now) {
 			wait = t.setAside(wait, r.options.Retries, now)
@@ -105,6 +106,13 @@ func (r *run) requeueHeld(now time.Time) {
 	}
 }
 
+func (r *run) requeueAllHeld() {
+	for _, it := range r.held {
+		r.rule(ruling{item: it, fate: requeue})
+	}
+	r.held = nil
+}
+
 func (r *run) keptOf(g group) (n int) {
 	for _, it := range r.kept {
 		if it.group == g {
@@ -123,7 +131,7 @@ func (r *run) answer(a answer, now time.Time) {
 	}
 	r.flying = slices.Delete(r.flying, i, i+1)
 	if it.overdue {
-		r.judge.late(it, -1)
+		r.judge.unmarkOverdue(it)
 	}
 	alone := it == r.solo
 	if alone {
@@ -149,13 +157,13 @@ func (r *run) answer(a answer, now time.Time) {
 		r.solos++
 	}
 	before := r.judge.outage
-	closed := before.on && !before.trial
+	closed := before.closed()
 	rulings := r.judge.hear(it, r.oldestSent(now), now)
 	r.tellAway(before, v)
 	switch {
 	case it.verdict.Action == target.Done:
 		r.pace.answered(now.Sub(it.sent), !r.permit.waits(now))
-	case r.judge.outage.on && !r.judge.outage.trial && !closed:
+	case r.judge.outage.closed() && !closed:
 		r.pace.pause()
 		r.books.paused(it.verdict.Reason)
 	case it.verdict.Action == target.Fail, it.verdict.Action == target.Pause && it.verdict.After == 0:
@@ -164,8 +172,8 @@ func (r *run) answer(a answer, now time.Time) {
 	r.rule(rulings...)
 }
 
-// tellAway tells whether the primary is away, after an answer. One that is rejected has reached it; but in an outage
-// that answers have begun, that says too little.
+// tellAway tells whether the primary is away, after an answer. A rejection has reached it, which says too
+// little in an outage that bad answers have begun.
 func (r *run) tellAway(before outage, v target.Verdict) {
 	switch after := &r.judge.outage; {
 	case !after.on, after.opening && rejects(v):
@@ -176,7 +184,7 @@ func (r *run) tellAway(before outage, v target.Verdict) {
 	}
 }
 
-// rule has requests settled as it was ruled.
+// rule settles requests as it was ruled.
 func (r *run) rule(rulings ...ruling) {
 	for _, one := range rulings {
 		r.settling++
@@ -220,7 +228,7 @@ func (r *run) lose() {
 	}
 	r.careful = max(r.careful, r.feeder.unacked) + 1 // it may have been lost for one of the unacked, or for the next
 	r.requeueKept()
-	r.requeueHeld(r.never)
+	r.requeueAllHeld()
 }
 
 // requeueKept requeues those that were not sent.
@@ -234,7 +242,7 @@ func (r *run) requeueKept() {
 // giveUp settles all that is unacked and not in flight: the run ends.
 func (r *run) giveUp() {
 	r.requeueKept()
-	r.requeueHeld(r.never)
+	r.requeueAllHeld()
 	if r.solo != nil && r.solo.sent.IsZero() { // requeued, it would count as come back once more
 		r.rule(ruling{item: r.solo, fate: aside})
 		r.solo = nil

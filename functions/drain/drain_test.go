@@ -718,8 +718,8 @@ func TestRedriven(t *testing.T) {
 // sudden, and that small ones are not held back for long after large ones.
 func TestLargeBodies(t *testing.T) {
 	t.Parallel()
-	large, huge := make([]byte, 8<<20), make([]byte, mostBytes+1)
-	const fit = mostBytes / (8 << 20)
+	large, huge := make([]byte, 8<<20), make([]byte, MostBytes+1)
+	const fit = MostBytes / (8 << 20)
 	for _, row := range []struct {
 		name        string
 		body        func(i int) []byte
@@ -727,11 +727,11 @@ func TestLargeBodies(t *testing.T) {
 		flying      int // at the same time, at most
 		heavy       int // bytes in hand, at most
 	}{
-		{"all are large", func(int) []byte { return large }, 32, fit, 2 * mostBytes},
+		{"all are large", func(int) []byte { return large }, 32, fit, 2 * MostBytes},
 		{"each is too large", func(int) []byte { return huge }, 32, 1, 2 * len(huge)},
 		// eight were asked for
 		{"large after small", func(i int) []byte { return large[:len(large)*(i/500)] }, 8, 8, (8 + fit) * len(large)},
-		{"small after large", func(i int) []byte { return large[:len(large)*(1-min(i/20, 1))] }, 32, 32, 2 * mostBytes},
+		{"small after large", func(i int) []byte { return large[:len(large)*(1-min(i/20, 1))] }, 32, 32, 2 * MostBytes},
 	} {
 		t.Run(row.name, func(t *testing.T) {
 			t.Parallel()

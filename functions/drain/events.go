@@ -7,13 +7,13 @@ import (
 
 // fed is for a feeder that has ended.
 func (r *run) fed(e feedEnd, now time.Time) {
-	past := errors.Is(e.err, ErrHandOver)
-	if past {
+	handOver := errors.Is(e.err, ErrHandOver)
+	if handOver {
 		r.handOver(e, now)
 	} else if e.passed != nil && (e.err == nil || errors.Is(e.err, ErrDry)) {
 		r.handedOver(now)
 	}
-	if past && e.passed != nil {
+	if handOver && e.passed != nil {
 		e.err = nil
 	}
 	if r.feeder.prefetch > 1 { // what was on its way to us went back
@@ -22,12 +22,12 @@ func (r *run) fed(e feedEnd, now time.Time) {
 	if !r.feeder.ended(e.err, now) || r.window.Err() != nil {
 		return
 	}
-	if !past { // it was reached
+	if !handOver { // else it was reached
 		r.reached(e.err)
 	}
 	r.books.note("the queue cannot be read", e.err.Error())
 	r.lose()
-	if past && e.passed == nil { // it may be any that the broker was sending us, whether it has arrived or not
+	if handOver && e.passed == nil { // it may be any that the broker was sending us, whether it has arrived or not
 		r.careful = max(r.careful, r.feeder.prefetch+1)
 	}
 	r.judge.outage.open(now)
@@ -81,7 +81,7 @@ func (r *run) settled(s settled, now time.Time) {
 		return
 	case s.outcome == Held:
 		r.remembered.note(s)
-		s.size = 0
+		s.item.size = 0 // its body was dropped
 		r.held = append(r.held, s.item)
 		if s.sent.IsZero() {
 			r.judge.outage.walk.end(now)
@@ -92,10 +92,10 @@ func (r *run) settled(s settled, now time.Time) {
 	case s.outcome == Returned:
 		r.requeued()
 		r.feeder.dry = time.Time{}
-	case s.outcome == Delivered && s.err == nil:
-		r.remembered.acked(s.ruling, now)
-		fallthrough
 	default:
+		if s.outcome == Delivered && s.err == nil {
+			r.remembered.acked(s.ruling, now)
+		}
 		r.careful = max(r.careful-1, 0)
 		r.detour.settled()
 	}

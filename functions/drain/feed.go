@@ -11,11 +11,11 @@ import (
 	"fallback/functions/target"
 )
 
-// feeder takes requests off the source while it is wanted. Its fields are the loop's, but for count; what it begins has
-// the source for itself.
+// feeder takes requests off the source while it is wanted. Its fields are the loop's, but for toCount; what it begins
+// has the source for itself.
 type feeder struct {
 	arrivals chan *item
-	count    atomic.Bool        // how many wait is wanted
+	toCount  atomic.Bool        // how many wait is to be asked
 	cancel   context.CancelFunc // nil while nothing is taken
 	prefetch int
 	round    int       // counts the feeders
@@ -29,7 +29,7 @@ type feeder struct {
 const (
 	// shortestWait doubles up to longestWait, after each loss of the source.
 	shortestWait, longestWait = 200 * time.Millisecond, 5 * time.Second
-	// dryFor is how long a queue that was empty is not asked again while something is in flight.
+	// dryFor is how long a queue that was empty is not asked again while something is with us.
 	dryFor = time.Second
 )
 
@@ -127,7 +127,7 @@ func (r *run) take(ctx context.Context, prefetch int, arrivals chan<- *item) (er
 			_ = d.Requeue()
 			return nil
 		}
-		if r.feeder.count.Swap(false) {
+		if r.feeder.toCount.Swap(false) {
 			waiting, err := r.source.Waiting(r.wrapUp)
 			if err != nil {
 				return err

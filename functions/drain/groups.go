@@ -42,8 +42,9 @@ type shift struct {
 	n     int
 }
 
-// setAside is how long a request of the group is to be away, for a wait at least. A retry queue gets no more of them
-// than may be sent before the time of the next longer one; the longest has the rest. So none is moved again and again.
+// setAside counts one more request of the group that is set aside, and returns how long it is to be away, for a wait at
+// least. A retry queue gets no more of them than can be sent within the TTL of the next longer one; the longest has the
+// rest. So none is moved again and again.
 func (t *record) setAside(wait time.Duration, retries []Retry, now time.Time) time.Duration {
 	gap := t.spacing.apart(now)
 	if gap == 0 || len(retries) == 0 {
@@ -73,12 +74,12 @@ type groups struct {
 func newGroups() groups {
 	records, err := simplelru.NewLRU[group, *record](mostGroups, nil)
 	if err != nil {
-		panic(err) // the size is none
+		panic(err) // for a size under 1 only
 	}
 	return groups{records}
 }
 
-// of is nil for a group that does not do badly.
+// of is nil for a group that always did well, or is forgotten.
 func (s *groups) of(g group) *record {
 	t, _ := s.records.Get(g)
 	return t

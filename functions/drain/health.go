@@ -55,8 +55,7 @@ func (t *troubles) is(which Trouble) (why string, on bool) {
 	return why, on
 }
 
-// renew is for a run that leaves requests which wait for the primary, and forget for one that leaves none: if no other
-// has for so long, then nothing that waits has met these troubles, and others may have taken what had.
+// renew is for a run that leaves requests for the primary: its troubles last.
 func (t *troubles) renew() {
 	for _, which := range []Trouble{PrimaryAway, Looping} {
 		if why, on := t.is(which); on {
@@ -65,6 +64,8 @@ func (t *troubles) renew() {
 	}
 }
 
+// forget is for a run that leaves none: it ends troubles that no run has met for so long, since another worker may have
+// taken what met them.
 func (t *troubles) forget(after time.Duration) {
 	for _, which := range []Trouble{PrimaryAway, Looping} {
 		t.mu.Lock()

@@ -12,16 +12,16 @@ import (
 	"fallback/functions/target"
 )
 
-// item is a request that was delivered to us and is not settled. The loop owns it; but delivery belongs to the
-// goroutine that replays or settles it, one after the other.
+// item is a request that was delivered to us and is not settled. The loop owns it, but for delivery while it is
+// replayed, and for all of it while it is settled.
 type item struct {
-	delivery Delivery
-	request  *envelope.Request
-	unread   error // why the message cannot be read as a request
-	key      string
-	print    uint64 // of what it says
-	group    group
-	size     int
+	delivery    Delivery
+	request     *envelope.Request
+	unread      error // why the message cannot be read as a request
+	key         string
+	fingerprint uint64 // of what it says
+	group       group
+	size        int
 	marks
 
 	round, epoch       int // of the feeder that it came by
@@ -31,7 +31,7 @@ type item struct {
 	again              bool      // it was ruled on before, and is not sent again
 	acked              bool      // and taken off the queue
 	overdue            bool      // it has been in flight for too long
-	doubtful           bool      // it was refused beside others
+	doubtful           bool      // its refusal may be an outage's
 	cleared            time.Time // when one was sent that was accepted, of its group and after it was refused
 }
 
@@ -42,7 +42,7 @@ func open(d Delivery, now time.Time) *item {
 	if err != nil {
 		return it
 	}
-	it.group, it.print = groupOf(request), printOf(request)
+	it.group, it.fingerprint = groupOf(request), fingerprintOf(request)
 	if it.key = request.ID; it.key == "" { // another program's: requeued, it is known by what it says only
 		says := fmt.Appendf(nil, "%s %s\n%s", request.Method, request.Target, request.Body)
 		it.key, request.ID = fmt.Sprintf("%x", sha256.Sum256(says)), d.Identify()
@@ -74,7 +74,7 @@ const (
 	headerReturns = "x-delivery-count" // RabbitMQ's: how often it was delivered, and came back
 )
 
-// marks are what the headers of a message say that was moved before.
+// marks are what the headers of a message say, if it was moved before.
 type marks struct {
 	attempts  int
 	asides    int
@@ -154,8 +154,8 @@ func stamp(t time.Time) string { return t.UTC().Format(time.RFC3339Nano) }
 
 var seed = maphash.MakeSeed()
 
-// printOf tells requests apart that have the same id: another program may give one to many.
-func printOf(r *envelope.Request) uint64 {
+// fingerprintOf tells requests apart that have the same id: another program may give one to many.
+func fingerprintOf(r *envelope.Request) uint64 {
 	var h maphash.Hash
 	h.SetSeed(seed)
 	for _, part := range []string{r.Method, r.Target} {

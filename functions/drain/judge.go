@@ -22,7 +22,7 @@ type judge struct {
 	outage outage
 	search search
 	all    spacing // between any two requests
-	ofOne  bool    // only one group was asked for that, as far as is known
+	ofOne  bool    // as far as is known, only one group was asked to wait
 	jitter backoff.Jitter
 
 	accepted  accepted
@@ -63,13 +63,13 @@ const (
 type ruling struct {
 	*item
 	fate   fate
-	wait   time.Duration // it is not to be sent before
+	wait   time.Duration // it is to be away for that long
 	reason string        // for people; the verdict's, if it is empty
 	copied Outcome       // of the copy, for uncopy
 }
 
-// hear takes an answer, and rules on its request and on others, or suspends it. oldest is when that was sent which is
-// in flight for longest, unless it is late.
+// hear takes an answer, and rules on its request and on others, or suspends it. oldest is when the oldest in flight
+// was sent, overdue ones left out.
 func (j *judge) hear(it *item, oldest, now time.Time) []ruling {
 	return append(j.take(it, now), j.ruleCleared(oldest)...)
 }
@@ -126,8 +126,8 @@ func (j *judge) good(it *item, now time.Time) (rulings []ruling) {
 	return rulings
 }
 
-// clear notes that the way is clear of the refusals that were heard before it was sent, if they are of the same group:
-// they are their requests' own, unless there were several, for which the way was closed.
+// clear is for an accepted request: the way was open when it was sent. Refusals of its group that were heard before are
+// the requests' own fault; several mean that the way was closed for a time.
 func (j *judge) clear(it *item) {
 	t := j.groups.of(it.group)
 	for _, other := range j.suspended {
@@ -135,7 +135,7 @@ func (j *judge) clear(it *item) {
 		if j.refusals > 1 || same && t != nil && t.refusals > 1 {
 			other.doubtful = true
 		}
-		if other.verdict.Loop { // a 508 may be the request's own, and a door that takes it never is
+		if other.verdict.Loop { // a 508 may be the request's own fault; a door that takes it never is
 			same = other.verdict.Status == 508
 		}
 		if same && !isPause(other) && other.cleared.IsZero() && it.sent.After(other.heard) {
@@ -145,7 +145,7 @@ func (j *judge) clear(it *item) {
 }
 
 // ruleCleared rules on refusals as soon as all is answered that was sent before their way was clear: another refusal
-// among that shows that it was closed for a time. One that was refused before waits for none of that.
+// among that shows that it was closed for a time. One that was answered badly before waits for none of that.
 func (j *judge) ruleCleared(oldest time.Time) []ruling {
 	over := func(it *item) bool {
 		return !it.cleared.IsZero() && (!it.badAt.IsZero() || !oldest.Before(it.cleared))
@@ -179,8 +179,8 @@ func (j *judge) pause(it *item, now time.Time) []ruling {
 	return []ruling{{item: it, fate: aside, wait: wait}}
 }
 
-// doubt is for a refusal. It may be of an outage, if nothing tells that the way was open since the request was answered
-// badly before, or if another waits that was refused, too.
+// doubt marks a refusal that may be an outage's: the request was answered badly before and nothing was accepted since,
+// or another refused one is suspended.
 func (j *judge) doubt(it *item) {
 	if j.known(it) {
 		return
@@ -201,7 +201,7 @@ func (j *judge) bad(it *item, now time.Time) {
 	switch {
 	case j.known(it):
 		return
-	case j.outage.trial && !j.outage.opening:
+	case j.outage.onTrial():
 		if !it.sent.Before(j.outage.since) {
 			j.outage.failed(j.jitter, now)
 			if it.verdict.Status != http.StatusTooManyRequests {

@@ -6,9 +6,9 @@ import (
 	"fallback/functions/target"
 )
 
-// late marks those that are in flight for too long, and gives up those whose time has been over for a second. While
-// others are accepted, or on trial, those that are late do not count among those in flight.
-func (r *run) late(now time.Time) {
+// markOverdue marks those that are in flight for too long, and gives up those whose time has been over for a second.
+// While others are accepted, or on trial, those that are overdue do not count among those in flight.
+func (r *run) markOverdue(now time.Time) {
 	for _, it := range r.flying {
 		age := now.Sub(it.sent)
 		if now.After(r.endless(it)) {
@@ -20,12 +20,12 @@ func (r *run) late(now time.Time) {
 			return // they are in the order in which they were sent
 		}
 		if !it.overdue && (r.judge.outage.trial || r.judge.accepted.othersSince(it.group, it.sent)) {
-			r.judge.late(it, +1)
+			r.judge.markOverdue(it)
 		}
 	}
 }
 
-// overdueAfter is how long one is in flight before it is late.
+// overdueAfter is how long one is in flight before it is overdue.
 func (r *run) overdueAfter() time.Duration { return max(tooLong, 4*r.pace.usual) }
 
 // endless is when a replay should have ended by itself; never, where its time has no bound.
@@ -36,7 +36,7 @@ func (r *run) endless(it *item) time.Time {
 	return it.sent.Add(r.options.Timeout + wrapUpTime)
 }
 
-// oldestSent is when the oldest of those in flight was sent that are not late; now, if there is none.
+// oldestSent is when the oldest of those in flight was sent that are not overdue; now, if there is none.
 func (r *run) oldestSent(now time.Time) time.Time {
 	for _, it := range r.flying {
 		if !it.overdue {

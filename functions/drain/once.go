@@ -22,9 +22,9 @@ const (
 	moveTimeout = 5 * time.Second
 	// mostHeld bounds the requests that no queue takes, before the run ends.
 	mostHeld = mostRemembered
-	// mostBytes bounds the bodies with us, if all are as large as the largest of the last ones; one alone may be
+	// MostBytes bounds the bodies with us, if all are as large as the largest of the last ones; one alone may be
 	// larger. One of the largest that RabbitMQ 4 takes by default (16 MiB) is alone then.
-	mostBytes = 24 << 20
+	MostBytes = 24 << 20
 	// longestUnacked bounds how long a request is kept. RabbitMQ closes the channel of a consumer that keeps one for
 	// half an hour (consumer_timeout).
 	longestUnacked = 5 * time.Minute
@@ -87,7 +87,7 @@ func (r *run) conclude(ctx context.Context, begin time.Time) Report {
 	return *report
 }
 
-// errTime is why a window ends that the budget bounds.
+// errTime is why a window has ended: the budget's time is over.
 var errTime = errors.New("its time is over")
 
 func (r *run) whyOver() string {
@@ -105,7 +105,7 @@ func newLimits(ctx, window context.Context, timeout time.Duration) (l limits, en
 		time.AfterFunc(lastAnswers+wrapUpTime, last)
 	})
 	overrun := context.AfterFunc(window, func() {
-		if timeout > 0 { // an answer may take that long, and then the tries to move the request, to four queues
+		if timeout > 0 { // an answer may take that long, and then the tries to move the request
 			time.AfterFunc(timeout+5*moveTimeout, last)
 		}
 	})

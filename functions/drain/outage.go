@@ -8,8 +8,9 @@ import (
 
 // outage is while nothing is sent, because the primary does not seem to take anything from anybody. It is probed until
 // it is alive. Then it is on trial: requests go one at a time, until one is accepted, which ends the outage, or fails,
-// which begins it anew. One that is rejected does neither. At the beginning of a run (opening) nothing is known of an
-// outage: a bad answer ends no trial there, unless the primary cannot be reached or the streak is too long.
+// which begins it anew. One that is rejected does neither. At the beginning of a run, or after a loss of the source
+// (opening), nothing is known of an outage: a bad answer ends no trial there, unless the primary cannot be reached or
+// the streak is too long.
 type outage struct {
 	on      bool
 	trial   bool
@@ -29,6 +30,12 @@ const (
 	// mostSkipped bounds those that are set aside between two trials.
 	mostSkipped = 1024
 )
+
+// closed says that nothing is sent.
+func (o *outage) closed() bool { return o.on && !o.trial }
+
+// onTrial says that requests go one at a time, because one was answered badly.
+func (o *outage) onTrial() bool { return o.trial && !o.opening }
 
 func (o *outage) begin(now time.Time) {
 	*o = outage{on: true, since: now, next: now.Add(shortestProbing)}
@@ -73,7 +80,7 @@ func (o *outage) failed(jitter backoff.Jitter, now time.Time) {
 // set aside. It goes once through the queue, and then not for a while: each request costs the broker two writes.
 type walk struct {
 	skip   int       // may be set aside before the next trial
-	gone   int       // have
+	gone   int       // were, by this walk
 	length int       // of the queue, when it began
 	walks  int       // that found nothing
 	next   time.Time // no other before
@@ -102,7 +109,7 @@ func (w *walk) end(now time.Time) {
 	w.walks++
 }
 
-// step says whether one more is set aside.
+// step takes one more, and says whether it is to be set aside.
 func (w *walk) step() bool {
 	if w.skip == 0 {
 		return false

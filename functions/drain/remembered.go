@@ -29,7 +29,7 @@ type word struct {
 	sent, heard time.Time
 	attempts    int
 	redriven    time.Time
-	print       uint64
+	fingerprint uint64
 	acked       bool // it was taken off the queue, if the broker has heard of it
 }
 
@@ -43,8 +43,8 @@ type ack struct {
 const (
 	// mostRemembered bounds those that are remembered.
 	mostRemembered = 1024
-	// mostAcks bounds the acks that are remembered. When the connection is lost, the broker may have missed those of
-	// the last unheard.
+	// mostAcks bounds the acks that are remembered. unheard is how old an ack may be that the broker misses when the
+	// connection is lost.
 	mostAcks = 256
 	unheard  = 5 * time.Second
 )
@@ -52,7 +52,7 @@ const (
 func newRemembered() remembered {
 	words, err := simplelru.NewLRU[string, word](mostRemembered, nil)
 	if err != nil {
-		panic(err) // the size is none
+		panic(err) // for a size under 1 only
 	}
 	return remembered{words: words}
 }
@@ -71,7 +71,7 @@ func (l *remembered) note(s settled) {
 func wordOn(r ruling) word {
 	return word{
 		fate: r.fate, wait: r.wait, reason: r.reason, copied: r.copied, asides: r.asides, verdict: r.verdict,
-		sent: r.sent, heard: r.heard, attempts: r.attempts, redriven: r.redriven, print: r.print,
+		sent: r.sent, heard: r.heard, attempts: r.attempts, redriven: r.redriven, fingerprint: r.fingerprint,
 	}
 }
 
@@ -96,7 +96,7 @@ func (l *remembered) lose(now time.Time) {
 // recall is what was ruled, once.
 func (l *remembered) recall(it *item) (ruling, bool) {
 	w, ok := l.words.Get(it.key)
-	if !ok || w.print != it.print || w.attempts != it.attempts || !w.redriven.Equal(it.redriven) ||
+	if !ok || w.fingerprint != it.fingerprint || w.attempts != it.attempts || !w.redriven.Equal(it.redriven) ||
 		w.acked && it.returns == 0 || w.fate == uncopy && w.asides != it.asides {
 		return ruling{}, false
 	}

@@ -88,7 +88,7 @@ func (b *books) settled(s settled) {
 	if s.err != nil {
 		what := "the parked queue takes no more: a request waits on a retry queue, to be parked"
 		if s.outcome == Held {
-			what = "a request stays where it is: no queue has taken it"
+			what = "a request stays where it is: no queue is known to have taken it"
 		}
 		b.report.LastError = s.err.Error()
 		b.log.Error(what, "id", s.key, "error", s.err)
@@ -104,7 +104,7 @@ func (b *books) paused(why string) {
 func (b *books) note(what, why string) {
 	text := fmt.Sprintf("%s: %s", what, why)
 	if text != b.report.LastError {
-		b.log.Warn("the drain waits", "because", what, "detail", why)
+		b.log.Warn(what, "detail", why)
 	}
 	b.report.LastError = text
 }

@@ -21,11 +21,11 @@ type run struct {
 	held     []*item // could not be moved
 	solo     *item   // is replayed while nothing else is with us
 	settling int     // in goroutines
-	knocking bool    // in one
+	knocking bool    // a knock is under way
 	pace     *pace
 	largest  int    // bytes of the largest of the last requests
 	unspent  int    // of the budget of requests; -1 for no limit
-	careful  int    // the source was lost: one at a time, until so many are settled
+	careful  int    // so many are to be settled one at a time: after a loss of the source, for example
 	unsent   int    // arrivals that were not to be sent, since one that was
 	moved    int    // to other queues
 	unmoved  int    // that these did not take
@@ -53,11 +53,11 @@ func (r *run) loop() {
 	over := r.window.Done()
 	for {
 		now := time.Now()
-		r.late(now)
+		r.markOverdue(now)
 		r.rule(r.judge.tick(r.isDry(), now)...)
 		r.sendKept(now)
 		if r.judge.search.wanted {
-			r.feeder.count.Store(true)
+			r.feeder.toCount.Store(true)
 		}
 		r.requeueHeld(now)
 		if r.unspent == 0 && len(r.flying) == 0 {
@@ -107,8 +107,8 @@ func (r *run) stop(why string) {
 func (r *run) busy() bool { return r.working() > 0 || r.solo != nil }
 func (r *run) idle() bool { return r.working() == r.judge.overdue && r.solo == nil }
 
-// walks says that more are set aside before the next trial. Taking stopped for each of them, those behind it would be
-// requeued as often, which RabbitMQ before 4.3 counts.
+// walks says that more are set aside before the next trial. To stop taking for each would requeue those behind it each
+// time, which RabbitMQ before 4.3 counts.
 func (r *run) walks() bool { return r.judge.outage.trial && r.judge.outage.walk.skip > 0 }
 
 // isDry says that nothing more comes: the queue is empty, and so is our hand but for what is suspended.
@@ -137,7 +137,7 @@ func (r *run) steer(now time.Time) (arrivals chan *item, next time.Time) {
 		f.stop()
 		r.giveUp()
 		return nil, r.next(r.never, now)
-	case o.on && !o.trial:
+	case o.closed():
 		f.stop()
 		r.requeueKept()
 		due := later(o.next, f.next)
@@ -156,7 +156,7 @@ func (r *run) steer(now time.Time) (arrivals chan *item, next time.Time) {
 	case r.solo != nil:
 		f.stop()
 		r.requeueKept()
-		r.requeueHeld(r.never)
+		r.requeueAllHeld()
 		return nil, r.next(r.sendSolo(now), now)
 	case f.cancel == nil && (r.detour.on || r.careful > 0) && !r.idle():
 		return nil, r.next(r.never, now) // one after the other

@@ -14,12 +14,11 @@ type settled struct {
 	err     error
 }
 
-// settle is called once for an item, in a goroutine of its own.
+// settle does what was ruled, in a goroutine of its own.
 func (d *Drainer) settle(ctx context.Context, r ruling, now time.Time) (s settled) {
 	it := r.item
-	was := r
 	defer func() {
-		if s.ruling = was; s.outcome == Held {
+		if s.ruling = r; s.outcome == Held {
 			it.delivery.Forget()
 			it.request = nil
 		}
@@ -55,7 +54,8 @@ func (d *Drainer) settle(ctx context.Context, r ruling, now time.Time) (s settle
 			return d.move(ctx, it, Retried, max(min(m.attempts, len(d.options.Retries))-1, d.fitting(wait)),
 				m.headers())
 		}
-		r.reason = fmt.Sprintf("given up after %d attempts; the last: %s", m.attempts, r.reason)
+		m.reason = fmt.Sprintf("given up after %d attempts; the last: %s", m.attempts, r.reason)
+		return d.park(ctx, it, m)
 	case park:
 		if !it.sent.IsZero() {
 			m.attempts++

@@ -2,14 +2,14 @@ package drain
 
 import "time"
 
-// A request may end the worker that replays it: by an answer that takes all memory, or by what we do wrong. RabbitMQ
-// counts how often a message came back without having been settled, but for all that were with us, and on 4.0 and 3.10
-// also for what we requeued. So the one is told from its neighbours in steps. As long as messages come that came back
-// before this process began, one is taken at a time, and from then on the count of the one alone rises; but not on 4.0
-// and 3.10, where to take so is to requeue, and to change the order. One that came back often is set aside with a mark,
-// and comes with a count of its own. Then it is replayed while nothing else is with us. When it comes back from that,
-// the attempt is counted before it is sent again; so it is parked in the end, and its neighbours are not, nor what
-// waits while workers end for another reason.
+// A request may end the worker that replays it: by an answer that takes all memory, or by a bug of ours. RabbitMQ
+// counts how often a message came back unsettled, but it counts all that were with us; before 4.3, also what we
+// requeued. So the one is told from its neighbours in steps. From 4.3 on, while messages come that came back before
+// this process began, one is taken at a time, so that only its own count rises from then on. (Before 4.3, that would
+// requeue the others each time, and change the order.) One that came back often is set aside with a mark; it has a
+// count of its own from then on, and is replayed while nothing else is with us. If it comes back from that, the attempt
+// is counted before it is sent again. So it is parked in the end, and its neighbours are not, nor what waits while
+// workers end for another reason.
 
 const (
 	// mostReturns is how many returns make a message suspect.
@@ -33,8 +33,8 @@ func (r *run) requeued() {
 	}
 }
 
-// beware has one taken at a time, the next one too, for a message that came back. It rests after as many as a worker
-// that ended may have had with it.
+// beware makes the run take one at a time, the next one too, for a message that came back. It rests after as many as a
+// worker that ended may have had with it.
 func (r *run) beware(it *item) {
 	if !r.source.CountsRequeues() && r.returns(it) > 0 && r.wary < r.options.Concurrency+lookahead {
 		r.wary++
@@ -42,13 +42,13 @@ func (r *run) beware(it *item) {
 	}
 }
 
-// isSuspect rules on a message that has come back too often.
-func (r *run) isSuspect(it *item) (ruling, bool) {
-	often := r.returns(it) >= mostReturns && r.solos < mostSolos
+// ruleSuspect rules on a message that has come back too often.
+func (r *run) ruleSuspect(it *item) (ruling, bool) {
+	tooOften := r.returns(it) >= mostReturns && r.solos < mostSolos
 	switch {
-	case it.alone && (often || !r.met && r.returns(it) >= soloReturns): // else it may be for what we requeued
+	case it.alone && (tooOften || !r.met && r.returns(it) >= soloReturns): // else it may be for what we requeued
 		return ruling{item: it, fate: retry, reason: "the drain ended while it was replayed alone"}, true
-	case !it.alone && often:
+	case !it.alone && tooOften:
 		it.alone = true
 		return ruling{item: it, fate: aside}, true
 	}

@@ -39,7 +39,7 @@ func TestSuspect(t *testing.T) {
 			t.Parallel()
 			r := &run{Drainer: &Drainer{met: row.met, returned: row.returned, solos: row.solos}}
 			it := &item{marks: marks{alone: row.alone, returns: row.returns}}
-			got, ok := r.isSuspect(it)
+			got, ok := r.ruleSuspect(it)
 			if !ok {
 				got.fate = none
 			}

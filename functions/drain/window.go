@@ -28,7 +28,7 @@ func (r *run) mayBegin(now time.Time) time.Time {
 	if r.judge.outage.trial {
 		places = 1
 	}
-	if r.unspent == 0 || r.end != "" || r.judge.outage.on && !r.judge.outage.trial ||
+	if r.unspent == 0 || r.end != "" || r.judge.outage.closed() ||
 		len(r.flying)-r.judge.overdue >= places {
 		return r.never
 	}
@@ -88,7 +88,7 @@ func (r *run) room() int {
 			bytes += it.size
 		}
 	}
-	return (mostBytes - bytes) / max(r.largest, 1)
+	return (MostBytes - bytes) / max(r.largest, 1)
 }
 
 // want is the prefetch: how many may be unacked.

@@ -16,7 +16,7 @@ var ErrHeaderTooLarge = errors.New("request line and headers are over the limit"
 // trailers are there only then. It takes over r.Header.
 func Capture(r *http.Request, target string, body []byte, received time.Time) *Request {
 	captured := &Request{
-		// it fails when there is no randomness to be had, which ends the program before
+		// it cannot fail: without randomness, crypto/rand ends the program
 		ID:         uuid.Must(uuid.NewV7()).String(),
 		Method:     r.Method,
 		Target:     target,
@@ -36,7 +36,7 @@ func Capture(r *http.Request, target string, body []byte, received time.Time) *R
 }
 
 // Sealed is a captured request as it is stored. It is a type of its own, so that nobody edits a request whose metadata
-// has been encoded, and wonders why that is not heard.
+// has been encoded, without effect.
 type Sealed struct {
 	ID          string
 	ReceivedAt  time.Time

@@ -23,8 +23,8 @@ import (
 
 // Request is one captured HTTP request.
 type Request struct {
-	// ID is a UUIDv7: the message id, the answer's id and the Fallback-Id header. It is the same for every attempt to
-	// store or to replay this request.
+	// ID is the message id, the answer's id and the Fallback-Id header; a UUIDv7 if [Capture] made it. It is the same
+	// for every attempt to store or to replay this request.
 	ID string
 	// Method is as it came.
 	Method string

@@ -82,7 +82,7 @@ var lenient = json.JoinOptions(json.MatchCaseInsensitiveNames(true), jsontext.Al
 
 // Decode is the way back from Metadata: a Request with the given message id and body. The message body of a bodyless
 // request is not a request body and is dropped. Names of headers may be in any case, as another program writes them,
-// and come out in the form that net/http has them in.
+// and come out in the form that net/http has them in. The error says what cannot be read, and shows nothing of it.
 func Decode(id, meta string, body []byte) (*Request, error) {
 	var m metadata
 	if err := json.Unmarshal([]byte(meta), &m, lenient); err != nil {
@@ -96,8 +96,7 @@ func Decode(id, meta string, body []byte) (*Request, error) {
 	}
 	r := &Request{
 		ID: id, Method: m.Method, Target: m.Target, Host: m.Host, Scheme: m.Scheme, Proto: m.Proto, Remote: m.Remote,
-		Prefix:     m.Prefix,
-		ReceivedAt: Time(m.ReceivedAt), Header: m.Header, Trailer: m.Trailer, Body: body,
+		Prefix: m.Prefix, ReceivedAt: CleanTime(m.ReceivedAt), Header: m.Header, Trailer: m.Trailer, Body: body,
 	}
 	switch m.Charset {
 	case "":
@@ -112,9 +111,9 @@ func Decode(id, meta string, body []byte) (*Request, error) {
 	return r, nil
 }
 
-// Time is t in UTC, or the zero time if its year has not four digits: another program may have written milliseconds for
-// seconds, and such a time can neither be written as RFC 3339 nor say how old a request is.
-func Time(t time.Time) time.Time {
+// CleanTime is t in UTC, or the zero time if its year has not four digits: another program may have written
+// milliseconds for seconds, and such a time can neither be written as RFC 3339 nor say how old a request is.
+func CleanTime(t time.Time) time.Time {
 	t = t.UTC()
 	if year := t.Year(); year < 0 || year > 9999 {
 		return time.Time{}

@@ -31,7 +31,7 @@ var ours = []string{
 
 // IsOurs says whether a field of that name could be taken for one of ours.
 func IsOurs(name string) bool {
-	return name != "" && name[0]|0x20 == 'f' &&
+	return name != "" && name[0]|0x20 == 'f' && // most are not: one comparison instead of seven
 		slices.ContainsFunc(ours, func(our string) bool { return alike(name, our) })
 }
 
@@ -41,7 +41,7 @@ func IsMarked(h http.Header) bool {
 		return true
 	}
 	for name := range h {
-		if name != "" && name[0]|0x20 == 'f' && alike(name, HeaderAttempt) {
+		if alike(name, HeaderAttempt) {
 			return true
 		}
 	}
@@ -64,8 +64,8 @@ func IsForwarded(name string) bool {
 		alike(name, "X-Real-Ip")
 }
 
-// alike says whether two names are the same to who reads them as CGI does (RFC 3875, 4.1.18), and with it WSGI, Rack
-// and PHP: in one case, with all but letters and digits as underscores.
+// alike says whether two names are the same to those who read them as CGI does (RFC 3875, 4.1.18), and with it WSGI,
+// Rack and PHP: in one case, with all but letters and digits as underscores.
 func alike(a, b string) bool {
 	if len(a) != len(b) {
 		return false

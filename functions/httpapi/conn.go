@@ -217,8 +217,8 @@ func (c *conn) evict() bool {
 	return c.mayLose(time.Now()) && c.stage.CompareAndSwap(stage, evicted)
 }
 
-// lingers is called when a request has been refused before its body was read.
-func (c *conn) lingers() { c.stage.CompareAndSwap(busy, lingering) }
+// setLingering is called when a request has been refused before its body was read.
+func (c *conn) setLingering() { c.stage.CompareAndSwap(busy, lingering) }
 
 // refuse has the connection end with that answer. Where something has been written, as a 100 Continue, the error is
 // for who reads the body and answers.

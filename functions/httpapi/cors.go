@@ -8,8 +8,8 @@ import (
 	"fallback/functions/envelope"
 )
 
-// cors lets the pages of the origins that may send read the answer, whatever it is: without it, a browser keeps even
-// the status from them. Credentials are never allowed: a browser's cookies let nobody in.
+// cors lets pages of allowed origins read the answer, whatever it is: else a browser keeps even the status from them.
+// Credentials are never allowed: a browser's cookies let nobody in.
 func (d *Door) cors(answer, request http.Header) {
 	if len(d.options.CORSOrigins) == 0 {
 		return
@@ -23,8 +23,9 @@ func (d *Door) cors(answer, request http.Header) {
 	answer.Set("Access-Control-Expose-Headers", envelope.HeaderID+", Retry-After")
 }
 
-// isPreflight says whether a browser asks if a page of an allowed origin may send (Fetch Standard, 4.8).
-func (d *Door) isPreflight(answer http.Header, r *http.Request) bool {
+// isPreflight says whether a browser asks if a page of an allowed origin may send (Fetch Standard, 4.8). The answer has
+// been through cors, which knows the origins.
+func isPreflight(answer http.Header, r *http.Request) bool {
 	return r.Method == http.MethodOptions && r.Header.Get("Access-Control-Request-Method") != "" &&
 		answer.Get("Access-Control-Allow-Origin") != ""
 }

@@ -68,15 +68,16 @@ type Options struct {
 	// AcceptReplays are the secrets with which another Fallback signs its replays, which are let in by that alone. A
 	// replay that is not signed so is refused: it is our own, come back.
 	AcceptReplays []string
-	// TrustedProxies are the peers whose X-Forwarded-* and Forwarded are kept. Platform says that a platform is before
-	// the door, which sets X-Forwarded-For, -Proto and -Port, and nobody is trusted beside it.
+	// TrustedProxies are the peers whose X-Forwarded-* and Forwarded are kept. Platform: the door is behind a platform
+	// that sets X-Forwarded-For, -Proto and -Port, and nobody else is trusted.
 	TrustedProxies []netip.Prefix
 	Platform       bool
 	// CORSOrigins are the origins whose pages may send: "https://shop.example.com", or "*" for all.
 	CORSOrigins []string
 	// Admitted, if set, is called with each key that has let a request in: its kind, and its place in the list, from 1.
 	Admitted func(kind string, place int)
-	Log      *slog.Logger
+	// Log gets bugs of ours, and at debug level what was not stored.
+	Log *slog.Logger
 	// Answered, if set, is called for each request that is not about the server itself, when it has been answered,
 	// with one of [Outcomes] or the code of an error of the store.
 	Answered func(outcome string, took time.Duration)
@@ -107,10 +108,7 @@ func New(o Options, queue Store) (*Door, error) {
 	if err != nil {
 		return nil, err
 	}
-	name, err := json.Marshal(o.Queue)
-	if err != nil {
-		return nil, err
-	}
+	name, _ := json.Marshal(o.Queue) // a string
 	d := &Door{
 		options: o, prefix: strings.TrimRight(o.Prefix, "/"), queue: queue, keys: keys, name: string(name),
 		bodies: newRoom(o.BytesInHand, nil),
@@ -118,6 +116,9 @@ func New(o Options, queue Store) (*Door, error) {
 	d.unproved = newRoom(max(o.BytesInHand/8, o.Limits.Body), d.bodies)
 	if d.options.Answered == nil {
 		d.options.Answered = func(string, time.Duration) {}
+	}
+	if d.options.Log == nil {
+		d.options.Log = slog.New(slog.DiscardHandler)
 	}
 	if d.options.Admitted == nil {
 		d.options.Admitted = func(string, int) {}
@@ -140,15 +141,15 @@ func (d *Door) answer(w http.ResponseWriter, r *http.Request) (outcome string) {
 	defer d.recover(w, r, &outcome)
 	d.cors(w.Header(), r.Header)
 	uri := originForm(r.RequestURI)
-	target, ok := d.target(uri)
+	target, found := d.target(uri)
 	switch {
 	case envelope.IsMarked(r.Header):
-		return d.answerMarked(w, r, target, ok)
-	case d.isAboutServer(w, r, uri):
+		return d.answerMarked(w, r, target, found)
+	case d.answerAboutServer(w, r, uri):
 		return ""
-	case d.isPreflight(w.Header(), r):
+	case isPreflight(w.Header(), r):
 		return preflight(w, r, d.options.Methods)
-	case !ok:
+	case !found:
 		return refuse(w, r, *notFound(d.prefix))
 	case !slices.Contains(d.options.Methods, r.Method):
 		return refuse(w, r, methodNotQueued)
@@ -159,24 +160,24 @@ func (d *Door) answer(w http.ResponseWriter, r *http.Request) (outcome string) {
 
 // answerMarked answers what a drain has sent. A replay is let in, if it may be, whatever its method: its client has
 // its answer.
-func (d *Door) answerMarked(w http.ResponseWriter, r *http.Request, target string, ok bool) (outcome string) {
+func (d *Door) answerMarked(w http.ResponseWriter, r *http.Request, target string, found bool) (outcome string) {
 	if d.isProbe(r) {
 		d.readyz(w, r)
 		return ""
 	}
 	replay := d.readReplay(r.Header)
-	if replay == nil || !ok {
+	if replay == nil || !found {
 		return refuse(w, r, loop)
 	}
 	return d.enqueue(w, r, target, replay)
 }
 
-// isAboutServer answers who asks about the server itself, and says whether it was such a one. Without metrics, their
-// path is like any other.
-func (d *Door) isAboutServer(w http.ResponseWriter, r *http.Request, uri string) bool {
+// answerAboutServer answers a request that is about the server itself, and says whether it was one. Without metrics,
+// their path is like any other.
+func (d *Door) answerAboutServer(w http.ResponseWriter, r *http.Request, uri string) bool {
 	switch path := serverPath(r, uri); {
 	case path == "/livez":
-		d.livez(w)
+		Live(w)
 	case path == "/readyz":
 		d.readyz(w, r)
 	case path == "/metrics" && d.options.Metrics != nil:
@@ -193,10 +194,15 @@ func originForm(uri string) string {
 	if strings.HasPrefix(uri, "/") || !absolute {
 		return uri
 	}
-	if i := strings.IndexAny(rest, "/?"); i >= 0 {
-		return strings.TrimSuffix("/", rest[i:i+1]) + rest[i:]
+	i := strings.IndexAny(rest, "/?")
+	switch {
+	case i < 0:
+		return "/"
+	case rest[i] == '?':
+		return "/" + rest[i:]
+	default:
+		return rest[i:]
 	}
-	return "/"
 }
 
 // target is what is behind the prefix, byte for byte: a router that cleans paths would change what is stored.
@@ -235,7 +241,7 @@ func (d *Door) store(w http.ResponseWriter, r *http.Request, target string, repl
 	target, visitor := d.examine(r.Header, target, replay)
 	switch {
 	case visitor.is == stranger: // whatever else is to be said of it
-		return stored, d.admit(&visitor, nil)
+		return stored, &unauthorized
 	case r.ContentLength > d.options.Limits.Body:
 		return stored, bodyTooLarge(d.options.Limits.Body)
 	case d.full():
@@ -329,5 +335,5 @@ func (d *Door) recover(w http.ResponseWriter, r *http.Request, outcome *string) 
 		panic(v)
 	}
 	d.options.Log.Error("panic", "error", fmt.Sprint(v), "method", r.Method, "stack", string(debug.Stack()))
-	*outcome = write(w, internal)
+	*outcome = write(w, problem.Internal)
 }

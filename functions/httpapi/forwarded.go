@@ -8,14 +8,14 @@ import (
 	"fallback/functions/envelope"
 )
 
-// platforms set these of the family; the others are a client's there.
-var platforms = []string{envelope.ForwardedFor, envelope.ForwardedProto, "X-Forwarded-Port"}
+// platformFields are those of the family that a platform sets; the others are a client's there.
+var platformFields = []string{envelope.ForwardedFor, envelope.ForwardedProto, "X-Forwarded-Port"}
 
-// forward takes off what the primary could take for our word, or for a proxy's, whatever its spelling. A proxy that is
-// trusted, and the platform, may have told what they knew: what they say stays, and of the addresses its own is the
-// last. What the door itself saw stands in the request, and the drain tells it where nobody has. Trailers are never a
-// proxy's.
-func (d *Door) forward(r *envelope.Request) {
+// cleanForwarded takes off what the primary could take for our word, or for a proxy's, whatever its spelling. A proxy
+// that is trusted, and the platform, may have told what they knew: what they say stays, and of the addresses its own is
+// the last. What the door itself saw stands in the request, and the drain tells it where nobody has. Trailers are never
+// a proxy's.
+func (d *Door) cleanForwarded(r *envelope.Request) {
 	for name := range r.Header {
 		if envelope.IsOurs(name) || envelope.IsForwarded(name) && !d.keeps(r, name) {
 			delete(r.Header, name)
@@ -39,7 +39,7 @@ func (d *Door) forward(r *envelope.Request) {
 // keeps says whether a field of a proxy's is from one that is believed.
 func (d *Door) keeps(r *envelope.Request, name string) bool {
 	if d.options.Platform {
-		return slices.Contains(platforms, name)
+		return slices.Contains(platformFields, name)
 	}
 	peer := r.Peer()
 	return isPlain(name) && peer.IsValid() &&

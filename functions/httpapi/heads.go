@@ -2,11 +2,7 @@ package httpapi
 
 import (
 	"bytes"
-	"net/http"
-	"strconv"
 	"sync/atomic"
-
-	"fallback/functions/problem"
 )
 
 // maxFields bounds the lines of one head behind its request line. net/http has no such bound, and each becomes an
@@ -81,9 +77,3 @@ func (a *account) hold(cost int64) bool {
 
 // add takes some in any case, or, below 0, frees some.
 func (a *account) add(cost int64) { a.used.Add(cost) }
-
-// headTooLong is the answer to a head that is over its own bounds.
-func headTooLong(most int) problem.Problem {
-	return problem.New(http.StatusRequestHeaderFieldsTooLarge, headersTooLarge,
-		"The request line and headers may take "+strconv.Itoa(most)+" bytes and "+strconv.Itoa(maxFields)+" lines.")
-}

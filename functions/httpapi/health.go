@@ -23,9 +23,6 @@ func serverPath(r *http.Request, uri string) string {
 	return ""
 }
 
-// livez is about the process: it answers, so it lives.
-func (d *Door) livez(w http.ResponseWriter) { Live(w) }
-
 // readyz is about the broker: connected, not blocked, the queue there and of the right type. It says nothing of the
 // primary, whose failure is what this is for.
 func (d *Door) readyz(w http.ResponseWriter, r *http.Request) {
@@ -38,7 +35,7 @@ func (d *Door) readyz(w http.ResponseWriter, r *http.Request) {
 	Ready(w)
 }
 
-// Live says that a process lives: a server's, or a worker's.
+// Live says that a process lives, a server's or a worker's: it answers.
 func Live(w http.ResponseWriter) { healthy(w, "live") }
 
 // Ready says that it can do its work.

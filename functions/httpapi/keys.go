@@ -1,6 +1,7 @@
 package httpapi
 
 import (
+	"cmp"
 	"crypto/sha256"
 	"crypto/subtle"
 	"fmt"
@@ -76,14 +77,14 @@ func (k keys) take(h http.Header, target string) (rest string, place int) {
 		return target, 0
 	}
 	for _, value := range own {
-		place = first(place, k.bearer(value))
+		place = cmp.Or(place, k.bearer(value))
 	}
-	place = first(place, k.takeBearers(h))
+	place = cmp.Or(place, k.takeBearers(h))
 	target, found := k.cut(target, 0)
 	if target == "" || target[0] == '?' {
 		target = "/" + target
 	}
-	return target, first(place, found)
+	return target, cmp.Or(place, found)
 }
 
 // takeBearers takes the tokens of ours out of Authorization, and returns the place of the first. A platform may have
@@ -95,7 +96,7 @@ func (k keys) takeBearers(h http.Header) (place int) {
 		parts := strings.Split(value, ",")
 		for _, part := range parts {
 			if found := k.bearer(strings.TrimSpace(part)); found > 0 {
-				place = first(place, found)
+				place = cmp.Or(place, found)
 			} else {
 				others = append(others, part)
 			}
@@ -116,13 +117,6 @@ func (k keys) takeBearers(h http.Header) (place int) {
 	return place
 }
 
-func first(place, next int) int {
-	if place == 0 {
-		return next
-	}
-	return place
-}
-
 // bearer is the place of the token in the value of an Authorization field.
 func (k keys) bearer(value string) int {
 	scheme, token, _ := strings.Cut(value, " ")
@@ -132,14 +126,18 @@ func (k keys) bearer(value string) int {
 	return k.place(strings.TrimSpace(token))
 }
 
-const pathMark = "/-/"
+const (
+	pathMark = "/-/"
+	// ends are what ends a path in a field that holds more than a path.
+	ends = "/?#,;&|()<>'\" "
+)
 
 // cut takes the tokens off a path at position at, and returns the place of the first. They end with their segment, or,
 // where the path stands in something else, with what ends it there.
 func (k keys) cut(path string, at int) (rest string, place int) {
 	for strings.HasPrefix(path[at:], pathMark) {
 		found, end := 0, 0
-		for _, ends := range []string{"/?#", "/?#,;&|()<>'\" "} {
+		for _, ends := range []string{"/?#", ends} {
 			if found == 0 {
 				found, end = k.placeIn(path, at+len(pathMark), ends)
 			}
@@ -147,7 +145,7 @@ func (k keys) cut(path string, at int) (rest string, place int) {
 		if found == 0 {
 			return path, place
 		}
-		place = first(place, found)
+		place = cmp.Or(place, found)
 		path = path[:at] + path[end:]
 	}
 	return path, place
@@ -188,7 +186,7 @@ func (k keys) scrubbed(value string) string {
 	value = k.scrubbedAt(value, pathMark, k.cut)
 	for _, mark := range []string{"%2F-%2F", "%2f-%2f"} {
 		value = k.scrubbedAt(value, mark, func(s string, at int) (string, int) {
-			place, end := k.placeIn(s, at+len(mark), "%/?#,;&|()<>'\" ")
+			place, end := k.placeIn(s, at+len(mark), "%"+ends)
 			if place == 0 {
 				return s, 0
 			}
@@ -213,7 +211,7 @@ func (k keys) scrubbedAt(value, mark string, cut func(string, int) (string, int)
 }
 
 // webhookNames are the names that a signature of Standard Webhooks comes under: the standard's, and those of Svix, who
-// began it, and of who sends through it. The three of a signature are of one row.
+// began it, and of those who send through it. A signature has all three of a row.
 var webhookNames = [][3]string{
 	{"Webhook-Id", "Webhook-Timestamp", "Webhook-Signature"},
 	{"Svix-Id", "Svix-Timestamp", "Svix-Signature"},

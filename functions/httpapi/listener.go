@@ -44,21 +44,21 @@ func (s *Server) admit(c *conn) bool {
 	return ok
 }
 
-// makeRoom charges more bytes for a head; all is what it then has. When there are too few, the connection with the
-// largest head of those with more than all loses its slot, so that large heads without an end keep no smaller ones
-// out. Its bytes are free once net/http has forgotten it: sooner, more would be in memory than is counted.
-func (s *Server) makeRoom(more, all int64) bool {
-	if s.heads.hold(more) {
+// makeRoom charges a head for n more bytes, total in all. When there are too few, the connection with the largest head
+// of those with more than total loses its slot, so that large heads without an end keep no smaller ones out. Its bytes
+// are free once net/http has forgotten it: sooner, more would be in memory than is counted.
+func (s *Server) makeRoom(n, total int64) bool {
+	if s.heads.hold(n) {
 		return true
 	}
-	loser := s.slots.evictLargest(all)
+	loser := s.slots.evictLargest(total)
 	if loser == nil {
 		return false
 	}
 	s.refused(HeadsFull)
 	_ = loser.Conn.Close()
 	for end := time.Now().Add(roomPatience); time.Now().Before(end); time.Sleep(20 * time.Millisecond) {
-		if s.heads.hold(more) {
+		if s.heads.hold(n) {
 			return true
 		}
 	}
@@ -83,7 +83,7 @@ const (
 
 // Why connections are turned away.
 const (
-	NoSlot      = "no-slot"       // there was no slot, but for who asks about the server itself
+	NoSlot      = "no-slot"       // there was no slot, but for requests about the server itself
 	LostSlot    = "lost-slot"     // it waited longest, and another one came
 	HeadTooLong = "head-too-long" // in bytes, or in fields
 	HeadsFull   = "heads-full"    // all heads together take what they may
@@ -92,7 +92,7 @@ const (
 // Refusals are all of them.
 func Refusals() []string { return []string{NoSlot, LostSlot, HeadTooLong, HeadsFull} }
 
-// refusal is how a connection ends that net/http does not answer. It is an error for who reads from it.
+// refusal is how a connection ends that net/http does not answer. It is an error for the reader.
 type refusal struct {
 	reason string
 	answer []byte // as it stands on the wire

@@ -22,14 +22,14 @@ func Outcomes() []string {
 	names := []string{Accepted, Preflight}
 	for _, p := range []problem.Problem{
 		loop, methodNotQueued, unauthorized, unreadableBody, bodyTooSlow, *bodyTooLarge(0), *headerTooLarge(0),
-		*notFound(""), rateLimited, overloaded, *unavailable(errors.New("of no store"), ""), internal,
+		*notFound(""), rateLimited, overloaded, *unavailable(errors.New("of no store"), ""), problem.Internal,
 	} {
 		names = append(names, p.Name())
 	}
 	return names
 }
 
-// headersTooLarge is the name of two: what is stored of them, and the head itself, have bounds of their own.
+// headersTooLarge is the name of two problems: what is stored of them, and the head itself, have bounds of their own.
 const headersTooLarge = "headers-too-large"
 
 // Retry-After in seconds: soon for what passes by itself, later for what needs the primary back.
@@ -48,13 +48,10 @@ var (
 	overloaded     = problem.New(http.StatusServiceUnavailable, "overloaded",
 		"Too many requests at the same time.").After(retrySoon)
 	loop = problem.New(http.StatusLoopDetected, problem.Loop,
-		"This is a replay, and a door takes none: the target of the drain "+
-			"must be the API itself, around whatever fails over. A second Fallback behind a first has "+
-			"FALLBACK_ACCEPT_REPLAYS.")
+		"This is a replay, and a door takes none: the target of the drain must be the API itself, around whatever "+
+			"fails over. A second Fallback behind a first has FALLBACK_ACCEPT_REPLAYS.")
 	tooManyHops = problem.New(http.StatusLoopDetected, problem.Loop,
 		"This replay has been through too many doors: their targets lead in a circle.")
-	internal = problem.New(http.StatusInternalServerError, "internal",
-		"Something is wrong here; the request was not accepted.")
 	unauthorized = problem.New(http.StatusUnauthorized, "unauthorized",
 		"A token, as Fallback-Authorization: Bearer TOKEN or in one of its "+
 			"other places, or a webhook signature is needed.").Challenge(`Bearer realm="fallback"`)
@@ -87,6 +84,12 @@ func headerTooLarge(limit int) *problem.Problem {
 	return &p
 }
 
+// rawHeadTooLarge is for a head as it stands on the wire.
+func rawHeadTooLarge(limit int) problem.Problem {
+	return problem.New(http.StatusRequestHeaderFieldsTooLarge, headersTooLarge,
+		fmt.Sprintf("The request line and headers may take %d bytes and %d lines.", limit, maxFields))
+}
+
 // coded is an error that has a name for programs and a text without secrets.
 type coded interface {
 	error
@@ -117,11 +120,11 @@ func write(w http.ResponseWriter, p problem.Problem) (outcome string) {
 }
 
 // What net/http reads of a body that the door did not read, so that the connection can take another request: for
-// arrivePatience before it writes the answer, which is enough for a body that is on its way, and for lingerPatience
+// arrivePatience before it writes the answer, which is enough for a body that is on its way, and for leavePatience
 // after that. A connection that is closed before its client has stopped sending is reset, and the answer may be lost.
 const (
 	arrivePatience = 50 * time.Millisecond
-	lingerPatience = time.Second
+	leavePatience  = time.Second
 )
 
 // refuse writes the answer to a request, whose body may not have been read to its end. By itself net/http would read
@@ -135,8 +138,8 @@ func refuse(w http.ResponseWriter, r *http.Request, p problem.Problem) (outcome 
 	outcome = write(w, p)
 	_ = control.Flush()
 	if c := connOf(r); c != nil {
-		c.lingers()
+		c.setLingering()
 	}
-	_ = control.SetReadDeadline(time.Now().Add(lingerPatience))
+	_ = control.SetReadDeadline(time.Now().Add(leavePatience))
 	return outcome
 }

@@ -23,8 +23,7 @@ type replay struct {
 	signed   http.Header // the signature in the form of Standard Webhooks
 }
 
-// isProbe says whether another Fallback's drain asks, before it sends replays that may be let in, whether the door is
-// ready.
+// isProbe says whether r is the probe of another Fallback's drain, whose replays may be let in.
 func (d *Door) isProbe(r *http.Request) bool {
 	return len(d.keys.replays) > 0 && r.Method == http.MethodGet && r.Header.Get(envelope.HeaderAttempt) == "0"
 }
@@ -51,7 +50,7 @@ func (d *Door) readReplay(h http.Header) *replay {
 }
 
 // adopt makes a captured request what the replay says that it is: the request that another door has taken. An id that
-// is no UUID, another program's, becomes the one that always is made of it.
+// is no UUID, another program's, becomes one made of it, always the same.
 func (r replay) adopt(request *envelope.Request) {
 	request.ID, request.ReceivedAt = r.id, r.received.UTC()
 	if id, err := uuid.Parse(r.id); err != nil || id.String() != r.id {

@@ -32,7 +32,7 @@ const (
 	// A body trickles when, a quarter of a second after its beginning, it comes at less than 16 KiB a second.
 	trickleAfter = 250 * time.Millisecond
 	trickleRate  = 16 << 10
-	// roomPatience is how long is waited for the room of bodies that were given up.
+	// roomPatience is how long to wait for the room of bodies that were given up, or heads.
 	roomPatience = time.Second
 )
 

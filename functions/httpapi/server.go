@@ -11,15 +11,16 @@ import (
 	"time"
 )
 
-// How long an end may take: lingerTimeout for connections to be told, shutdownTimeout for requests in hand after that.
+// How long an end may take: farewellTimeout for connections to be told, shutdownTimeout for requests in hand after
+// that.
 const (
-	lingerTimeout   = time.Second
+	farewellTimeout = time.Second
 	shutdownTimeout = 7 * time.Second
 )
 
 // Bounds are what a server has for all who connect to it, whatever they send.
 type Bounds struct {
-	// Slots is how many connections may be open, beside a few for who asks about the server itself.
+	// Slots is how many connections may be open, beside a few for requests about the server itself.
 	Slots int
 	// Heads is what all request lines and headers may take together, from their first byte to the answer, beside the
 	// little that comes with each slot.
@@ -33,7 +34,7 @@ var (
 	HealthBounds = Bounds{Slots: 256, Heads: 4 << 20}
 )
 
-// reserveSlots are for who asks about the server itself.
+// reserveSlots are for requests about the server itself.
 const reserveSlots = 16
 
 // Memory is what all of that takes at the most, in bytes.
@@ -87,7 +88,7 @@ func newServer(h http.Handler, b Bounds, headBytes int, log *slog.Logger) *Serve
 	s := &Server{
 		slots: newSlots(b.Slots), reserve: newSlots(reserveSlots), away: make(chan struct{}, maxTurnedAway),
 		heads: account{most: b.Heads}, headBytes: headBytes,
-		headTooLong: &refusal{HeadTooLong, onWire(headTooLong(headBytes))},
+		headTooLong: &refusal{HeadTooLong, onWire(rawHeadTooLarge(headBytes))},
 		refused:     func(string) {},
 	}
 	s.http = &http.Server{
@@ -162,7 +163,7 @@ func (s *Server) Serve(ctx context.Context, ln net.Listener) error {
 	s.ending.Store(true)
 	_ = ln.Close()
 	served := <-failed
-	s.linger()
+	s.farewell()
 	timed, cancel := context.WithTimeout(context.WithoutCancel(ctx), shutdownTimeout)
 	defer cancel()
 	err := s.http.Shutdown(timed)
@@ -179,10 +180,10 @@ func (s *Server) Serve(ctx context.Context, ln net.Listener) error {
 // Close ends the server at once, and whatever it has in hand.
 func (s *Server) Close() error { return s.http.Close() }
 
-// linger waits a moment for the connections to go: a busy client's next request may be on its way already, and Shutdown
-// would close its connection, which looks idle, under it.
-func (s *Server) linger() {
-	for end := time.Now().Add(lingerTimeout); s.slots.taken()+s.reserve.taken() > 0 && time.Now().Before(end); {
+// farewell waits a moment for the connections to go: a busy client's next request may be on its way already, and
+// Shutdown would close its connection, which looks idle, under it.
+func (s *Server) farewell() {
+	for end := time.Now().Add(farewellTimeout); s.slots.taken()+s.reserve.taken() > 0 && time.Now().Before(end); {
 		time.Sleep(5 * time.Millisecond)
 	}
 }

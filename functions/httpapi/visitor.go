@@ -81,7 +81,7 @@ func (d *Door) clean(request *envelope.Request, v visitor) {
 	d.keys.scrub(request)
 	delete(request.Header, "Expect") // the door has met it
 	request.Prefix = d.prefix
-	d.forward(request)
+	d.cleanForwarded(request)
 	if v.replay != nil {
 		v.replay.adopt(request)
 	}

@@ -12,16 +12,18 @@ import (
 	"fallback/functions/rabbit"
 )
 
+// KeyUses is a metric of the server, by kind and place of a key; `fallback doctor` reads it.
+const KeyUses = "fallback_key_uses_total"
+
 // Server is what `fallback serve` counts; it answers GET /metrics.
 type Server struct {
 	http.Handler
 	registry *prometheus.Registry
 	requests *prometheus.CounterVec
-	accepted prometheus.Counter
-	others   map[string]prometheus.Counter // by outcome; not written to after NewServer
+	outcomes map[string]prometheus.Counter // of requests; not written to after NewServer
 	keys     map[key]prometheus.Counter    // likewise
 	took     prometheus.Histogram
-	away     *prometheus.CounterVec
+	refused  *prometheus.CounterVec
 }
 
 // key is a token or a secret, by where it stands in its list, from 1.
@@ -43,16 +45,15 @@ func NewServer(c config.Config) *Server {
 			Help:    "From a request's headers to its answer, whatever the outcome.",
 			Buckets: []float64{.001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5},
 		}),
-		others: map[string]prometheus.Counter{},
-		keys:   map[key]prometheus.Counter{},
-		away: prometheus.NewCounterVec(prometheus.CounterOpts{
+		outcomes: map[string]prometheus.Counter{},
+		keys:     map[key]prometheus.Counter{},
+		refused: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "fallback_connections_refused_total", Help: "Connections turned away, by why.",
 		}, []string{"reason"}),
 	}
 	keys := prometheus.NewCounterVec(prometheus.CounterOpts{
-		Name: "fallback_key_uses_total", Help: "Requests let in by a token (FALLBACK_TOKENS), webhook " +
-			"(FALLBACK_WEBHOOK_SECRETS) or replay " +
-			"(FALLBACK_ACCEPT_REPLAYS) secret, by its place in the list.",
+		Name: KeyUses, Help: "Requests let in by a token (FALLBACK_TOKENS), webhook (FALLBACK_WEBHOOK_SECRETS) or " +
+			"replay (FALLBACK_ACCEPT_REPLAYS) secret, by its place in the list.",
 	}, []string{"kind", "place"})
 	for kind, list := range map[string][]config.Secret{
 		httpapi.Token: c.Tokens, httpapi.Webhook: c.WebhookSecrets, httpapi.Replay: c.AcceptReplays,
@@ -62,13 +63,12 @@ func NewServer(c config.Config) *Server {
 		}
 	}
 	for _, outcome := range append(httpapi.Outcomes(), rabbit.Codes()...) {
-		s.others[outcome] = s.requests.WithLabelValues(outcome)
+		s.outcomes[outcome] = s.requests.WithLabelValues(outcome)
 	}
 	for _, reason := range httpapi.Refusals() {
-		s.away.WithLabelValues(reason)
+		s.refused.WithLabelValues(reason)
 	}
-	s.accepted = s.others[httpapi.Accepted]
-	s.registry = newRegistry(s.requests, s.took, keys, s.away)
+	s.registry = newRegistry(s.requests, s.took, keys, s.refused)
 	s.Handler = handler(s.registry)
 	return s
 }
@@ -76,9 +76,7 @@ func NewServer(c config.Config) *Server {
 // Answered counts a request. It is on every request's way, so nothing here allocates.
 func (s *Server) Answered(outcome string, took time.Duration) {
 	s.took.Observe(took.Seconds())
-	if outcome == httpapi.Accepted {
-		s.accepted.Inc()
-	} else if c := s.others[outcome]; c != nil {
+	if c := s.outcomes[outcome]; c != nil {
 		c.Inc()
 	} else {
 		s.requests.WithLabelValues(outcome).Inc()
@@ -93,7 +91,7 @@ func (s *Server) Admitted(kind string, place int) {
 }
 
 // Refused counts a connection that was turned away.
-func (s *Server) Refused(reason string) { s.away.WithLabelValues(reason).Inc() }
+func (s *Server) Refused(reason string) { s.refused.WithLabelValues(reason).Inc() }
 
 // Watch adds what is so at the moment of a scrape. It is called once.
 func (s *Server) Watch(inHand func() (requests, bytes int64), broker func() (connected, blocked bool)) {

@@ -54,7 +54,7 @@ const (
 // visit returns errEnough to end each, which returns nil then.
 var errEnough = errors.New("no more are wanted")
 
-// each calls visit for each message that is on the queue now, the first first. What visit leaves unsettled is returned
+// each calls visit for each message that is on the queue now, in order. What visit leaves unsettled is returned
 // unacked, no more than most of them, to be requeued; their bodies are gone.
 func each(ctx context.Context, s *rabbit.Source, most int,
 	visit func(*rabbit.Delivery) (deed, error)) (unsettled []*rabbit.Delivery, err error) {

@@ -27,7 +27,7 @@ func (s Selection) holds(id string) bool { return s.All || slices.Contains(s.IDs
 type Outcome struct {
 	Queue string   `json:"queue"`
 	Done  []string `json:"ids"`
-	Left  int      `json:"left"` // on the queue, in the end
+	Left  int      `json:"left"` // on the queue, at the end; -1 if that is not known
 }
 
 // Redrive puts parked requests on the main queue, as new, and takes each off the parked one when the broker has
@@ -59,7 +59,7 @@ func (o *Operator) Discard(ctx context.Context, which Selection, progress func(d
 // settleParked does something with each of the selected requests, one after the other, and says which.
 func (o *Operator) settleParked(ctx context.Context, which Selection, progress func(done, of int),
 	settle func(*rabbit.Delivery) error) (Outcome, error) {
-	out := Outcome{Queue: o.config.Topology.Parked, Done: []string{}}
+	out := Outcome{Queue: o.config.Topology.Parked, Done: []string{}, Left: -1}
 	source := o.source(out.Queue)
 	defer source.Close()
 	waiting, err := source.Waiting(ctx)

@@ -30,25 +30,26 @@ type QueueStats struct {
 	Out     float64 `json:"out_per_second"`
 }
 
-// Queues are all queues, the main one first. The figures are the management API's, where it is set; unasked is its
-// error. Those of AMQP are of this moment: the main queue's always, and all where the API is not set, or has failed.
-func (o *Operator) Queues(ctx context.Context) (rows []QueueRow, unasked, err error) {
+// Queues are all queues, the main one first. The figures are the management API's, where it is set; managementErr is
+// its error, err wraps a [rabbit.Failure]. Those of AMQP are of this moment: the main queue's always, and all where the
+// API is not set, or has failed.
+func (o *Operator) Queues(ctx context.Context) (rows []QueueRow, managementErr, err error) {
 	names := o.config.Topology.Queues()
-	rows, unasked = o.managementRows(ctx, names)
+	rows, managementErr = o.managementRows(ctx, names)
 	ask := names[:1] // of this moment, where the statistics are seconds old
 	if rows == nil {
 		rows, ask = make([]QueueRow, len(names)), names
 	}
 	counts, err := rabbit.Count(ctx, o.config.AMQPServerURL.Reveal(), ask)
 	if err != nil {
-		return nil, unasked, err
+		return nil, managementErr, err
 	}
 	for i, q := range counts {
 		if row := &rows[i]; q.Err == nil || row.Queue == "" {
 			*row = QueueRow{q.Queue, q.Ready, q.Consumers, row.QueueStats, reason(q.Err)}
 		}
 	}
-	return rows, unasked, nil
+	return rows, managementErr, nil
 }
 
 // managementRows is nil without RABBITMQ_MANAGEMENT_URL.

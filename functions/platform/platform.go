@@ -27,7 +27,7 @@ type Request struct {
 }
 
 // HTTP is the request as a server would have received it, but for RemoteAddr. It came over TLS: the platforms take
-// nothing but HTTPS.
+// nothing but HTTPS. The error says that the body is not base64.
 func (in Request) HTTP(ctx context.Context) (*http.Request, error) {
 	body := []byte(in.Body)
 	if in.IsBase64 {
@@ -68,7 +68,7 @@ func (in Request) target() string {
 	return target
 }
 
-// escape writes with percent signs what rest begins with, wherever that is said to be necessary.
+// escape percent-encodes each byte of s at which necessary says so of the rest.
 func escape(s string, necessary func(rest string) bool) string {
 	var b strings.Builder
 	for i := range len(s) {
@@ -113,10 +113,11 @@ func Serve(handler http.Handler, r *http.Request) Answer {
 }
 
 // Problem answers for what goes wrong outside a handler.
-func Problem(status int, name, detail string) Answer {
-	p := problem.New(status, name, detail)
-	return Answer{p.Status, p.Header(), p.Body()}
-}
+func Problem(p problem.Problem) Answer { return Answer{p.Status, p.Header(), p.Body()} }
+
+// BadEvent is the answer to an event of another shape than the platform's, for which no sender is to blame.
+var BadEvent = problem.New(http.StatusInternalServerError, "bad-event",
+	"The platform's event could not be read; the request was not accepted.")
 
 // Headers has one value for each name: repeated ones are joined.
 func (a Answer) Headers() map[string]string {

@@ -31,10 +31,13 @@ type Problem struct {
 	challenge  string // WWW-Authenticate
 }
 
-// New has the name behind [Prefix] as its type, and the status's own text as its title.
+// New returns a problem of the type [Prefix] and name, with the status's own text as its title.
 func New(status int, name, detail string) Problem {
 	return Problem{Type: Prefix + name, Title: http.StatusText(status), Status: status, Detail: detail}
 }
+
+// Internal is the answer to a bug of ours.
+var Internal = New(http.StatusInternalServerError, "internal", "Something is wrong here; the request was not accepted.")
 
 // After asks the client to wait for so many seconds.
 func (p Problem) After(seconds int) Problem {

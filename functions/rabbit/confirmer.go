@@ -20,7 +20,7 @@ type confirmerOptions struct {
 	log      *slog.Logger
 	// missing, if it is set, is asked when a queue was not there: nil says that it is now.
 	missing func(ctx context.Context, s *session, queue string) error
-	socket  socketFunc // of tests
+	socket  socketFunc // for tests
 }
 
 // confirmer stores messages on any queue: it answers nil when the broker has confirmed one, and not before. The
@@ -29,7 +29,7 @@ type confirmer struct {
 	*sessions
 	options  confirmerOptions
 	inFlight atomic.Int64
-	refusing atomic.Bool // a queue has been full, so that there is something to say when it is not
+	wasFull  atomic.Bool // a queue has been full: from then on, it is worth telling that one is not
 }
 
 // newConfirmer returns one that has not connected yet.
@@ -103,13 +103,13 @@ func full(queue string) string { return "full " + queue }
 func (c *confirmer) note(s *session, queue string, err error) {
 	switch {
 	case err == nil:
-		if c.refusing.Load() {
+		if c.wasFull.Load() {
 			c.states.change(full(queue), "", slog.LevelInfo, "the queue takes requests again", "queue", queue)
 		}
 	case errors.Is(err, errLost):
 		s.retire()
 	case errors.Is(err, ErrRefused):
-		c.refusing.Store(true)
+		c.wasFull.Store(true)
 		c.states.change(full(queue), "full", slog.LevelError, "the queue is full and refuses requests", "queue", queue,
 			"hint", "empty it, or raise max-length and max-length-bytes in its policy")
 	case errors.Is(err, ErrNotAllowed):

@@ -26,7 +26,7 @@ func (d *Delivery) Request() (*envelope.Request, error) { return FromMessage(d.m
 func (d *Delivery) ID() string { return d.message.MessageId }
 
 // Identify is the message's id. One of another program that has none gets one now, which goes with it when it is moved,
-// and not when it is requeued: then it is as it was. What it says is no id: two may say the same, and mean both.
+// and not when it is requeued: then it is as it was. Its content cannot serve: two equal messages may both be meant.
 func (d *Delivery) Identify() string {
 	if d.message.MessageId == "" {
 		d.message.MessageId = uuid.Must(uuid.NewV7()).String()
@@ -51,7 +51,7 @@ func (d *Delivery) Lost() bool {
 	return ok && channel.IsClosed()
 }
 
-// Forget drops the body, for who keeps many of them: what is left to do is Requeue.
+// Forget drops the body, for those who keep many of them: what is left to do is Requeue.
 func (d *Delivery) Forget() { d.message.Body = nil }
 
 // Done takes the message off the queue for good. It wraps [ErrLostAck] when the connection that it came by is gone.
@@ -86,7 +86,8 @@ func (d *Delivery) Move(ctx context.Context, queue string, headers map[string]an
 	return nil
 }
 
-// copy is the message to be published again.
+// copy is the message to be published again: with an id, to be told from others if it is returned; without Expiration,
+// which would delete it, and without UserId, which is another's.
 func (d *Delivery) copy(headers map[string]any) amqp.Publishing {
 	m := d.message
 	table := amqp.Table{}
@@ -106,14 +107,11 @@ func (d *Delivery) copy(headers map[string]any) amqp.Publishing {
 	return amqp.Publishing{
 		Headers: table, ContentType: m.ContentType, ContentEncoding: m.ContentEncoding, DeliveryMode: amqp.Persistent,
 		Priority: m.Priority, CorrelationId: m.CorrelationId, ReplyTo: m.ReplyTo, MessageId: d.Identify(),
-		Timestamp: m.Timestamp,
-		// with an id, to be told from others if it is returned; without Expiration, which would delete it, and UserId,
-		// which is another's
-		Type: m.Type, AppId: m.AppId, Body: m.Body,
+		Timestamp: m.Timestamp, Type: m.Type, AppId: m.AppId, Body: m.Body,
 	}
 }
 
-// brokersOwn are the headers that the broker acts on. Its accounts, published again, leave messages stuck on some
+// brokersOwn are the headers that the broker acts on. Its records, published again, leave messages stuck on some
 // versions; CC and BCC are further queues, which have had their copy.
 var brokersOwn = map[string]bool{
 	"CC": true, "BCC": true,

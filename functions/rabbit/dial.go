@@ -65,7 +65,7 @@ func dial(ctx context.Context, rawURL, name string, socket socketFunc) (*link, e
 	return l, nil
 }
 
-// open says the greetings: TLS's, where the URL wants it, and AMQP's.
+// open does the handshakes: TLS's, where the URL wants it, and AMQP's.
 func (l *link) open(ctx context.Context, uri amqp.URI, config amqp.Config) error {
 	var below net.Conn = l.wire
 	if uri.Scheme == "amqps" {
@@ -104,7 +104,7 @@ func parseURL(rawURL string) (amqp.URI, error) {
 func clientConfig(rawURL string, uri amqp.URI) (amqp.Config, error) {
 	c := amqp.Config{Vhost: uri.Vhost, ChannelMax: uri.ChannelMax, FrameSize: frameSize, Heartbeat: heartbeat,
 		Locale: "en_US"}
-	// 0 is none; the library keeps it to itself
+	// 0 turns it off; the library parses it, and does not export the field
 	if u, err := url.Parse(rawURL); err == nil && u.Query().Has("heartbeat") {
 		seconds, _ := strconv.Atoi(u.Query().Get("heartbeat"))
 		c.Heartbeat = time.Duration(seconds) * time.Second
@@ -141,7 +141,9 @@ func tlsConfig(uri amqp.URI) (*tls.Config, error) {
 			return nil, fmt.Errorf("read CA certificate: %w", err)
 		}
 		c.RootCAs = x509.NewCertPool()
-		c.RootCAs.AppendCertsFromPEM(pem)
+		if !c.RootCAs.AppendCertsFromPEM(pem) {
+			return nil, fmt.Errorf("read CA certificate: %s has none", uri.CACertFile)
+		}
 	}
 	if uri.CertFile != "" && uri.KeyFile != "" {
 		certificate, err := tls.LoadX509KeyPair(uri.CertFile, uri.KeyFile)

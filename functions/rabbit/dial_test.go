@@ -60,18 +60,35 @@ func TestBadURL(t *testing.T) {
 	}
 }
 
-// TestDialTime holds that a broker which says nothing is left in time, and that the error says so.
+// TestDialTime holds that a broker which says nothing, as a frozen one does, is left in time, that the error says so,
+// and that it does not hold up a program that is to end.
 func TestDialTime(t *testing.T) {
 	t.Parallel()
-	synctest.Test(t, func(t *testing.T) {
-		p := &peer{greets: func(*visit) bool { return false }}
-		ctx, cancel := context.WithTimeout(t.Context(), dialTimeout)
-		defer cancel()
-		begin := time.Now()
-		_, err := dial(ctx, "amqp://u:p@peer/", "test", p.socket)
-		if took := time.Since(begin); took != dialTimeout || !errors.Is(err, context.DeadlineExceeded) ||
-			!strings.Contains(err.Error(), "did not answer in time") {
-			t.Errorf("after %s: %v", took, err)
-		}
-	})
+	for _, row := range []struct {
+		name  string
+		ends  time.Duration // of the context, by a cancel
+		takes time.Duration
+		cause error
+	}{
+		{"in time", time.Hour, dialTimeout, context.DeadlineExceeded},
+		{"the program ends", time.Second, time.Second, context.Canceled},
+	} {
+		t.Run(row.name, func(t *testing.T) {
+			t.Parallel()
+			synctest.Test(t, func(t *testing.T) {
+				p := &peer{greets: func(*visit) bool { return false }}
+				life, cancel := context.WithCancel(t.Context())
+				defer time.AfterFunc(row.ends, cancel).Stop()
+				defer cancel()
+				ctx, release := context.WithTimeout(life, dialTimeout)
+				defer release()
+				begin := time.Now()
+				_, err := dial(ctx, "amqp://u:p@peer/", "test", p.socket)
+				if took := time.Since(begin); took != row.takes || !errors.Is(err, row.cause) ||
+					!strings.Contains(err.Error(), "did not answer in time") {
+					t.Errorf("after %s: %v", took, err)
+				}
+			})
+		})
+	}
 }

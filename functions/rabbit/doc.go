@@ -58,9 +58,8 @@
 //
 // # Who closes what
 //
-// A Publisher owns its connections; [Publisher.Close] ends them, bounded by a second (under it the socket is closed:
-// the library's own wait for the broker's good-bye has no end while heartbeats come), and returns when the last
-// goroutine has. Channels that publish or consume are never closed on their own: they go with their connection.
-// Questions about queues go over
-// throw-away channels, because the broker's answer to a bad question is to close the channel.
+// A Publisher owns its connections. [Publisher.Close] ends them, and returns when the last goroutine has. It gives the
+// broker a second to say good-bye, and then closes the socket: the library's own wait has no end while heartbeats come.
+// Channels that publish or consume are never closed on their own: they go with their connection. Questions about queues
+// go over throw-away channels, because the broker's answer to a bad question is to close the channel.
 package rabbit

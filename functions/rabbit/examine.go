@@ -82,9 +82,10 @@ func Expires(state tls.ConnectionState) (first time.Time, ok bool) {
 	return first, ok
 }
 
-// MayPublish is nil, or wraps [ErrNotAllowed], or [ErrBlocked] when an alarm keeps the broker from taking messages; any
-// other error says that it could not be found out. It publishes a message that no queue takes, so it leaves nothing
-// behind; a broker under an alarm may read nothing more on this connection, so it is the last question to ask.
+// MayPublish returns nil if the user may publish. The error wraps [ErrNotAllowed], or [ErrBlocked] when an alarm keeps
+// the broker from taking messages; any other says that it could not be found out. It publishes a message that no queue
+// takes, so it leaves nothing behind; a broker under an alarm may read nothing more on this connection, so it is the
+// last question to ask.
 func (e *Examination) MayPublish(ctx context.Context, queue string) error {
 	blocks := e.link.conn.NotifyBlocked(make(chan amqp.Blocking, 4))
 	ctx, cancel := context.WithCancelCause(ctx)
@@ -108,9 +109,8 @@ func (e *Examination) MayPublish(ctx context.Context, queue string) error {
 	return err
 }
 
-// MaySee is nil when the queue is there and the user may look at it, with the messages that are ready and the
-// consumers. The error wraps [ErrUnroutable] or [ErrNotAllowed]; any other says that it could not be
-// found out.
+// MaySee returns how many messages are ready on the queue and how many consumers it has, if it is there and the user
+// may look at it. The error wraps [ErrUnroutable] or [ErrNotAllowed]; any other says that it could not be found out.
 func (e *Examination) MaySee(ctx context.Context, queue string) (ready, consumers int, err error) {
 	err = e.ask(ctx, func() error {
 		ready, consumers, err = e.link.count(queue)
@@ -123,8 +123,7 @@ func (e *Examination) MaySee(ctx context.Context, queue string) (ready, consumer
 // arguments next, so that PRECONDITION_FAILED says that the user may, and nothing has happened.
 var nonsense = amqp.Table{"x-priority": "none", "x-max-length": "none"}
 
-// MayRead is nil, or wraps [ErrUnroutable] or [ErrNotAllowed]; any other error says that it could not be
-// found out. No message is taken.
+// MayRead returns nil if the user may take messages off the queue; none is taken. The error is as MaySee's.
 func (e *Examination) MayRead(ctx context.Context, queue string) error {
 	return e.try(ctx, func(ch *amqp.Channel) error {
 		_, err := ch.Consume(queue, "", false, false, false, false, nonsense)
@@ -132,8 +131,8 @@ func (e *Examination) MayRead(ctx context.Context, queue string) error {
 	})
 }
 
-// MayConfigure is nil, or wraps [ErrNotAllowed]; any other error says that it could not be found out.
-// Nothing is declared.
+// MayConfigure returns nil if the user may declare the queue; it is not declared. The error wraps [ErrNotAllowed]; any
+// other says that it could not be found out.
 func (e *Examination) MayConfigure(ctx context.Context, queue string) error {
 	return e.try(ctx, func(ch *amqp.Channel) error {
 		_, err := ch.QueueDeclare(queue, true, false, false, false, nonsense)

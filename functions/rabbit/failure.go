@@ -13,8 +13,8 @@ func (f *Failure) Error() string { return f.text }
 func (f *Failure) Code() string { return f.code }
 
 var (
-	// ErrUnavailable: there is no connection to the broker. Nothing was sent.
-	ErrUnavailable = &Failure{"broker-unavailable", "no connection to the broker"}
+	// ErrUnavailable: the broker cannot be reached, or does not answer. Nothing was sent.
+	ErrUnavailable = &Failure{"broker-unavailable", "the broker cannot be reached"}
 	// ErrBlocked: the broker takes no messages, for want of memory or disk. Nothing was sent.
 	ErrBlocked = &Failure{"broker-blocked", "the broker takes no messages: memory or disk alarm"}
 	// ErrRefused: the broker would not have the message (basic.nack), more than once unless the queue was known to be
@@ -48,7 +48,7 @@ var (
 	ErrStuck = &Failure{"queue-stuck", "messages are ready on the queue, and none comes: look at the broker's log, " +
 		"and at what fallback doctor says of the queue"}
 	// ErrHandOver: the broker has closed the connection for a fault of its own (541), as it does when it cannot put a
-	// message into a form that the connection knows. Of [Source.Next] and [Source.Pass].
+	// message into a form that the connection knows. Of [Source]'s Next, Take and Pass.
 	ErrHandOver = &Failure{"hand-over", "the broker cannot hand over a message: it closes the connection (541)"}
 	// ErrNotAsked: see [Count], its only user.
 	ErrNotAsked = &Failure{"not-asked", "not asked"}

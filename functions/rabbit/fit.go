@@ -1,6 +1,7 @@
 package rabbit
 
 import (
+	"maps"
 	"strings"
 
 	amqp "github.com/rabbitmq/amqp091-go"
@@ -14,28 +15,28 @@ const (
 	longestText = 200
 )
 
-// fit has a message's headers fit into a frame: else the broker closes the connection over it, and the message could
+// fit makes a message's headers fit into a frame: else the broker closes the connection over it, and the message could
 // never be moved. ours are those that the move sets. First they are cut short, then those of other programs go, then
-// what could not be read, and then ours but for the numbers. The request itself stays. A frame of 0 has no end.
+// what could not be read, and then ours but for the numbers. The request itself stays. A frame of 0 is no limit.
 func fit(table amqp.Table, ours map[string]any, frame int) {
-	steps := []func(name string) bool{
-		nil,
+	fits := func() bool { return frame == 0 || tableSize(table)+besideHeaders <= frame }
+	if fits() {
+		return
+	}
+	for name := range ours {
+		if text, ok := table[name].(string); ok && len(text) > longestText {
+			table[name] = strings.ToValidUTF8(text[:longestText], "") + "..."
+		}
+	}
+	for _, leaves := range []func(name string) bool{
 		func(name string) bool { return !strings.HasPrefix(name, "fallback") },
 		func(name string) bool { return name == HeaderUnreadable || name == HeaderUnread },
 		func(name string) bool { _, text := ours[name].(string); return text },
-	}
-	for _, leaves := range steps {
-		if frame == 0 || tableSize(table)+besideHeaders <= frame {
+	} {
+		if fits() {
 			return
 		}
-		for name, value := range table {
-			if text, ok := value.(string); ok && leaves == nil && ours[name] != nil && len(text) > longestText {
-				table[name] = strings.ToValidUTF8(text[:longestText], "") + "..."
-			}
-			if leaves != nil && leaves(name) {
-				delete(table, name)
-			}
-		}
+		maps.DeleteFunc(table, func(name string, _ any) bool { return leaves(name) })
 	}
 }
 

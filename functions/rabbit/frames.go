@@ -14,7 +14,7 @@ const (
 	headSize      = 7
 	aroundPayload = headSize + 1
 	// the type of a content header: a message's properties, between the method that brings it and its body
-	isHeader byte = 2
+	typeHeader byte = 2
 )
 
 // frames is what the client library reads from: the broker's frames as they come, but for content headers that the
@@ -55,7 +55,7 @@ func (f *frames) Read(p []byte) (int, error) {
 			n := copy(p, f.out)
 			f.out = f.out[n:]
 			return n, nil
-		case f.held && f.takesOut(len(p)):
+		case f.held && f.mustTakeOut(len(p)):
 			if err := f.takeOut(); err != nil {
 				return 0, err
 			}
@@ -89,9 +89,9 @@ func (f *frames) pass(p []byte) int {
 			n := min(f.rest, int64(len(p)-at))
 			f.rest -= n
 			at += int(n)
-		case f.headLen == 0 && p[at] == isHeader:
+		case f.headLen == 0 && p[at] == typeHeader:
 			size, known := sizeOf(p[at:])
-			if !known || size > int64(len(p)-at) || size > f.largest.Load() || !readable(p[at:at+int(size)]) {
+			if !known || size > int64(len(p)-at) || size > f.largest.Load() || !mayPass(p[at:at+int(size)]) {
 				f.hold(p[at:])
 				return at
 			}
@@ -127,9 +127,9 @@ func (f *frames) hold(p []byte) {
 	f.raw = f.kept
 }
 
-// takesOut says whether the header that is held must be copied: it is whole, and so the library cannot read it, or p
+// mustTakeOut says whether the header that is held must be copied: it is whole, and so the library cannot read it, or p
 // (n bytes) is too small to look at it there.
-func (f *frames) takesOut(n int) bool {
+func (f *frames) mustTakeOut(n int) bool {
 	size, known := sizeOf(f.raw)
 	if !known {
 		return n < headSize

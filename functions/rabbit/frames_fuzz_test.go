@@ -36,7 +36,7 @@ func FuzzFrames(f *testing.F) {
 		for i := range min(len(came), len(went)) {
 			switch {
 			case bytes.Equal(came[i], went[i]):
-			case came[i][0] != isHeader:
+			case came[i][0] != typeHeader:
 				t.Fatalf("frame %d was touched, of type %d", i, came[i][0])
 			case !bytes.Contains(went[i], []byte(HeaderUnreadable)):
 				t.Fatalf("content header %d was touched, and is not marked", i)

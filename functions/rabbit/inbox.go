@@ -8,9 +8,9 @@ import (
 	amqp "github.com/rabbitmq/amqp091-go"
 )
 
-// mostReadyBytes bounds the bodies of messages that have come and that Next has not returned; one alone may be larger.
+// MostReadyBytes bounds the bodies of messages that have come and that Next has not returned; one alone may be larger.
 // The broker knows no such bound: it sends as many messages as may be unacked, whatever their size.
-const mostReadyBytes = 24 << 20
+const MostReadyBytes = 24 << 20
 
 // inbox is what a Source has been sent and not returned yet.
 type inbox struct {
@@ -55,7 +55,7 @@ func (b *inbox) keepsBack() bool {
 	return b.settlements > softLimit
 }
 
-// ended is for one that will be sent nothing more.
+// ended notes that a consumer will be sent nothing more; unless we have cancelled it, the inbox is lost.
 func (b *inbox) ended(tag int) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -81,7 +81,7 @@ func (b *inbox) arrived(d amqp.Delivery) {
 	if d.ConsumerTag == b.consumer {
 		b.room--
 	}
-	if len(b.ready) > 0 && b.readyBytes+len(d.Body) > mostReadyBytes {
+	if len(b.ready) > 0 && b.readyBytes+len(d.Body) > MostReadyBytes {
 		d.Body = nil
 		b.overflow = append(b.overflow, d)
 		return
@@ -115,9 +115,9 @@ func (b *inbox) settled(d amqp.Delivery, how settlement) {
 	}
 }
 
-// first is the first message that is ready. Where there is none, it is when to ask the broker what that means: never,
-// if nothing can come before something is settled.
-func (b *inbox) first() (d *amqp.Delivery, ask time.Time, err error) {
+// takeFirst takes out the first message that is ready. If there is none, ask is when to ask the broker what that means;
+// zero if nothing can come before something is settled.
+func (b *inbox) takeFirst() (d *amqp.Delivery, ask time.Time, err error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	switch {

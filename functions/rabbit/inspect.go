@@ -15,9 +15,9 @@ type QueueCount struct {
 	Err       error
 }
 
-// Count asks the broker for the counts of queues, over a connection of its own, until one is refused: the queues that
-// most users may see come first, and each refusal is an error in the broker's log. The error wraps [ErrUnavailable];
-// what the broker says of one queue is in its row.
+// Count asks the broker for the counts of queues, in their order, over a connection of its own, for three seconds at
+// most. It asks for no more after one that the user may not see: each such refusal is an error in the broker's log. The
+// error wraps [ErrUnavailable]; what the broker says of one queue is in its row.
 func Count(ctx context.Context, rawURL string, queues []string) ([]QueueCount, error) {
 	ctx, cancel := context.WithTimeout(ctx, dialTimeout)
 	defer cancel()

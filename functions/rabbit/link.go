@@ -3,6 +3,7 @@ package rabbit
 import (
 	"context"
 	"crypto/tls"
+	"fmt"
 	"sync"
 	"time"
 
@@ -12,9 +13,9 @@ import (
 const (
 	// closeTimeout bounds the good-bye.
 	closeTimeout = time.Second
-	// longestAnswer bounds the wait for an answer of the broker that is behind the bodies of messages on a slow line.
-	// Where nothing comes at all, dialTimeout does.
-	longestAnswer = 5 * time.Minute
+	// longestAnswer bounds the wait for an answer of the broker that is behind the bodies of messages on a slow line,
+	// longestSilence where nothing comes at all.
+	longestAnswer, longestSilence = 5 * time.Minute, 3 * time.Second
 )
 
 // link is a connection to the broker. From the socket up: a [wire], TLS where the URL says so, [frames], and the
@@ -39,6 +40,12 @@ func (l *link) version() string {
 	return version
 }
 
+// ParseVersion reads the first two numbers of a version of RabbitMQ, of "4.3.1" for example.
+func ParseVersion(version string) (major, minor int, ok bool) {
+	n, _ := fmt.Sscanf(version, "%d.%d", &major, &minor)
+	return major, minor, n == 2
+}
+
 // endWith closes the socket when ctx ends, unless stopped before.
 func (l *link) endWith(ctx context.Context) (stop func() bool) {
 	return context.AfterFunc(ctx, func() { _ = l.wire.Conn.Close() })
@@ -52,7 +59,7 @@ func (l *link) within(ctx context.Context) (release func()) {
 	var watch sync.WaitGroup
 	watch.Go(func() {
 		for ctx.Err() == nil {
-			left := dialTimeout - min(time.Since(begin), l.wire.silence())
+			left := longestSilence - min(time.Since(begin), l.wire.silence())
 			if left <= 0 {
 				cancel()
 				return

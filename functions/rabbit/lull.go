@@ -6,8 +6,7 @@ const (
 	// idle is how long nothing may come before the broker is asked whether anything is ready; longer where it is far
 	// away.
 	idle = 25 * time.Millisecond
-	// stillIdle is how long until it is asked again when something is, and idleAgain when it has been told that
-	// nothing is.
+	// stillIdle is the wait before it is asked again when something is ready, idleAgain when [ErrDry] was told.
 	stillIdle, idleAgain = 200 * time.Millisecond, time.Second
 	// stuckAfter is how long something may be ready, and nothing come.
 	stuckAfter = 10 * time.Second
@@ -18,8 +17,8 @@ const (
 // takes two answers that nothing is ready, and a moment more in which nothing comes.
 type lull struct {
 	pause time.Duration // from one question to the next
-	since time.Time     // something has come, or was settled
-	next  time.Time     // time to go on
+	since time.Time     // when something last came, or was settled
+	next  time.Time     // when to ask, or to conclude
 	empty int           // answers in a row that nothing is ready
 	stuck bool          // by the last answer, something has been ready for too long
 }

@@ -70,7 +70,7 @@ func FromMessage(d amqp.Delivery) (*envelope.Request, error) {
 	case nil:
 		r := &envelope.Request{
 			ID: d.MessageId, Method: http.MethodPost, Target: "/", Proto: "HTTP/1.1",
-			ReceivedAt: envelope.Time(d.Timestamp), Header: http.Header{}, Body: d.Body,
+			ReceivedAt: envelope.CleanTime(d.Timestamp), Header: http.Header{}, Body: d.Body,
 		}
 		if d.ContentType != "" {
 			r.Header.Set("Content-Type", d.ContentType)

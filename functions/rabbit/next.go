@@ -12,7 +12,7 @@ import (
 // that was dry.
 func (s *Source) Next(ctx context.Context) (*Delivery, error) {
 	for {
-		d, ask, err := s.first()
+		d, ask, err := s.takeFirst()
 		switch {
 		case err != nil:
 			return nil, s.why(err)
@@ -40,15 +40,15 @@ func (s *Source) await(ctx context.Context, ask time.Time) error {
 	case <-s.more:
 		return nil
 	case <-due:
-		return s.ponder()
+		return s.askIfDry()
 	case <-ctx.Done():
 		return context.Cause(ctx)
 	}
 }
 
-// ponder is for when nothing has come for a while. It is not for the caller's context to end the question: that would
-// end the connection, and what is unacked would come again.
-func (s *Source) ponder() error {
+// askIfDry asks the broker whether anything is left, when nothing has come for a while. The caller's context does not
+// end the question: that would end the connection, and what is unacked would come again.
+func (s *Source) askIfDry() error {
 	s.calls.Lock()
 	defer s.calls.Unlock()
 	if s.link == nil || !s.taking {

@@ -29,9 +29,9 @@ const (
 func (s *Source) Pass(ctx context.Context) (taken []*Delivery, err error) {
 	s.passing = max(s.passing, fewPassing)
 	for len(s.passers) < s.passing {
-		s.passers = append(s.passers, newPasser(s))
+		s.passers = append(s.passers, newSource(s.options, s.mover))
 	}
-	taken, lost, err := passOnce(ctx, s.passers)
+	taken, lost, err := passAll(ctx, s.passers)
 	switch {
 	case err != nil:
 		return taken, err
@@ -46,14 +46,8 @@ func (s *Source) Pass(ctx context.Context) (taken []*Delivery, err error) {
 	return taken, err
 }
 
-func newPasser(s *Source) *Source {
-	one := NewSource(s.options)
-	one.mover = s.mover
-	return one
-}
-
-// passOnce takes with all of them at once.
-func passOnce(ctx context.Context, passers []*Source) (taken []*Delivery, lost int, err error) {
+// passAll takes with all of them at once.
+func passAll(ctx context.Context, passers []*Source) (taken []*Delivery, lost int, err error) {
 	ready := make(chan struct{})
 	results := make(chan passed)
 	var connected sync.WaitGroup

@@ -21,8 +21,8 @@ type Options struct {
 	Channels int
 	// InFlight bounds the publishes that wait for their confirm at the same time; 1024 if it is not set.
 	InFlight int
-	// Grace is for how long publishes may go on on a connection that is no longer used for new ones: the longest
-	// deadline of a publish. 5 s if it is not set.
+	// Grace is how long publishes may go on over a connection that is no longer used for new ones: the longest deadline
+	// of a publish. 5 s if it is not set.
 	Grace time.Duration
 	// QueueType asks another way than AMQP what type the queue has; nil if there is none. See
 	// management.Client.QueueType.
@@ -30,7 +30,7 @@ type Options struct {
 	// Log gets the changes of state: connected, lost, blocked, the queue gone and back.
 	Log *slog.Logger
 
-	socket socketFunc // of tests
+	socket socketFunc // for tests
 }
 
 // Publisher stores requests on one queue, over one connection that it makes when it is first needed and again whenever

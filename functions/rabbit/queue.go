@@ -28,7 +28,7 @@ type knowledge struct {
 	last error
 }
 
-// knowledge is the present one. Of another session nothing is known: it may be another user's.
+// knowledge is the present one. A new session knows nothing yet: permissions may have changed.
 func (p *Publisher) knowledge(s *session) *knowledge {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -55,7 +55,7 @@ func (k *knowledge) learn(err error) {
 var quorumArguments = amqp.Table{amqp.QueueTypeArg: amqp.QueueTypeQuorum}
 
 // Ready says whether a publish would succeed and mean what it should: connected, not blocked, the queue there and a
-// quorum queue. The error wraps a [Failure]. Answers are up to a second old.
+// quorum queue, as far as the user may see that. The error wraps a [Failure]. Answers are up to a second old.
 func (p *Publisher) Ready(ctx context.Context) error {
 	s, err := p.get(ctx)
 	if err != nil {
@@ -71,7 +71,7 @@ func (p *Publisher) Ready(ctx context.Context) error {
 	return p.ask(ctx, k)
 }
 
-// ensureQueue is for a publish that was returned: nil means that the queue is there now. A bad answer holds for a
+// ensureQueue is for a publish that was returned: nil means that the queue may be there now. A bad answer holds for a
 // second, so that a missing queue does not cost two round trips a request.
 func (p *Publisher) ensureQueue(ctx context.Context, s *session) error {
 	k := p.knowledge(s)

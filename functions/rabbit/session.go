@@ -16,7 +16,7 @@ type session struct {
 	channels []*channel
 	next     atomic.Uint32 // the channel of the next publish
 	opened   time.Time
-	closes   chan *amqp.Error   // watch reads it, and the next
+	closes   chan *amqp.Error   // read by watch, as blocks is
 	blocks   chan amqp.Blocking // that the broker takes nothing, and that it does again
 
 	blocked atomic.Bool   // between connection.blocked and connection.unblocked

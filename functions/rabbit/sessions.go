@@ -16,6 +16,9 @@ import (
 // redialEvery is the least time between two connections, so that one that is lost again and again costs little.
 const redialEvery = 100 * time.Millisecond
 
+// holdOffTime is how long publishes keep away after one that the user may not do.
+const holdOffTime = time.Second
+
 // sessions has one session at a time. It makes one when it is first needed, and another whenever that is lost or in
 // doubt.
 type sessions struct {
@@ -116,7 +119,7 @@ func (all *sessions) failed(err error) error {
 	all.failures++
 	all.retryAt = time.Now().Add(wait)
 	all.lastErr = fmt.Errorf("%w: %w", ErrUnavailable, err)
-	all.states.change("connection", hint(err), slog.LevelError, "cannot connect to the broker; trying on",
+	all.states.change("connection", hint(err), slog.LevelError, "cannot connect to the broker; trying again",
 		"error", err, "hint", hint(err))
 	return all.lastErr
 }
@@ -126,15 +129,13 @@ func (all *sessions) failed(err error) error {
 func (all *sessions) holdOff(err error) {
 	all.mu.Lock()
 	defer all.mu.Unlock()
-	all.retryAt, all.lastErr = time.Now().Add(lookEvery), err
+	all.retryAt, all.lastErr = time.Now().Add(holdOffTime), err
 }
 
+// untilRetry is how long until the next try may be; not positive if it may be now.
 func (all *sessions) untilRetry() time.Duration {
 	all.mu.Lock()
 	defer all.mu.Unlock()
-	if all.retryAt.IsZero() {
-		return 0
-	}
 	return time.Until(all.retryAt)
 }
 

@@ -21,18 +21,18 @@ type SourceOptions struct {
 	// Log gets the changes of state of the connection that moves deliveries.
 	Log *slog.Logger
 
-	socket socketFunc // of tests
+	socket socketFunc // for tests
 }
 
 // Source takes messages off one queue and keeps each until it is settled: done, requeued, or moved to another queue.
 // When more bytes come than it should hold, it forgets the bodies of the last messages, and requeues these later.
 //
-// It has two connections, since a broker under an alarm stops reading those that publish, and with them their acks:
-// one to take, made by [Source.Take], and one to move, made when it is needed. Both are made anew when they are lost;
-// what was unacked then comes again, to whoever takes it. A call ends the connection when the broker has been silent
-// for three seconds, or has not answered for five minutes: till then, the answer may be behind large messages on a
-// slow line. So does one whose ctx ends; then all that is unacked comes again. Methods are for one goroutine at a time,
-// but for Next, which may be called beside Take, and for those of deliveries.
+// It has two connections, since a broker under an alarm stops reading those that publish, and with them their acks: one
+// to take, made by [Source.Take], and one to move, made when it is needed. Both are made anew when they are lost; what
+// was unacked then comes again, to whoever takes it. A call ends the connection when the broker has been silent for
+// three seconds, or has not answered for five minutes: till then, the answer may be behind large messages on a slow
+// line. A call whose ctx ends does so, too; then all that is unacked comes again. Methods are for one goroutine at a
+// time, but for Next, which may be called beside Take, and for those of deliveries.
 type Source struct {
 	options SourceOptions
 	mover   *confirmer
@@ -40,7 +40,7 @@ type Source struct {
 	work sync.WaitGroup // of those that fill the inbox
 
 	frame atomic.Int64 // the largest that the broker takes
-	exact atomic.Bool  // it counts as come back only what was lost with its consumer
+	exact atomic.Bool  // the broker counts as come back only what was lost with its consumer
 
 	// guards the rest, and is held while the broker is asked over channel: it takes one question at a time
 	calls   sync.Mutex
@@ -56,10 +56,11 @@ type Source struct {
 
 // NewSource returns a Source that has not connected yet.
 func NewSource(o SourceOptions) *Source {
-	return &Source{
-		options: o, inbox: inbox{more: make(chan struct{}, 1), lull: lull{pause: idle}},
-		mover: newConfirmer(confirmerOptions{url: o.URL, log: o.Log, socket: o.socket}),
-	}
+	return newSource(o, newConfirmer(confirmerOptions{url: o.URL, log: o.Log, socket: o.socket}))
+}
+
+func newSource(o SourceOptions, mover *confirmer) *Source {
+	return &Source{options: o, mover: mover, inbox: inbox{more: make(chan struct{}, 1), lull: lull{pause: idle}}}
 }
 
 // Waiting is how many messages are ready on the queue. The error wraps a [Failure].
@@ -209,7 +210,7 @@ func (s *Source) Close() {
 // applyAcks waits until the broker has done what it was told. Of a quorum queue's acks, it lets no more than 32 be
 // under way; those beyond wait in the channel, and are forgotten with it: what they were for would come again (the
 // soft limit of rabbit_fifo_client). The end of a consumer is answered when all acks before it have been applied, so
-// without a consumer there is one for that.
+// one is begun for that if there is none.
 func (s *Source) applyAcks() {
 	s.calls.Lock()
 	connected, taking := s.link != nil && s.link.alive() && s.intact(), s.taking
@@ -266,9 +267,8 @@ func (s *Source) CountsRequeues() bool { return !s.exact.Load() }
 
 // countsExactly says whether a RabbitMQ counts as come back only what was lost with its consumer.
 func countsExactly(version string) bool {
-	var major, minor int
-	n, _ := fmt.Sscanf(version, "%d.%d", &major, &minor)
-	return n == 2 && (major > 4 || major == 4 && minor >= 3)
+	major, minor, ok := ParseVersion(version)
+	return ok && (major > 4 || major == 4 && minor >= 3)
 }
 
 // intact says that the channel is open, and its consumer, if there is one, is the broker's still.

@@ -40,7 +40,7 @@ func TestMostReadyBytes(t *testing.T) {
 	s := NewSource(SourceOptions{URL: "amqp://127.0.0.1:1/"})
 	t.Cleanup(s.Close)
 	given := &returns{}
-	body := make([]byte, mostReadyBytes/2)
+	body := make([]byte, MostReadyBytes/2)
 	send := func(tags ...uint64) {
 		t.Helper()
 		deliveries := make(chan amqp.Delivery, len(tags))
@@ -78,7 +78,7 @@ func TestMostReadyBytes(t *testing.T) {
 	if d, err := s.Next(ended); err == nil || !slices.Equal(given.tags, []uint64{3, 5}) {
 		t.Errorf("got %+v, and given back: %v, want 3 and 5", d, given.tags)
 	}
-	body = make([]byte, mostReadyBytes+1) // one alone always has room
+	body = make([]byte, MostReadyBytes+1) // one alone always has room
 	send(6)
 	next(6)
 	if s.readyBytes != 0 || len(s.ready) != 0 || len(s.overflow) != 0 {

@@ -2,6 +2,7 @@ package rabbit
 
 import (
 	"encoding/binary"
+	"fmt"
 	"math"
 )
 
@@ -22,9 +23,9 @@ const (
 )
 
 // Why it does not read one.
-const (
-	tooDeep   = "its headers are nested more than 32 deep"
-	tooMany   = "its headers have more than 8,192 elements in one list or table"
+var (
+	tooDeep   = fmt.Sprintf("its headers are nested more than %d deep", deepestTable)
+	tooMany   = fmt.Sprintf("its headers have more than %d elements in one list or table", mostElements)
 	tooLarge  = "its headers do not fit into a frame"
 	malformed = "its headers are no AMQP table that we can read"
 	notKept   = "; they are too large to be kept"
@@ -54,7 +55,8 @@ const (
 // short string.
 var sizesAfter = [...]int{1, 1, 0, 0, 0, 0, 8, 0, 0, 0, 0}
 
-// findTable is where a content header's table begins, behind its length. The table itself need not be there.
+// findTable is where a content header's table begins, behind its length, and that length. The table itself may be cut
+// off.
 func findTable(payload []byte) (at int, length int64, found bool) {
 	if len(payload) < fixedSize {
 		return 0, 0, false
@@ -96,9 +98,9 @@ func sizeAfter(flags uint16, rest []byte) (size int, ok bool) {
 	return size, true
 }
 
-// readable says that a content header may pass: the library can read it, or it is malformed in a way that has no cure,
-// and is for the library to refuse.
-func readable(frame []byte) bool {
+// mayPass says whether a content header may go to the library: it can read it, or should refuse it, because it is
+// malformed in a way that has no cure.
+func mayPass(frame []byte) bool {
 	payload := frame[headSize : len(frame)-1]
 	at, length, found := findTable(payload)
 	if !found || length > int64(len(payload)-at) {
@@ -107,7 +109,7 @@ func readable(frame []byte) bool {
 	return checkTable(payload[at:at+int(length)], 0) == ""
 }
 
-// mend is the frame itself where it is readable, or one in its place: the same, but for the header table. There, our
+// mend is the frame itself where it may pass, or one in its place: the same, but for the header table. There, our
 // mark is, and the bytes of the old table, where they fit into a frame with room for more.
 func mend(frame []byte, largest int) []byte {
 	payload, end := frame[headSize:len(frame)-1], frame[len(frame)-1]

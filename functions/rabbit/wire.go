@@ -89,7 +89,7 @@ func (w *wire) silence() time.Duration {
 
 // reserve waits for room for n bytes, and no longer than ctx. It is asked before the library is handed a message: the
 // library's own wait for a write knows no context, and holds a lock that every other publish then waits for. What is
-// reserved is to be given back when the bytes are written, or not to be.
+// reserved is to be given back when the bytes have been written, or will not be.
 func (w *wire) reserve(ctx context.Context, n int) error {
 	w.mu.Lock()
 	defer w.mu.Unlock()

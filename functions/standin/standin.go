@@ -71,9 +71,9 @@ type API struct {
 	arrivals []arrival // the last ones, the oldest first; without probes
 }
 
-// New is up.
+// New returns an API that is up.
 func New(log *slog.Logger) *API {
-	p := &API{log: log, control: http.NewServeMux()}
+	p := &API{log: log, control: http.NewServeMux(), mode: modes[0]}
 	p.control.HandleFunc("GET /readyz", func(w http.ResponseWriter, _ *http.Request) { fmt.Fprintln(w, "ready") })
 	p.control.HandleFunc("GET "+controlPrefix+"mode", func(w http.ResponseWriter, _ *http.Request) { p.tellMode(w) })
 	p.control.HandleFunc("PUT "+controlPrefix+"mode", p.setMode)

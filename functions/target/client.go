@@ -25,12 +25,12 @@ type Options struct {
 	URL string
 	// ProbePath is asked for to see whether the primary is alive; "/" if it is not set.
 	ProbePath string
-	// Timeout bounds an attempt, from its start to the end of the answer's headers.
+	// Timeout bounds an attempt, from its start to the end of the answer's headers; 30 s if it is not set.
 	Timeout time.Duration
 	// Secret, if set, signs each replay in the form of Standard Webhooks, over the id, the seconds of the time received
 	// (not sent: the primary is to trust that) and the body. It is base64 after "whsec_".
 	Secret string
-	// Connections is how many are kept open between requests.
+	// Connections is how many are kept open between requests; 1 at least.
 	Connections int
 }
 
@@ -125,7 +125,7 @@ func (c *Client) Send(ctx context.Context, r *envelope.Request, try Try) Verdict
 	if path := cmp.Or(out.URL.Opaque, out.URL.RawPath); c.proxied && !strings.HasPrefix(out.URL.Opaque, "//") {
 		out.URL.Opaque = "//" + c.base.Host + path // a proxy wants the whole URL (RFC 9112, 3.2.2)
 	}
-	takeOurs(out.Trailer)
+	deleteOurs(out.Trailer)
 	c.addHeaders(out.Header, r, try)
 	sendOnce(out.Header)
 	answer, err := c.ask(out)
@@ -177,7 +177,10 @@ func (c *Client) judgeError(ctx, timed context.Context, connected bool, timeout 
 	case isTooLarge(err):
 		return Verdict{Action: Fail, Reason: fmt.Sprintf("the head of the answer is larger than %d KiB", mostHead>>10)}
 	}
-	return Verdict{Action: Pause, Unreachable: !connected, Reason: "no connection: " + withoutAddress(err)}
+	if !connected {
+		return Verdict{Action: Pause, Unreachable: true, Reason: "no connection: " + withoutAddress(err)}
+	}
+	return Verdict{Action: Pause, Reason: "no answer: " + withoutAddress(err)}
 }
 
 // isTooLarge says that the answer's head was over mostHead: net/http has no error of its own for that, with HTTP/1 and

@@ -12,7 +12,7 @@ import (
 // addHeaders adds what the drain says of a request. What another program's message says in these fields is taken off;
 // the hops are the door's.
 func (c *Client) addHeaders(h http.Header, r *envelope.Request, try Try) {
-	takeOurs(h)
+	deleteOurs(h)
 	if hops, ok := r.Header[envelope.HeaderHops]; ok {
 		h[envelope.HeaderHops] = hops
 	}
@@ -26,7 +26,7 @@ func (c *Client) addHeaders(h http.Header, r *envelope.Request, try Try) {
 	if try.Redelivered > 0 {
 		h.Set(envelope.HeaderRedelivered, strconv.Itoa(try.Redelivered))
 	}
-	// With a dot in the id, the end of what is signed as the id could be moved, and with it that of the body.
+	// What is signed is id.timestamp.body: a dot in the id would move the boundary.
 	signed, received := c.signer != nil && r.ID != "" && !strings.Contains(r.ID, "."), r.ReceivedAt
 	if signed && received.IsZero() { // another program's, which does not say; a signature needs a time
 		received = time.Now()
@@ -58,7 +58,7 @@ func addForwarded(h http.Header, r *envelope.Request) {
 	}
 }
 
-func takeOurs(h http.Header) {
+func deleteOurs(h http.Header) {
 	for name := range h {
 		if envelope.IsOurs(name) {
 			delete(h, name)

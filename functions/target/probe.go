@@ -3,6 +3,8 @@ package target
 import (
 	"context"
 	"net/http"
+	"net/http/httptrace"
+	"sync/atomic"
 	"time"
 
 	"fallback/functions/envelope"
@@ -14,7 +16,11 @@ func (c *Client) Probe(ctx context.Context) (alive bool, v Verdict) {
 	timeout := min(probeTimeout, c.options.Timeout)
 	timed, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
-	request, err := http.NewRequestWithContext(timed, http.MethodGet, c.probe, nil)
+	var connected atomic.Bool
+	traced := httptrace.WithClientTrace(timed, &httptrace.ClientTrace{
+		GotConn: func(httptrace.GotConnInfo) { connected.Store(true) },
+	})
+	request, err := http.NewRequestWithContext(traced, http.MethodGet, c.probe, nil)
 	if err != nil {
 		return false, Verdict{Action: Pause, Reason: "the probe's URL is not one"}
 	}
@@ -22,7 +28,7 @@ func (c *Client) Probe(ctx context.Context) (alive bool, v Verdict) {
 	request.Header.Set(envelope.HeaderAttempt, "0") // a door refuses it, so that it is not taken for the primary
 	answer, err := c.ask(request)
 	if err != nil {
-		v = c.judgeError(ctx, timed, true, timeout, err)
+		v = c.judgeError(ctx, timed, connected.Load(), timeout, err)
 		v.Action = Pause
 		return false, v
 	}

@@ -15,6 +15,7 @@ import (
 	"strings"
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
@@ -425,7 +426,6 @@ func TestSignatureWithoutTime(t *testing.T) {
 // TestNoAnswer holds the verdicts on a primary that gives none.
 func TestNoAnswer(t *testing.T) {
 	t.Parallel()
-	hang := newPrimary(t, func(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() })
 	cut := newPrimary(t, func(http.ResponseWriter, *http.Request) { panic(http.ErrAbortHandler) })
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -437,31 +437,43 @@ func TestNoAnswer(t *testing.T) {
 		want      Action
 		reason    string
 	}{
-		{"hangs", hang.URL, Fail, "no answer within 1s"},
-		{"breaks the connection", cut.URL, Pause, "no connection: EOF"},
+		{"breaks the connection", cut.URL, Pause, "no answer: EOF"},
 		{"is not there", "http://" + ln.Addr().String(), Pause, "no connection: connect: connection refused"},
 		{"has no address", "http://primary.invalid", Pause, "no connection: the host name is not found"},
 	} {
 		t.Run(row.name, func(t *testing.T) {
 			t.Parallel()
-			timeout := time.Second
-			if row.want == Pause {
-				timeout = time.Minute
-			}
-			c := newClient(t, Options{URL: row.url, Timeout: timeout})
+			c := newClient(t, Options{URL: row.url, Timeout: time.Minute})
 			if v := c.Send(context.Background(), captured(), Try{Attempt: 1}); v.Action != row.want || v.Reason != row.reason ||
 				v.Status != 0 {
 				t.Errorf("got %+v, want %s because of %q", v, row.want, row.reason)
 			}
 		})
 	}
+	hangs := func(_ int, _ *http.Request, conn net.Conn) bool { // until the client leaves
+		_, _ = conn.Read(make([]byte, 1))
+		return false
+	}
+	t.Run("hangs", func(t *testing.T) {
+		t.Parallel()
+		synctest.Test(t, func(t *testing.T) {
+			begin, c := time.Now(), pipedClient(t, Options{Timeout: time.Second}, hangs)
+			v := c.Send(context.Background(), captured(), Try{Attempt: 1})
+			if v.Action != Fail || v.Reason != "no answer within 1s" || time.Since(begin) != time.Second {
+				t.Errorf("got %+v after %s", v, time.Since(begin))
+			}
+		})
+	})
 	t.Run("the drain ends meanwhile", func(t *testing.T) {
 		t.Parallel()
-		ctx, cancel := context.WithTimeout(context.Background(), 50*time.Millisecond)
-		defer cancel()
-		if v := newClient(t, Options{URL: hang.URL}).Send(ctx, captured(), Try{Attempt: 1}); v.Action != Pause {
-			t.Errorf("got %+v", v)
-		}
+		synctest.Test(t, func(t *testing.T) {
+			ctx, cancel := context.WithTimeout(context.Background(), 50*time.Millisecond)
+			defer cancel()
+			v := pipedClient(t, Options{}, hangs).Send(ctx, captured(), Try{Attempt: 1})
+			if v.Action != Pause || v.Reason != "the drain ended before the answer came" {
+				t.Errorf("got %+v", v)
+			}
+		})
 	})
 }
 
@@ -527,10 +539,14 @@ func TestReasonWithoutSecrets(t *testing.T) {
 			}
 			request := captured()
 			request.Target = "/orders?key=geheim"
-			if v := c.Send(t.Context(), request, Try{Attempt: 1}); v.Action != Pause || v.Reason != "no connection: "+row.want {
-				t.Errorf("got %+v, want %q", v, row.want)
+			want := "no connection: " + row.want
+			if strings.HasPrefix(row.name, "it echoes") {
+				want = "no answer: " + row.want
 			}
-			if alive, v := c.Probe(t.Context()); alive || v.Reason != "no connection: "+row.want {
+			if v := c.Send(t.Context(), request, Try{Attempt: 1}); v.Action != Pause || v.Reason != want {
+				t.Errorf("got %+v, want %q", v, want)
+			}
+			if alive, v := c.Probe(t.Context()); alive || v.Reason != want {
 				t.Errorf("the probe: got %v, %+v", alive, v)
 			}
 		})

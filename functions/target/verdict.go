@@ -42,49 +42,46 @@ type Verdict struct {
 }
 
 // rule is a row of the table. The first that holds the status applies; a status in none (101, 600 and more) is a Fail.
-// Source is where the status is defined, for those that RFC 9110 does not know.
+// Source is where the status is defined, for those that RFC 9110 does not know. Again is [Verdict.Again].
 type rule struct {
 	from, to int
 	action   Action
 	about    string
 	source   string
+	again    int
 }
 
 var rules = []rule{
-	{200, 299, Done, "the primary has it", ""},
-	{408, 408, Pause, "the primary was too slow to read it", ""},
-	{425, 425, Pause, "too early", "RFC 8470"},
-	{429, 429, Pause, "too many requests", "RFC 6585"},
-	{502, 504, Pause, "the primary, or what it depends on, is away or overloaded", ""},
-	{507, 507, Pause, "the primary has no room to store anything", "RFC 4918"},
-	{508, 508, Refuse, "a loop on the way: of doors, if a door of Fallback says so", "RFC 5842"},
-	{509, 509, Pause, "the host's bandwidth for this month is used up", "cPanel"},
-	{511, 511, Pause, "the network on the way wants a login", "RFC 6585"},
-	{520, 527, Pause, "the proxy in front cannot reach the primary, or not understand it", "Cloudflare"},
-	{529, 529, Pause, "the primary is overloaded", "Qualys, Anthropic"},
+	{200, 299, Done, "the primary has it", "", 0},
+	{408, 408, Pause, "the primary was too slow to read it", "", 0},
+	{425, 425, Pause, "too early", "RFC 8470", 0},
+	{429, 429, Pause, "too many requests", "RFC 6585", 0},
+	{502, 504, Pause, "the primary, or what it depends on, is away or overloaded", "", 0},
+	{507, 507, Pause, "the primary has no room to store anything", "RFC 4918", 0},
+	{508, 508, Refuse, "a loop on the way: of doors, if a door of Fallback says so", "RFC 5842", 0},
+	{509, 509, Pause, "the host's bandwidth for this month is used up", "cPanel", 0},
+	{511, 511, Pause, "the network on the way wants a login", "RFC 6585", 0},
+	{520, 527, Pause, "the proxy in front cannot reach the primary, or not understand it", "Cloudflare", 0},
+	{529, 529, Pause, "the primary is overloaded", "Qualys, Anthropic", 0},
 	{530, 530, Pause, "the proxy in front does not know where the primary is, or its site is frozen",
-		"Cloudflare, Pantheon"},
-	{561, 562, Pause, "the load balancer cannot ask who logs in", "AWS"},
-	{598, 599, Pause, "a proxy on the way had no answer in time", "some proxies"},
-	{500, 599, Fail, "the primary failed at it", ""},
-	{409, 409, Reject, "a conflict; tried again twice before, since the first try may still be under way", ""},
-	{400, 400, Reject, "the request is malformed", ""},
-	{410, 410, Reject, "what it is for is gone for good", ""},
-	{413, 413, Reject, "its body is too large", ""},
-	{415, 415, Reject, "its body is of a kind that is not taken", ""},
-	{422, 422, Reject, "what it says makes no sense", ""},
-	{407, 407, Refuse, "a proxy on the way wants credentials: set them in HTTP_PROXY", ""},
-	{300, 399, Refuse, "redirects are not followed: set FALLBACK_TARGET_URL to where they lead", ""},
-	{400, 499, Refuse, "it is not taken, or does not get there: a path, a login, a rule of a proxy", ""},
+		"Cloudflare, Pantheon", 0},
+	{561, 562, Pause, "the load balancer cannot ask who logs in", "AWS", 0},
+	{598, 599, Pause, "a proxy on the way had no answer in time", "some proxies", 0},
+	{500, 599, Fail, "the primary failed at it", "", 0},
+	{409, 409, Reject, "a conflict; tried again twice before, since the first try may still be under way", "", 2},
+	{400, 400, Reject, "the request is malformed", "", 0},
+	{410, 410, Reject, "what it is for is gone for good", "", 0},
+	{413, 413, Reject, "its body is too large", "", 0},
+	{415, 415, Reject, "its body is of a kind that is not taken", "", 0},
+	{422, 422, Reject, "what it says makes no sense", "", 0},
+	{407, 407, Refuse, "a proxy on the way wants credentials: set them in HTTP_PROXY", "", 0},
+	{300, 399, Refuse, "redirects are not followed: set FALLBACK_TARGET_URL to where they lead", "", 0},
+	{400, 499, Refuse, "it is not taken, or does not get there: a path, a login, a rule of a proxy", "", 0},
 }
 
-// conflicts is how often a request is tried again after a 409.
-const conflicts = 2
-
-// loopReason is no matter of the request: whoever answers so, the way leads in a circle.
+// loopReason is not about the request: whoever answers so, the way leads in a circle.
 const loopReason = "a loop: the target leads back to a door of Fallback; set FALLBACK_TARGET_URL to the API itself, " +
-	"around what fails over " +
-	"(a second Fallback needs FALLBACK_ACCEPT_REPLAYS)"
+	"around what fails over (a second Fallback needs FALLBACK_ACCEPT_REPLAYS)"
 
 // judge is the verdict on an answer, but for what its body says. Whatever it is, if it is no success and asks to wait,
 // it is a pause first (RFC 9110, 10.2.3; RFC 6585, 4).
@@ -92,7 +89,7 @@ func judge(status int, h http.Header, now time.Time) Verdict {
 	v := Verdict{Action: Fail, Status: status}
 	for _, r := range rules {
 		if r.from <= status && status <= r.to {
-			v.Action = r.action
+			v.Action, v.Again = r.action, r.again
 			break
 		}
 	}
@@ -101,9 +98,6 @@ func judge(status int, h http.Header, now time.Time) Verdict {
 	}
 	if v.After > 0 {
 		v.Action = Pause
-	}
-	if status == http.StatusConflict {
-		v.Again = conflicts
 	}
 	v.Reason = strings.TrimSpace(fmt.Sprint(status, " ", http.StatusText(status)))
 	return v

@@ -9,7 +9,7 @@ import (
 	"golang.org/x/term"
 )
 
-// Logger writes to w in the format "json", "text" or "auto": text if w is a terminal, else JSON.
+// Logger writes to w in the format "text", "auto" (text if w is a terminal, else JSON), or JSON for any other.
 func Logger(w io.Writer, format string, level slog.Level) *slog.Logger {
 	options := &slog.HandlerOptions{Level: level}
 	if format == "text" || format == "auto" && isTerminal(w) {

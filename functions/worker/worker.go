@@ -47,11 +47,12 @@ func schedule(ctx context.Context, c config.Config, d *app.Drain, log *slog.Logg
 	}
 	when, options := gocron.CronJob(c.Schedule, false),
 		[]gocron.JobOption{gocron.WithSingletonMode(gocron.LimitModeReschedule)}
-	if every, err := time.ParseDuration(c.Schedule); err == nil && every > 0 {
+	if every, err := time.ParseDuration(c.Schedule); err == nil {
 		when, options = gocron.DurationJob(every), append(options, gocron.WithStartAt(gocron.WithStartImmediately()))
 	}
 	_, err = scheduler.NewJob(when, gocron.NewTask(func() {
 		report := d.Once(ctx, drain.Budget{Time: c.Window})
+		// if anything was done, waits or went wrong
 		if report != (drain.Report{End: report.End, Seconds: report.Seconds}) {
 			log.Info("drained", "report", report)
 		}

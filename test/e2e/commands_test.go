@@ -265,7 +265,7 @@ func testHealth(t *testing.T, fallback program) {
 	}{
 		{"ready, by flag", nil, []string{"--addr", server.Addr}, 0, "ready"},
 		{"ready, by setting", harness.Settings{"FALLBACK_ADDR": server.Addr}, nil, 0, "ready"},
-		{"broker away", nil, []string{"--addr", unready.Addr}, 1, "not ready: Not ready: no connection to the broker"},
+		{"broker away", nil, []string{"--addr", unready.Addr}, 1, "not ready: Not ready: the broker cannot be reached"},
 		{"nothing there", nil, []string{"--addr", nowhere(t)}, 1, "not healthy"},
 		{"no address", nil, []string{"--addr", "localhost"}, 2, "is not host:port"},
 	} {

@@ -374,7 +374,7 @@ func TestDrainFunctionFailures(t *testing.T) {
 	const settings = "settings are missing or wrong"
 	for _, row := range []struct{ name, amqp, primary, end, trouble string }{
 		{"refused", "amqp://user:sesame@127.0.0.1:1/", "http://127.0.0.1:1", "its time is over",
-			"cannot look at the queue: no connection to the broker"},
+			"cannot look at the queue: the broker cannot be reached"},
 		{"silent", "amqp://user:sesame@" + silent.Addr().String() + "/", "http://127.0.0.1:1", "its time is over", ""},
 		{"no primary", "amqp://user:sesame@127.0.0.1:1/", "", settings, "FALLBACK_TARGET_URL: not set"},
 		{"no broker", "", "http://127.0.0.1:1", settings, "AMQP_SERVER_URL: not set"},

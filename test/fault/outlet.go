@@ -237,7 +237,7 @@ func (o *outlet) replays() replays {
 			if json.Unmarshal([]byte(line), &entry) != nil {
 				continue
 			}
-			if entry.Msg == "the drain waits" {
+			if entry.Msg == "paused" || entry.Msg == "the primary is down" {
 				sum.waits++
 			}
 			sum.expired += entry.Report.Expired

@@ -101,7 +101,7 @@ func TestWorkersAreHeard(t *testing.T) {
 	t.Parallel()
 	log := &harness.Log{}
 	for _, line := range []string{
-		`{"level":"INFO","msg":"draining"}`, `not JSON`, `{"level":"WARN","msg":"the drain waits","because":"paused"}`,
+		`{"level":"INFO","msg":"draining"}`, `not JSON`, `{"level":"WARN","msg":"paused","detail":"503"}`,
 		`{"level":"INFO","msg":"drained","report":{"delivered":9,"parked":2,"expired":3,"end":"the queue is empty"}}`,
 		`{"level":"INFO","msg":"drained","report":{"parked":1,"expired":4}}`,
 	} {

@@ -100,13 +100,13 @@ func writeAll(files []file) error {
 
 // freshFiles is the content of the two files, with fresh passwords.
 func freshFiles(t topology.Topology, dir string) (env, definitions []byte) {
-	file := filepath.ToSlash(filepath.Join(dir, "definitions.json"))
+	imported := filepath.ToSlash(filepath.Join(dir, "definitions.json"))
 	if !filepath.IsAbs(dir) {
-		file = "./" + file // without a path, compose takes it for the name of a volume
+		imported = "./" + imported // without a path, compose takes it for the name of a volume
 	}
 	var b strings.Builder
 	fmt.Fprintf(&b, "# Made by `fallback definitions --private`. Keep it to yourself.\nFALLBACK_DEFINITIONS='%s'\n",
-		file)
+		imported)
 	if t.Main != topology.DefaultQueue {
 		fmt.Fprintf(&b, "FALLBACK_QUEUE='%s'\n", t.Main)
 	}

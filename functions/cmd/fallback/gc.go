@@ -13,7 +13,7 @@ import (
 const gcHeadroom = 14 << 20
 
 // calmGC keeps the collector's percentage at what gcHeadroom comes to, anew after each collection, unless GOGC is set.
-// GOMEMLIMIT is heard as ever.
+// GOMEMLIMIT holds as ever.
 func calmGC() {
 	if os.Getenv("GOGC") == "" {
 		afterEachGC(func() { debug.SetGCPercent(gcPercent(liveHeap())) })

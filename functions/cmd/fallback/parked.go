@@ -166,7 +166,11 @@ func printOutcome(out io.Writer, verb string, o operator.Outcome, failed error, 
 	if asJSON {
 		err = printJSON(out, o)
 	} else {
-		_, err = fmt.Fprintf(out, "%s %d; %d left on %s\n", verb, len(o.Done), o.Left, o.Queue)
+		left := fmt.Sprint(o.Left)
+		if o.Left < 0 {
+			left = "an unknown number"
+		}
+		_, err = fmt.Fprintf(out, "%s %d; %s left on %s\n", verb, len(o.Done), left, o.Queue)
 	}
 	return errors.Join(failed, err)
 }

@@ -47,7 +47,7 @@ environment so.`,
 		},
 	}
 	cmd.Flags().BoolVar(&markdown, "markdown", false, "print the table of the README")
-	cmd.Flags().BoolVar(&unknown, "unknown", false, "tell which of the names that follow are none")
+	cmd.Flags().BoolVar(&unknown, "unknown", false, "tell which of the names that follow are no settings")
 	return cmd
 }
 
