@@ -9,6 +9,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"fallback/test/harness"
 )
 
 // operation does one request and returns when its outcome is known. There is one for each that may be in flight.
@@ -19,15 +21,15 @@ const patience = 10 * time.Second
 
 // sample is what one cell measured. Requests that failed are counted in Errors and in no other figure.
 type sample struct {
-	Requests   int     `json:"requests"` // answered, those after the end of the time too
-	Seconds    float64 `json:"seconds"`
+	Requests   int     `json:"-"` // answered, those after the end of the time too
+	Seconds    float64 `json:"-"`
 	PerSecond  float64 `json:"per_second"` // answered within the time
 	P50        float64 `json:"p50_ms"`
 	P99        float64 `json:"p99_ms"`
 	Errors     int     `json:"errors"`
-	Dropped    int     `json:"dropped,omitempty"` // due at an offered rate and not begun when the time was over
-	CPUMicros  float64 `json:"server_cpu_us"`     // of the server's process, a request; 0 where there is no server
-	PeakMemory float64 `json:"peak_rss_mb"`       // of the server's process since its start
+	Dropped    int     `json:"-"`             // due at an offered rate and not begun when the time was over
+	CPUMicros  float64 `json:"server_cpu_us"` // of the server's process, a request; 0 where there is no server
+	PeakMemory float64 `json:"peak_rss_mb"`   // of the server's process since its start
 }
 
 // closedLoop runs every operation over and over for the time: as many are in flight as there are operations.
@@ -111,16 +113,6 @@ func measure(operations []operation, d time.Duration, work func(*worker)) sample
 	}
 	slices.Sort(took)
 	s.Requests, s.PerSecond = len(took), float64(inTime)/d.Seconds()
-	s.P50, s.P99 = ms(percentile(took, 50)), ms(percentile(took, 99))
+	s.P50, s.P99 = harness.Milliseconds(harness.Percentile(took, 50)), harness.Milliseconds(harness.Percentile(took, 99))
 	return s
 }
-
-// percentile is the least value that p percent of the sorted ones do not exceed (nearest rank); 0 of none.
-func percentile(sorted []time.Duration, p int) time.Duration {
-	if len(sorted) == 0 {
-		return 0
-	}
-	return sorted[(len(sorted)*p+99)/100-1]
-}
-
-func ms(d time.Duration) float64 { return float64(d.Microseconds()) / 1000 }

@@ -10,6 +10,8 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"fallback/test/harness"
 )
 
 // repeat is n operations that are all the same.
@@ -127,7 +129,7 @@ func TestPercentile(t *testing.T) {
 		want   time.Duration
 	}{{nil, 99, 0}, {hundred[:1], 50, 1}, {hundred[:1], 99, 1}, {hundred[:3], 50, 2}, {hundred, 50, 50},
 		{hundred, 99, 99}, {hundred[:50], 99, 50}} {
-		if got := percentile(row.sorted, row.p); got != row.want {
+		if got := harness.Percentile(row.sorted, row.p); got != row.want {
 			t.Errorf("p%d of %d values is %d, want %d", row.p, len(row.sorted), got, row.want)
 		}
 	}

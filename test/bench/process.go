@@ -1,16 +1,16 @@
 package main
 
 import (
-	"errors"
 	"fmt"
 	"net"
 	"os"
 	"os/exec"
-	"path/filepath"
-	"strconv"
-	"strings"
 	"syscall"
 	"time"
+
+	"github.com/prometheus/procfs"
+
+	"fallback/test/harness"
 )
 
 // process is a server under measurement, in a process of its own so that its cost can be told apart; or the broker.
@@ -69,42 +69,16 @@ func (p *process) stop() {
 
 // cpu is the processor time that the process has used.
 func (p *process) cpu() (time.Duration, error) {
-	raw, err := os.ReadFile(p.proc("stat"))
+	proc, err := procfs.NewProc(p.pid)
 	if err != nil {
 		return 0, err
 	}
-	_, rest, _ := strings.Cut(string(raw), ") ") // the name before it may hold spaces
-	fields := strings.Fields(rest)
-	if len(fields) < 13 {
-		return 0, errors.New("short /proc stat")
-	}
-	user, _ := strconv.ParseInt(fields[11], 10, 64)
-	system, _ := strconv.ParseInt(fields[12], 10, 64)
-	const tick = 10 * time.Millisecond // USER_HZ is 100 on every Linux
-	return time.Duration(user+system) * tick, nil
+	stat, err := proc.Stat()
+	return time.Duration(stat.CPUTime() * float64(time.Second)), err
 }
 
-// peakMemory is the most resident memory since the process was started, in MB.
-func (p *process) peakMemory() (float64, error) { return p.memory("VmHWM:") }
-
-// rss is the resident memory now, in MB.
-func (p *process) rss() (float64, error) { return p.memory("VmRSS:") }
-
-// memory has no value when the process has ended, even while nobody has waited for it.
-func (p *process) memory(key string) (float64, error) {
-	raw, err := os.ReadFile(p.proc("status"))
-	if err != nil {
-		return 0, err
-	}
-	for line := range strings.SplitSeq(string(raw), "\n") {
-		if rest, ok := strings.CutPrefix(line, key); ok {
-			kb, err := strconv.ParseFloat(strings.TrimSpace(strings.TrimSuffix(rest, "kB")), 64)
-			return kb / 1024, err
-		}
-	}
-	return 0, fmt.Errorf("process %d has ended", p.pid)
-}
-
-func (p *process) proc(file string) string {
-	return filepath.Join("/proc", strconv.Itoa(p.pid), file)
+// memory is the resident memory, now and at its most since the process was started, in MB.
+func (p *process) memory() (now, peak float64, err error) {
+	n, most, err := harness.Memory(p.pid)
+	return float64(n) / (1 << 20), float64(most) / (1 << 20), err
 }

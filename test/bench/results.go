@@ -4,10 +4,8 @@ import (
 	"encoding/json"
 	"fmt"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"runtime"
-	"runtime/debug"
 	"slices"
 	"strings"
 	"time"
@@ -60,67 +58,10 @@ var (
 
 func newResults(d time.Duration, broker *harness.Broker) *results {
 	return &results{
-		Made: time.Now().UTC().Format(time.DateOnly), Seconds: d.Seconds(), Versions: versions(broker),
-		Machine: map[string]string{"cores": fmt.Sprint(runtime.NumCPU()),
-			"cpu":    procValue("/proc/cpuinfo", "model name"),
-			"memory": procValue("/proc/meminfo", "MemTotal"), "os": runtime.GOOS + "/" + runtime.GOARCH},
+		Made: time.Now().UTC().Format(time.DateOnly), Seconds: d.Seconds(),
+		Versions: map[string]string{"go": runtime.Version(), "rabbitmq": broker.Exact(), "commit": harness.Commit()},
+		Machine:  map[string]string{"cores": fmt.Sprint(runtime.NumCPU()), "cpu": harness.CPU()},
 	}
-}
-
-// versions are of what is measured. The broker says its own: an image's tag is not exact.
-func versions(broker *harness.Broker) map[string]string {
-	var overview struct {
-		RabbitMQ string `json:"rabbitmq_version"`
-		Erlang   string `json:"erlang_version"`
-	}
-	if err := broker.Call("GET", "/api/overview", nil, &overview); err != nil {
-		overview.RabbitMQ = harness.Version()
-	}
-	v := map[string]string{"go": runtime.Version(), "rabbitmq": overview.RabbitMQ, "erlang": overview.Erlang,
-		"commit": commit()}
-	if info, ok := debug.ReadBuildInfo(); ok {
-		for _, m := range info.Deps {
-			if m.Path == "github.com/rabbitmq/amqp091-go" {
-				v["amqp091-go"] = m.Version
-			}
-		}
-	}
-	return v
-}
-
-// commit is what this program was built from, with "+modified" where that was not all of it. A program that was built
-// without its revision (-buildvcs=false) asks git.
-func commit() string {
-	set := map[string]string{}
-	if info, ok := debug.ReadBuildInfo(); ok {
-		for _, s := range info.Settings {
-			set[s.Key] = s.Value
-		}
-	}
-	revision := set["vcs.revision"]
-	if len(revision) < 7 {
-		git := exec.Command("git", "--no-optional-locks", "-C", harness.Root(), "describe", "--always", "--abbrev=7",
-			"--exclude=*", "--dirty=+modified")
-		out, _ := git.Output()
-		return strings.TrimSpace(string(out))
-	}
-	if set["vcs.modified"] == "true" {
-		return revision[:7] + "+modified"
-	}
-	return revision[:7]
-}
-
-func procValue(file, key string) string {
-	raw, err := os.ReadFile(file)
-	if err != nil {
-		return ""
-	}
-	for line := range strings.SplitSeq(string(raw), "\n") {
-		if name, value, ok := strings.Cut(line, ":"); ok && strings.TrimSpace(name) == key {
-			return strings.TrimSpace(value)
-		}
-	}
-	return ""
 }
 
 // fail notes, and says on the terminal, what could not be measured.

@@ -376,12 +376,12 @@ func TestMemoryOfTheDead(t *testing.T) {
 		t.Fatal(err)
 	}
 	p := &process{pid: cmd.Process.Pid, cmd: cmd}
-	if mb, err := p.rss(); err != nil || mb <= 0 {
+	if mb, _, err := p.memory(); err != nil || mb <= 0 {
 		t.Errorf("alive: %v MB, %v", mb, err)
 	}
 	_ = cmd.Process.Kill()
 	for end := time.Now().Add(5 * time.Second); ; time.Sleep(time.Millisecond) { // a zombie, since nobody waits for it
-		mb, err := p.peakMemory()
+		_, mb, err := p.memory()
 		if err != nil {
 			break
 		}
@@ -391,7 +391,7 @@ func TestMemoryOfTheDead(t *testing.T) {
 		}
 	}
 	_ = cmd.Wait()
-	if mb, err := p.rss(); err == nil {
+	if mb, _, err := p.memory(); err == nil {
 		t.Errorf("gone: %v MB", mb)
 	}
 }

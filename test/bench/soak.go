@@ -39,7 +39,7 @@ func (w *world) soak(n int) (*soakResult, error) {
 		r.Errors += exactly(operations, n*(tenth+1)/10-n*tenth/10).Errors
 		sending += time.Since(start)
 		closeAll()
-		memory, err := p.rss()
+		memory, _, err := p.memory()
 		if err != nil {
 			return nil, err
 		}

@@ -127,7 +127,7 @@ func (w *world) sample(s system, c cell, d time.Duration) (sample, error) {
 	if measured.Requests > 0 {
 		measured.CPUMicros = float64((after - before).Microseconds()) / float64(measured.Requests)
 	}
-	measured.PeakMemory, err = p.peakMemory()
+	_, measured.PeakMemory, err = p.memory()
 	return measured, err
 }
 

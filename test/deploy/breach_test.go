@@ -1,6 +1,7 @@
 package deploy_test
 
 import (
+	"cmp"
 	"encoding/json"
 	"errors"
 	"path/filepath"
@@ -9,6 +10,7 @@ import (
 	"time"
 
 	"fallback/test/deploy"
+	"fallback/test/harness"
 )
 
 func TestStartRefuses(t *testing.T) {
@@ -73,7 +75,7 @@ func TestBreachesAreReported(t *testing.T) {
 	} {
 		t.Run(row.fake, func(t *testing.T) {
 			t.Parallel()
-			f := start(t, row.fake, grace(row.grace), timeout(or(row.timeout, time.Minute)))
+			f := start(t, row.fake, grace(row.grace), timeout(cmp.Or(row.timeout, time.Minute)))
 			pid := f.PID()
 			big := json.RawMessage(`{"a":"` + strings.Repeat("x", 300<<10) + `"}`) // more than a pipe holds
 			result, err := f.Invoke(t.Context(), big)
@@ -123,7 +125,7 @@ func TestAProcessThatLeavesIsMissed(t *testing.T) {
 	f := start(t, "leave when idle")
 	pid := f.PID()
 	invoke(t, f, `{}`)
-	waitFor(t, func() bool { return !alive(pid) })
+	harness.Eventually(t, "the process to leave", func() bool { return !alive(pid) })
 	_, err := f.Invoke(t.Context(), json.RawMessage(`{}`))
 	if !errors.Is(err, deploy.ErrExited) || !strings.Contains(err.Error(), "exit status 0") {
 		t.Errorf("got %v, want %v: exit status 0", err, deploy.ErrExited)

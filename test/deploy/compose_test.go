@@ -11,7 +11,9 @@ import (
 	"gopkg.in/yaml.v3"
 
 	settings "fallback/functions/config"
+	"fallback/functions/drain"
 	"fallback/functions/httpapi"
+	"fallback/functions/rabbit"
 )
 
 // service is what these tests look at of one in docker-compose.yml.
@@ -38,10 +40,7 @@ func services(t *testing.T) map[string]service {
 // beside what the program takes for itself.
 func TestMemoryAddsUp(t *testing.T) {
 	t.Parallel()
-	const (
-		itself      = 40 << 20
-		drainBodies = 2 * 24 << 20 // in flight, and off the queue
-	)
+	const itself = 40 << 20
 	c, err := settings.Load(func(string) (string, bool) { return "", false })
 	if err != nil {
 		t.Fatal(err)
@@ -49,7 +48,7 @@ func TestMemoryAddsUp(t *testing.T) {
 	all := services(t)
 	for name, most := range map[string]int64{
 		"server": httpapi.ServerBounds.Memory() + c.MaxBytesInHand + itself,
-		"drain":  httpapi.HealthBounds.Memory() + drainBodies + itself,
+		"drain":  httpapi.HealthBounds.Memory() + drain.MostBytes + rabbit.MostReadyBytes + itself,
 	} {
 		limit, err := strconv.ParseInt(strings.TrimSuffix(all[name].MemLimit, "m"), 10, 64)
 		if err != nil {

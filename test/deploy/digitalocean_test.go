@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"fallback/test/deploy"
+	"fallback/test/harness"
 )
 
 // start starts a fake function; when the test ends it must close without a fault.
@@ -75,16 +76,6 @@ func invoke(t *testing.T, f *deploy.Function, event string) string {
 }
 
 func alive(pid int) bool { return syscall.Kill(pid, 0) == nil }
-
-func waitFor(t *testing.T, done func() bool) {
-	t.Helper()
-	const patience = time.Minute
-	for end := time.Now().Add(patience); !done(); time.Sleep(time.Millisecond) {
-		if time.Now().After(end) {
-			t.Fatal("it did not happen within " + patience.String())
-		}
-	}
-}
 
 func TestOneProcessServesManyInvocations(t *testing.T) {
 	t.Parallel()
@@ -224,11 +215,11 @@ func TestAPausedProcessIsFrozenAndThaws(t *testing.T) {
 	if err := f.Pause(); err != nil {
 		t.Fatal(err)
 	}
-	waitFor(t, func() bool { return state(t, f.PID()) == "T" })
+	harness.Eventually(t, "the process to be frozen", func() bool { return state(t, f.PID()) == "T" })
 	if err := f.Resume(); err != nil {
 		t.Fatal(err)
 	}
-	waitFor(t, func() bool { return state(t, f.PID()) != "T" })
+	harness.Eventually(t, "the process to thaw", func() bool { return state(t, f.PID()) != "T" })
 	f.Pause()
 	if got := invoke(t, f, `{}`); got != `{"n":2}` {
 		t.Errorf("after a pause: got %s, want the same process's second answer", got)
@@ -284,7 +275,7 @@ func TestNothingIsLeft(t *testing.T) {
 			t.Errorf("before: %+v, after: %+v", before, after)
 		}
 	}()
-	waitFor(t, func() bool {
+	harness.Eventually(t, "nothing to be left", func() bool {
 		after = held(t)
 		return after.files <= before.files && after.goroutines <= before.goroutines && after.children == ""
 	})
@@ -311,12 +302,4 @@ func held(t *testing.T) holdings {
 		children += string(pids)
 	}
 	return holdings{len(files), runtime.NumGoroutine(), children}
-}
-
-func or[T comparable](value, otherwise T) T {
-	var zero T
-	if value == zero {
-		return otherwise
-	}
-	return value
 }

@@ -1,6 +1,7 @@
 package deploy_test
 
 import (
+	"cmp"
 	"encoding/base64"
 	"encoding/json"
 	"maps"
@@ -104,7 +105,7 @@ func TestTheBodyIsBase64WhenItsTypeSaysSo(t *testing.T) {
 				}
 				got = string(decoded)
 			}
-			if want := or(row.want, row.body); got != want || event.IsBase64Encoded != row.encoded {
+			if want := cmp.Or(row.want, row.body); got != want || event.IsBase64Encoded != row.encoded {
 				t.Errorf("got %q, base64 %v; want %q, %v", got, event.IsBase64Encoded, want, row.encoded)
 			}
 		})

@@ -1,6 +1,7 @@
 package deploy
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -56,7 +57,7 @@ func allowAnyOrigin(h http.Header, r *http.Request) {
 	headers := "Authorization, Origin, X-Requested-With, Content-Type, Accept, User-Agent"
 	h.Set("Access-Control-Allow-Origin", "*")
 	h.Set("Access-Control-Allow-Methods", methods)
-	h.Set("Access-Control-Allow-Headers", or(r.Header.Get("Access-Control-Request-Headers"), headers))
+	h.Set("Access-Control-Allow-Headers", cmp.Or(r.Header.Get("Access-Control-Request-Headers"), headers))
 }
 
 // match finds the function in a path. An extension of its name says how the result is rendered; the platform knows

@@ -1,6 +1,7 @@
 package deploy
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -50,7 +51,9 @@ type LambdaConfig struct {
 // it the Runtime API (2018-06-01) and as much of the Extensions API (2020-01-01) as a process needs that wants to hear
 // of its end.
 //
-// The rules come from AWS's documentation of both APIs and of Function URLs, and from aws-lambda-go's own client.
+// The rules come from AWS's documentation of both APIs and of Function URLs, as it was in November 2026, and from the
+// client in aws-lambda-go 1.55. AWS's own Runtime Interface Emulator, in the image
+// public.ecr.aws/lambda/provided:al2023, runs the same bootstrap to compare with.
 type Lambda struct {
 	containers
 	config LambdaConfig
@@ -64,9 +67,9 @@ func StartLambda(ctx context.Context, config LambdaConfig) (*Lambda, error) {
 	}
 	config.Bootstrap = program
 	config.Env = maps.Clone(config.Env)
-	config.Timeout = or(config.Timeout, 15*time.Second)
-	config.Init = or(config.Init, 10*time.Second)
-	config.Grace = or(config.Grace, 30*time.Second)
+	config.Timeout = cmp.Or(config.Timeout, 15*time.Second)
+	config.Init = cmp.Or(config.Init, 10*time.Second)
+	config.Grace = cmp.Or(config.Grace, 30*time.Second)
 	l := &Lambda{config: config}
 	l.log = &logbook{copy: config.Logs}
 	l.launch = func(ctx context.Context) (container, error) { return startSandbox(ctx, config, l.log) }

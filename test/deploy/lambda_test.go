@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"fallback/test/deploy"
+	"fallback/test/harness"
 )
 
 // The Lambdas of these tests are this test binary, too.
@@ -182,7 +183,7 @@ func TestLambdaInvocations(t *testing.T) {
 			if err := l.Pause(); err != nil {
 				t.Fatal(err)
 			}
-			waitFor(t, func() bool { return state(t, pid) == "T" })
+			harness.Eventually(t, "the process to be frozen", func() bool { return state(t, pid) == "T" })
 		}
 	}
 	if l.PID() != pid || l.Starts() != 1 || l.Ready() <= 0 || len(l.Faults()) > 0 {
@@ -255,7 +256,7 @@ func TestLambdaFaults(t *testing.T) {
 		if _, err := l.Invoke(t.Context(), json.RawMessage(`{}`)); err != nil {
 			t.Fatal(err)
 		}
-		waitFor(t, func() bool { return strings.Contains(l.Logs(), "the API says 400") })
+		harness.Eventually(t, "the second answer to be refused", func() bool { return strings.Contains(l.Logs(), "the API says 400") })
 	})
 }
 

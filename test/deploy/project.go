@@ -18,9 +18,9 @@ import (
 // or would silently get wrong, in no order to rely on: project.yml with the variables of .env.example put in,
 // packages/, and project.yml once more WithTriggers, if it has any that are switched off.
 //
-// Its rules are those of digitalocean/functions-deployer 5.0.19 (d11b2b6), the newest whose source is public; doctl asks
-// for 5.0.22. `doctl serverless get-metadata .` at the root has the real one read the same files, and `doctl serverless
-// deploy .` with an account. There are a few of this project's own, too: functions are built on the
+// Its rules are those of digitalocean/functions-deployer 5.0.19 (d11b2b6), the newest whose source is public; doctl
+// asks for 5.0.22. `doctl serverless get-metadata .` at the root has the real one read the same files, and `doctl
+// serverless deploy .` with an account. There are a few of this project's own, too: functions are built on the
 // deploying machine into one file called exec, and what answers HTTP takes the raw request and is done before the
 // platform answers in its place.
 func CheckProject(root string) []error {
@@ -137,7 +137,8 @@ var (
 	quoted     = regexp.MustCompile(`^(?:"([^"]*)"|'([^']*)')\s*(?:#.*)?$`)
 )
 
-// readEnvExample reads .env.example as doctl (dotenv) and compose both read it, and refuses what they read differently.
+// readEnvExample reads .env.example as doctl's deployer (dotenv 16) and compose both read it, and refuses what they
+// may read differently. `docker compose config` and `doctl serverless get-metadata .` show what the real ones read.
 func readEnvExample(file string) (env map[string]string, faults []error) {
 	text, err := os.ReadFile(file)
 	if err != nil {

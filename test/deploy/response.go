@@ -1,6 +1,7 @@
 package deploy
 
 import (
+	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -104,9 +105,9 @@ func httpAnswer(result json.RawMessage) (answer, error) {
 		return answer{}, err
 	}
 	if len(body) == 0 {
-		return answer{or(status, http.StatusNoContent), header, nil}, nil
+		return answer{cmp.Or(status, http.StatusNoContent), header, nil}, nil
 	}
-	status = or(status, http.StatusOK)
+	status = cmp.Or(status, http.StatusOK)
 	if status == http.StatusNoContent || status == http.StatusNotModified {
 		return answer{}, internal // a body where HTTP has no place for one
 	}

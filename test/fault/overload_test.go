@@ -62,17 +62,14 @@ func TestOverload(t *testing.T) {
 				t.Error("nothing was refused: there was no overload")
 			}
 			time.Sleep(settled)
-			early, err := peakMemory(r.servers[0].pid())
+			_, early, err := harness.Memory(r.servers[0].pid())
 			if err != nil {
 				t.Error(err)
 			}
 			var peak, resident int64
 			for range 3 { // on a slow machine it may settle later; what leaks goes on
 				time.Sleep(afterwards)
-				if peak, err = peakMemory(r.servers[0].pid()); err != nil {
-					t.Error(err)
-				}
-				if resident, err = residentMemory(r.servers[0].pid()); err != nil {
+				if resident, peak, err = harness.Memory(r.servers[0].pid()); err != nil {
 					t.Error(err)
 				}
 				if resident-early <= growthLimit {
@@ -117,8 +114,8 @@ func TestOverload(t *testing.T) {
 			}
 			for answer, times := range c.took {
 				slices.Sort(times)
-				p99 := percentile(times, 99)
-				t.Logf("%s: %d, p50 %s, p99 %s, at most %s", answer, len(times), percentile(times, 50), p99,
+				p99 := harness.Percentile(times, 99)
+				t.Logf("%s: %d, p50 %s, p99 %s, at most %s", answer, len(times), harness.Percentile(times, 50), p99,
 					times[len(times)-1])
 				if wanted > 0 && !waitsForBroker(answer) && p99 > p99Limit { // a short run is no measure
 					t.Errorf("%s within %s (p99), want %s", answer, p99, p99Limit)
@@ -134,8 +131,8 @@ func TestOverload(t *testing.T) {
 			}
 			if refusals := c.took[overloaded]; len(refusals) > 0 {
 				if err := results.addOverload(overloadTest{
-					Name: row.name, Clients: row.clients, Size: row.size, Refused: len(refusals), Deadline: ms(timeout),
-					P50: ms(percentile(refusals, 50)), P99: ms(percentile(refusals, 99)), PeakMiB: peak >> 20,
+					Name: row.name, Clients: row.clients, Size: row.size, Refused: len(refusals), Deadline: harness.Milliseconds(timeout),
+					P50: harness.Milliseconds(harness.Percentile(refusals, 50)), P99: harness.Milliseconds(harness.Percentile(refusals, 99)), PeakMiB: peak >> 20,
 				}); err != nil {
 					t.Error(err)
 				}
@@ -146,9 +143,6 @@ func TestOverload(t *testing.T) {
 		})
 	}
 }
-
-// percentile is one of sorted times.
-func percentile(times []time.Duration, p int) time.Duration { return times[len(times)*p/100] }
 
 // overloaded is the answer to who is over the bound, and notConfirmed to who is in hand when the broker says nothing.
 const overloaded, notConfirmed = "503 overloaded", "503 not-confirmed"

@@ -191,24 +191,6 @@ func openFiles(pid int) (int, error) {
 	return len(entries), err
 }
 
-// peakMemory and residentMemory are the most resident memory that a process had, and what it has now, in bytes.
-func peakMemory(pid int) (int64, error)     { return memory(pid, "VmHWM:") }
-func residentMemory(pid int) (int64, error) { return memory(pid, "VmRSS:") }
-
-func memory(pid int, name string) (int64, error) {
-	raw, err := os.ReadFile(filepath.Join("/proc", strconv.Itoa(pid), "status"))
-	if err != nil {
-		return 0, err
-	}
-	_, rest, _ := strings.Cut(string(raw), name)
-	fields := strings.Fields(rest)
-	if len(fields) == 0 {
-		return 0, fmt.Errorf("no %s in /proc", name)
-	}
-	kb, err := strconv.ParseInt(fields[0], 10, 64)
-	return kb << 10, err
-}
-
 // poll asks until the answer is yes or ctx ends.
 func poll(ctx context.Context, what string, ask func() (bool, error)) error {
 	for {

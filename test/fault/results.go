@@ -1,14 +1,11 @@
 package fault
 
 import (
-	"bufio"
 	"bytes"
 	"cmp"
 	"encoding/json"
 	"fmt"
-	"net/http"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"runtime"
 	"slices"
@@ -95,16 +92,9 @@ type summary struct {
 }
 
 func newReport(broker *harness.Broker, seed uint64, wanted int, dir string) (*report, error) {
-	var overview struct {
-		Version string `json:"rabbitmq_version"`
-	}
-	if err := broker.Call(http.MethodGet, "/api/overview", nil, &overview); err != nil {
-		return nil, err
-	}
 	return &report{
-		Seed: seed, Wanted: wanted, part: part{Listed: len(faults)}, Machine: machine(), RabbitMQ: overview.Version,
-		Go:     runtime.Version(),
-		Commit: commit(), Date: time.Now().UTC().Format(time.DateOnly), begin: time.Now(), dir: dir,
+		Seed: seed, Wanted: wanted, part: part{Listed: len(faults)}, Machine: machine(), RabbitMQ: broker.Exact(),
+		Go: runtime.Version(), Commit: harness.Commit(), Date: time.Now().UTC().Format(time.DateOnly), begin: time.Now(), dir: dir,
 	}, nil
 }
 
@@ -164,7 +154,7 @@ func (p *part) add(list []fault, one result) {
 	s.Undialled += one.Undialled
 	s.Late += one.Late
 	s.Slowest = max(s.Slowest, one.Slowest)
-	if one.Limit <= ms(allowed(recoveryLimit)) { // a longer one counts from another moment
+	if one.Limit <= harness.Milliseconds(allowed(recoveryLimit)) { // a longer one counts from another moment
 		s.Recovery = max(s.Recovery, one.Recovery)
 	}
 	s.Replay, s.Drained = max(s.Replay, one.Replay), max(s.Drained, one.Drained)
@@ -364,27 +354,5 @@ func thousands(n int) string {
 
 // machine says what the suite ran on.
 func machine() string {
-	name := runtime.GOOS + "/" + runtime.GOARCH
-	file, err := os.Open("/proc/cpuinfo")
-	if err == nil {
-		defer file.Close()
-		for lines := bufio.NewScanner(file); lines.Scan(); {
-			if key, value, ok := strings.Cut(lines.Text(), ":"); ok && strings.TrimSpace(key) == "model name" {
-				name = strings.TrimSpace(value)
-				break
-			}
-		}
-	}
-	return fmt.Sprintf("%d CPUs (%s)", runtime.NumCPU(), name)
-}
-
-// commit is what was checked out; what was changed since is not in it.
-func commit() string {
-	git := exec.Command("git", "rev-parse", "HEAD")
-	git.Dir = harness.Root()
-	out, err := git.Output()
-	if err != nil {
-		return "unknown"
-	}
-	return strings.TrimSpace(string(out))
+	return fmt.Sprintf("%d CPUs (%s)", runtime.NumCPU(), cmp.Or(harness.CPU(), runtime.GOARCH))
 }
