@@ -59,12 +59,12 @@ func NewServer(c config.Config, log *slog.Logger, metrics ServerMetrics) (*Serve
 		}
 	}
 	publisher := rabbit.NewPublisher(options)
-	doorOptions := doorOptions(c, log)
+	o := doorOptions(c, log)
 	if metrics != nil {
-		doorOptions.Metrics, doorOptions.Answered = metrics, metrics.Answered
-		doorOptions.Admitted, doorOptions.Refused = metrics.Admitted, metrics.Refused
+		o.Metrics, o.Answered = metrics, metrics.Answered
+		o.Admitted, o.Refused = metrics.Admitted, metrics.Refused
 	}
-	door, err := httpapi.New(doorOptions, publisher)
+	door, err := httpapi.New(o, publisher)
 	if err != nil {
 		return nil, err
 	}

@@ -51,7 +51,9 @@ func (f Finding) Print(out io.Writer) error {
 	return err
 }
 
-func ok(format string, args ...any) Finding { return Finding{"", OK, fmt.Sprintf(format, args...), ""} }
+func good(format string, args ...any) Finding {
+	return Finding{"", OK, fmt.Sprintf(format, args...), ""}
+}
 func skip(format string, args ...any) Finding {
 	return Finding{"", Skip, fmt.Sprintf(format, args...), ""}
 }

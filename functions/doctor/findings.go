@@ -27,7 +27,7 @@ func (s *survey) concludeSettings() (all []Finding) {
 	case s.config.AMQPServerURL == "":
 		return append(all, fail("for example amqp://user:password@localhost:5672/", "AMQP_SERVER_URL: not set"))
 	}
-	return append(all, ok("all can be read"))
+	return append(all, good("all can be read"))
 }
 
 // faults are the single errors of a joined one.
@@ -49,9 +49,9 @@ func (s *survey) concludeSenders() []Finding {
 	ip := net.ParseIP(host)
 	switch {
 	case len(s.config.Tokens)+len(s.config.WebhookSecrets) > 0:
-		return []Finding{ok("a token or a signature is asked for")}
+		return []Finding{good("a token or a signature is asked for")}
 	case err == nil && (host == "localhost" || ip != nil && ip.IsLoopback()):
-		return []Finding{ok("from this host only: FALLBACK_ADDR is %s", s.config.Addr)}
+		return []Finding{good("from this host only: FALLBACK_ADDR is %s", s.config.Addr)}
 	}
 	return []Finding{warn("set FALLBACK_TOKENS or FALLBACK_WEBHOOK_SECRETS, unless a firewall keeps strangers away",
 		"everyone who can reach %s may send", s.config.Addr)}
@@ -68,7 +68,7 @@ func (s *survey) concludeBroker() []Finding {
 		return []Finding{fail("check that RabbitMQ runs, and the host and port in AMQP_SERVER_URL", "%s: %s", b.address,
 			plain(b.refused))}
 	}
-	return []Finding{ok("%s takes connections (%s address)", b.address, b.scope)}
+	return []Finding{good("%s takes connections (%s address)", b.address, b.scope)}
 }
 
 const noConnection = "there is no connection to the broker"
@@ -84,7 +84,7 @@ func (s *survey) concludeEncryption() []Finding {
 	case b.url.Scheme == "amqp" && b.scope == public:
 		return []Finding{warn("use amqps://", "the password and all requests go over a public network in the clear")}
 	case b.url.Scheme == "amqp":
-		return []Finding{ok("none, and none is needed: the address is %s", b.scope)}
+		return []Finding{good("none, and none is needed: the address is %s", b.scope)}
 	case b.expires.IsZero():
 		return []Finding{skip(noConnection)}
 	}
@@ -92,7 +92,7 @@ func (s *survey) concludeEncryption() []Finding {
 	if left < dueSoon {
 		return []Finding{warn("renew it", "the certificate is valid for %d days only", days(left))}
 	}
-	return []Finding{ok("the certificate is trusted, and valid for %d days", days(left))}
+	return []Finding{good("the certificate is trusted, and valid for %d days", days(left))}
 }
 
 // concludeLogin tells as whom.
@@ -101,7 +101,7 @@ func (s *survey) concludeLogin() []Finding {
 	if b.connected || b.entry != nil && b.entry.Step != "tls" {
 		user, _ := credentials(b.url)
 		if b.connected {
-			return []Finding{ok("as %s on the virtual host %s", user, s.config.VHost)}
+			return []Finding{good("as %s on the virtual host %s", user, s.config.VHost)}
 		}
 		return []Finding{fail(b.entry.Advice, "as %s: %s", user, plain(b.entry))}
 	}
@@ -127,7 +127,7 @@ func (s *survey) concludeVersion() []Finding {
 		return []Finding{warn("use RabbitMQ 3.10 or later, before 5",
 			"RabbitMQ %s: not one that fallback was tried with", cmp.Or(b.version, "of an unknown version"))}
 	}
-	return []Finding{ok("RabbitMQ %s", b.version)}
+	return []Finding{good("RabbitMQ %s", b.version)}
 }
 
 // supported says whether a version is from 3.10 on and before 5.
@@ -146,12 +146,12 @@ func (c can) role() Finding {
 		return warn("it has more than is needed: give the server fallback-publisher, the drain fallback-drainer",
 			"looks like an administrator: it may change and delete queues")
 	case c.publish && c.main && c.parked:
-		return ok("looks like the drain's: it publishes, and reads the main and the parked queue")
+		return good("looks like the drain's: it publishes, and reads the main and the parked queue")
 	case c.publish && c.main:
 		return warn("let it, for fallback peek, redrive and discard",
 			"looks like the drain's, and may not read the parked queue")
 	case c.publish:
-		return ok("looks like the server's: it publishes, and neither reads nor configures")
+		return good("looks like the server's: it publishes, and neither reads nor configures")
 	case c.main:
 		return warn("use fallback-publisher or fallback-drainer",
 			"reads, and does not publish: neither the server nor the drain can use it")
@@ -177,7 +177,8 @@ func (s *survey) concludeUser() (all []Finding) {
 	case u.see != nil:
 		return []Finding{fail("try again", "cannot look at queue %s: %s", queue, plain(u.see))}
 	default:
-		all = append(all, ok("sees %s: %s ready, %s", queue, count(u.ready, "message"), count(u.consumers, "consumer")))
+		all = append(all, good("sees %s: %s ready, %s", queue, count(u.ready, "message"),
+			count(u.consumers, "consumer")))
 	}
 	blocked := errors.Is(u.publish, rabbit.ErrBlocked) // then it may, as far as one can tell
 	switch {
@@ -223,7 +224,7 @@ func (s *survey) concludeFirst() (all []Finding) {
 			all = append(all, warn("look at the broker's log", "%s: its first message does not come: %s", first.queue,
 				plain(first.err)))
 		default:
-			all = append(all, ok("%s: its first message can be read, or there is none", first.queue))
+			all = append(all, good("%s: its first message can be read, or there is none", first.queue))
 		}
 	}
 	return all
@@ -266,7 +267,7 @@ func (s *survey) concludePasswords() (all []Finding) {
 	case set == 0:
 		return []Finding{skip("there are none")}
 	case len(all) == 0:
-		return []Finding{ok("none of those that are published")}
+		return []Finding{good("none of those that are published")}
 	}
 	return all
 }

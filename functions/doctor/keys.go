@@ -33,13 +33,13 @@ func (s *survey) askKeys(ctx context.Context) {
 func (s *survey) concludeKeys() []Finding {
 	switch {
 	case !s.hasKeys():
-		return []Finding{ok("none are set")}
+		return []Finding{good("none are set")}
 	case s.keys.err != nil:
 		return []Finding{skip("which are used is not known: no server's /metrics at %s", s.config.Addr)}
 	case len(s.keys.uses) == 0:
 		return []Finding{skip("which are used is not known: the server at %s was started without them", s.config.Addr)}
 	}
-	return []Finding{ok("since the server's start: %s", strings.Join(s.keys.uses, ", "))}
+	return []Finding{good("since the server's start: %s", strings.Join(s.keys.uses, ", "))}
 }
 
 // keyUses reads the metrics of the server on this host: "token 1 used 17 times".

@@ -27,7 +27,7 @@ func (s *survey) concludeManagement() []Finding {
 	case m.url.Scheme == "http" && m.scope == public:
 		return []Finding{warn("use https://", "the password goes over a public network in the clear")}
 	}
-	return []Finding{ok("%s answers, as %s", m.url.Host, m.name)}
+	return []Finding{good("%s answers, as %s", m.url.Host, m.name)}
 }
 
 // answered says that the management API can be asked.
@@ -51,7 +51,7 @@ func (s *survey) concludeAlarms() (all []Finding) {
 		return append(all, fail("give the broker memory or disk, or drain; until then every request gets a 503", "%s",
 			s.user.publish))
 	case s.user.asked && !s.user.unseen() && s.user.publish == nil:
-		return append(all, ok("the broker takes messages; how near an alarm is, RABBITMQ_MANAGEMENT_URL would tell"))
+		return append(all, good("the broker takes messages; how near an alarm is, RABBITMQ_MANAGEMENT_URL would tell"))
 	}
 	return append(all, skip("neither a connection that may publish, nor the management API"))
 }
@@ -86,10 +86,10 @@ func judgeNodes(nodes []management.Node) Finding {
 			strings.Join(down, ", "))
 	case len(nodes) == 1:
 		n := nodes[0]
-		return ok("none; memory %s of %s, disk %s free (alarm under %s); one node: a 202 means one disk",
+		return good("none; memory %s of %s, disk %s free (alarm under %s); one node: a 202 means one disk",
 			size(int64(n.Memory)), size(int64(n.MemoryLimit)), size(int64(n.Disk)), size(int64(n.DiskLimit)))
 	default:
-		return ok("none on %d nodes, all are up", len(nodes))
+		return good("none on %d nodes, all are up", len(nodes))
 	}
 }
 

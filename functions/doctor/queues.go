@@ -93,7 +93,7 @@ func judgeQueue(q management.Queue, want map[string]any, main management.Queue) 
 	case len(q.Online) < len(q.Members):
 		return warn("start the nodes that are down", "%s", found)
 	}
-	return ok("%s, %d %% full, policy %s", found, full, q.Policy)
+	return good("%s, %d %% full, policy %s", found, full, q.Policy)
 }
 
 // settings are those of a queue, as its policy or its arguments have them.

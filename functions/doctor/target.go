@@ -91,8 +91,8 @@ func (s *survey) concludeTarget() []Finding {
 		return []Finding{warn("renew it", "%s is alive (%d, in %s), and its certificate is valid for %d days only",
 			host, status, t.took, days(time.Until(t.first.expires)))}
 	}
-	return []Finding{ok("%s is alive (%d, in %s); it is to be the API itself, around whatever fails over to this", host,
-		status, t.took)}
+	return []Finding{good("%s is alive (%d, in %s); it is to be the API itself, around whatever fails over to this",
+		host, status, t.took)}
 }
 
 // sight is what one answer of the primary shows beside its status.

@@ -165,14 +165,14 @@ const probeTime = 30 * time.Second
 
 // probe asks the primary, and waits for no answer that does not come.
 func (r *run) probe() (alive bool, v target.Verdict) {
-	type answer struct {
+	type word struct {
 		alive   bool
 		verdict target.Verdict
 	}
-	answers := make(chan answer, 1)
+	answers := make(chan word, 1)
 	go func() {
 		alive, v := r.target.Probe(r.window)
-		answers <- answer{alive, v}
+		answers <- word{alive, v}
 	}()
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(r.window), probeTime)
 	defer cancel()

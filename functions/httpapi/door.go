@@ -104,13 +104,13 @@ type Door struct {
 
 // New returns a Door. The error says which webhook secret cannot be read, by its place.
 func New(o Options, queue Store) (*Door, error) {
-	keys, err := newKeys(o.Tokens, o.WebhookSecrets, o.AcceptReplays)
+	all, err := newKeys(o.Tokens, o.WebhookSecrets, o.AcceptReplays)
 	if err != nil {
 		return nil, err
 	}
 	name, _ := json.Marshal(o.Queue) // a string
 	d := &Door{
-		options: o, prefix: strings.TrimRight(o.Prefix, "/"), queue: queue, keys: keys, name: string(name),
+		options: o, prefix: strings.TrimRight(o.Prefix, "/"), queue: queue, keys: all, name: string(name),
 		bodies: newRoom(o.BytesInHand, nil),
 	}
 	d.unproved = newRoom(max(o.BytesInHand/8, o.Limits.Body), d.bodies)
@@ -302,7 +302,7 @@ func (d *Door) full() bool { return d.storing.Load() >= int64(d.options.InFlight
 
 // InHand is how many requests are in hand now, those whose bodies are on their way in among them, and how many bytes
 // their bodies take.
-func (d *Door) InHand() (requests, bytes int64) {
+func (d *Door) InHand() (requests, size int64) {
 	return d.requests.Load(), d.bodies.used.Load()
 }
 

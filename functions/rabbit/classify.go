@@ -10,12 +10,12 @@ import (
 
 // code is the broker's reply code in an error: 0 for none, -1 for an error that is not the broker's.
 func code(err error) int {
-	var refusal *amqp.Error
+	var said *amqp.Error
 	switch {
 	case err == nil:
 		return 0
-	case errors.As(err, &refusal):
-		return refusal.Code
+	case errors.As(err, &said):
+		return said.Code
 	default:
 		return -1
 	}

@@ -47,8 +47,8 @@ func (d *Delivery) Header(name string) string {
 
 // Lost says that the connection that it came by is gone, so that it is requeued, or will be.
 func (d *Delivery) Lost() bool {
-	channel, ok := d.message.Acknowledger.(interface{ IsClosed() bool })
-	return ok && channel.IsClosed()
+	ch, ok := d.message.Acknowledger.(interface{ IsClosed() bool })
+	return ok && ch.IsClosed()
 }
 
 // Forget drops the body, for those who keep many of them: what is left to do is Requeue.

@@ -158,9 +158,9 @@ func (p *Publisher) inspect(k *knowledge) error {
 	}
 	// AMQP tells the type to those only who may declare the queue: the same again is fine, another is refused.
 	err = p.declare(k)
-	var refusal *amqp.Error
-	if errors.As(err, &refusal) && refusal.Code == amqp.PreconditionFailed &&
-		strings.Contains(refusal.Reason, amqp.QueueTypeArg) {
+	var said *amqp.Error
+	if errors.As(err, &said) && said.Code == amqp.PreconditionFailed &&
+		strings.Contains(said.Reason, amqp.QueueTypeArg) {
 		return fmt.Errorf("%w: %w", ErrNotQuorum, err)
 	}
 	return nil

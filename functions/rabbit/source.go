@@ -250,14 +250,14 @@ func (s *Source) connect(ctx context.Context) error {
 		return fmt.Errorf("%w: %w (%s)", ErrUnavailable, err, hint(err))
 	}
 	defer l.endWith(ctx)()
-	channel, err := l.conn.Channel()
+	ch, err := l.conn.Channel()
 	if err != nil {
 		l.close()
 		return fmt.Errorf("%w: %w", ErrUnavailable, err)
 	}
 	s.frame.Store(int64(l.conn.Config.FrameSize))
 	s.exact.Store(countsExactly(l.version()))
-	s.link, s.channel, s.closed = l, channel, closing{heard: l.conn.NotifyClose(make(chan *amqp.Error, 1))}
+	s.link, s.channel, s.closed = l, ch, closing{heard: l.conn.NotifyClose(make(chan *amqp.Error, 1))}
 	return nil
 }
 

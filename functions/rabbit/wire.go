@@ -161,8 +161,8 @@ func (w *wire) writeBatches() {
 		// what is about to write may do so first: larger batches cost both sides less, and a lone write waits for
 		// nobody
 		runtime.Gosched()
-		var closing bool
-		batch, closing = w.take(batch)
+		var isLast bool
+		batch, isLast = w.take(batch)
 		last = time.Now()
 		for piece := range slices.Chunk(batch, wirePiece) {
 			w.setDeadline()
@@ -171,7 +171,7 @@ func (w *wire) writeBatches() {
 				return
 			}
 		}
-		if closing {
+		if isLast {
 			return
 		}
 		if len(batch) > wirePending {
@@ -193,7 +193,7 @@ func (w *wire) gather() time.Duration {
 }
 
 // take gives what is pending for the buffer of the last batch, and says whether nothing more will come.
-func (w *wire) take(last []byte) (batch []byte, closing bool) {
+func (w *wire) take(last []byte) (batch []byte, isLast bool) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	batch, w.pending = w.pending, last[:0]
