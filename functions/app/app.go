@@ -16,8 +16,8 @@ import (
 	"fallback/functions/rabbit"
 )
 
-// publisherChannels is how many channels a server spreads its publishes over. With one publish on each of many, it
-// measured half the throughput of a few pipelined ones.
+// publisherChannels is how many channels a server spreads its publishes over when there are many. With one publish on
+// each of many channels, it measured half the throughput of a few pipelined ones.
 const publisherChannels = 4
 
 // Server is `fallback serve`: the door, its listener and the publisher behind it.

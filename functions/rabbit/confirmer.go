@@ -14,7 +14,7 @@ import (
 // confirmerOptions are what a confirmer needs.
 type confirmerOptions struct {
 	url      string
-	channels int           // of a connection; publishes are spread over them
+	channels int           // of a connection, at most, that publishes are spread over
 	inFlight int           // publishes that may wait for their confirm at the same time
 	grace    time.Duration // publishes may go on for as long on a connection that is no longer used for new ones
 	log      *slog.Logger

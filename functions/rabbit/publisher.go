@@ -17,7 +17,7 @@ type Options struct {
 	Queue string
 	// Text is the body of the messages of requests that have none.
 	Text string
-	// Channels is how many channels of the one connection publishes are spread over; 1 if it is not set.
+	// Channels is how many channels of the one connection publishes are spread over at most; 1 if it is not set.
 	Channels int
 	// InFlight bounds the publishes that wait for their confirm at the same time; 1024 if it is not set.
 	InFlight int

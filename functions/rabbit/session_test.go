@@ -26,3 +26,22 @@ func TestReturnsAfterClose(t *testing.T) {
 		}
 	}
 }
+
+// TestFewChannels holds that few publishes share one channel, and many are spread over all.
+func TestFewChannels(t *testing.T) {
+	t.Parallel()
+	s := &session{link: &link{wire: &wire{}}, channels: []*channel{{}, {}, {}, {}}}
+	for _, row := range []struct {
+		inFlight int64
+		want     int
+	}{{0, 1}, {16, 1}, {63, 1}, {64, 2}, {128, 3}, {512, 4}} {
+		s.wire.batchHint.Store(row.inFlight)
+		used := map[*channel]bool{}
+		for range 12 {
+			used[s.channel()] = true
+		}
+		if len(used) != row.want {
+			t.Errorf("%d in flight: got %d channels, want %d", row.inFlight, len(used), row.want)
+		}
+	}
+}

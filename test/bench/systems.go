@@ -29,7 +29,9 @@ type system struct {
 
 var systems = []system{
 	{
-		name: "AMQP only", about: "the very same messages published by amqp091-go: 4 channels, mandatory, confirmed",
+		name: "AMQP only",
+		about: "the very same messages published by amqp091-go, mandatory and confirmed, on as many channels as the " +
+			"server would (one, and one more for each 64 in flight, up to 4)",
 		open: openAMQP,
 	},
 	{
@@ -72,7 +74,7 @@ var systems = []system{
 
 // openAMQP publishes what the server would, without HTTP: each operation waits for its confirm.
 func openAMQP(w *world, n int, body []byte) ([]operation, func(), error) {
-	l := &amqpLink{url: w.amqpURL}
+	l := &amqpLink{url: w.amqpURL, channels: make([]*amqp.Channel, min(1+n/64, 4))}
 	if err := l.dial(); err != nil {
 		return nil, nil, err
 	}
@@ -113,7 +115,7 @@ type amqpLink struct {
 
 	mu       sync.Mutex // guards the rest when the link is dialled anew
 	conn     *amqp.Connection
-	channels [4]*amqp.Channel
+	channels []*amqp.Channel
 }
 
 // close does not wait for long: a broker under an alarm does not answer, and the library waits for it without an end.
