@@ -32,12 +32,12 @@
 // To change
 //
 //   - what an answer of the primary means: its row in target/verdict.go; what its body says of it (202 and 508):
-//     target/answer.go. What is special of 429 and 508: drain/item.go (asked) and drain/judge.go. What becomes of the
-//     request then: drain/judge.go, and to which queue it goes: drain/settle.go. The README's list of answers, and the
-//     text below the table of docs/drain.md, are written by hand.
+//     target/answer.go. What is special of 429 and 508: drain/item.go (asked), drain/judge.go and drain/suspended.go.
+//     What becomes of the request then: drain/judge.go, and to which queue it goes: drain/settle.go. The README's list
+//     of answers, and the text below the table of docs/drain.md, are written by hand.
 //   - a setting: its field in config/config.go, its row in config/settings.go, which also has the most that it may be,
 //     and app, which hands it on. docker-compose.yml passes every setting but the two addresses. A body over 16 MiB
-//     also needs max_message_size in rabbitmq/rabbitmq.conf.
+//     also needs max_message_size, which rabbitmq/rabbitmq.conf does not set yet.
 //   - a limit that is no setting: connections and heads in httpapi (server.go, heads.go, conn.go, listener.go), the
 //     drain's in drain/once.go and drain/window.go, the bytes of bodies in memory in rabbit/inbox.go (off the queue)
 //     and drain/once.go (with the drain). test/deploy/compose_test.go adds up their memory.

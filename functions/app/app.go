@@ -1,4 +1,4 @@
-// Package app wires the rooms together: settings in, something that runs out.
+// Package app wires the packages together: settings in, something that runs out.
 package app
 
 import (

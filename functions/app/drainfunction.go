@@ -11,7 +11,7 @@ import (
 	"fallback/functions/telemetry"
 )
 
-// unstated is the deadline of a run whose platform has set none.
+// unstated is how long a run may take where the platform sets no deadline.
 const unstated = time.Minute
 
 // DrainFunction is the drain for a platform that calls it by a schedule, for one run each time. Between runs a warm

@@ -15,9 +15,9 @@ import (
 
 // graph is who may know whom: for each package of ours, those of ours that its own files import. Tests are free to
 // know more, but for what is below test/. Mains know app and what they turn into, which knows what the platforms have
-// in common; app knows the rooms; rooms know envelope and topology, and not each other, but for the drain, which knows
-// the verdicts of its target, metrics, which stands beside app and shows what the rooms do, and the doctor, which asks
-// the broker and the primary how they are.
+// in common. app knows the packages on a request's way; these know envelope and topology, and not each other, but for
+// the drain, which knows the verdicts of its target. metrics, which stands beside app, the operator and the doctor know
+// those that they look at.
 var graph = map[string][]string{
 	"functions":              {},
 	"functions/envelope":     {},
@@ -34,8 +34,8 @@ var graph = map[string][]string{
 	"functions/config":       {"functions/topology"},
 	"functions/platform":     {"functions/problem"},
 	"functions/digitalocean": {"functions/platform", "functions/problem"},
-	"functions/doctor": {"functions/config", "functions/envelope", "functions/management", "functions/metrics",
-		"functions/problem", "functions/rabbit", "functions/target", "functions/topology"},
+	"functions/doctor": {"functions/config", "functions/envelope", "functions/httpapi", "functions/management",
+		"functions/metrics", "functions/problem", "functions/rabbit", "functions/target", "functions/topology"},
 	"functions/awslambda": {"functions/platform", "functions/problem"},
 	"functions/app": {
 		"functions/config", "functions/drain", "functions/httpapi", "functions/management", "functions/rabbit",
@@ -51,8 +51,9 @@ var graph = map[string][]string{
 		"functions/config", "functions/drain", "functions/envelope", "functions/management", "functions/rabbit",
 	},
 	"functions/cmd/fallback": {
-		"functions/app", "functions/config", "functions/doctor", "functions/drain", "functions/metrics",
-		"functions/operator", "functions/standin", "functions/telemetry", "functions/topology", "functions/worker",
+		"functions/app", "functions/config", "functions/doctor", "functions/drain", "functions/httpapi",
+		"functions/metrics", "functions/operator", "functions/standin", "functions/telemetry",
+		"functions/topology", "functions/worker",
 	},
 	"functions/cmd/lambda":      {"functions/app", "functions/awslambda", "functions/telemetry"},
 	"functions/cmd/lambda/pack": {},
@@ -66,7 +67,6 @@ var modules = map[string][]string{
 	"github.com/rabbitmq/amqp091-go":                           {"functions/rabbit", "test"},
 	"github.com/sethvargo/go-envconfig":                        {"functions/config"},
 	"github.com/spf13/cobra":                                   {"functions/cmd/fallback"},
-	"github.com/google/uuid":                                   {"functions/envelope", "functions/httpapi", "functions/rabbit", "test"},
 	"github.com/standard-webhooks/standard-webhooks/libraries": {"functions/httpapi", "functions/target", "test"},
 	"github.com/go-json-experiment/json":                       {"functions/envelope"},
 	"github.com/hashicorp/golang-lru/v2":                       {"functions/drain"},
@@ -83,6 +83,8 @@ var modules = map[string][]string{
 	"github.com/schollz/progressbar/v3": {"functions/cmd/fallback"},
 	"golang.org/x/crypto/x509roots/fallback": {"functions/cmd/fallback", "functions/cmd/lambda",
 		"packages/fallback"},
+	"github.com/google/uuid": {"functions/envelope", "functions/httpapi", "functions/rabbit",
+		"test"},
 	"github.com/aws/aws-lambda-go":    {"functions/awslambda"},
 	"github.com/ory/dockertest/v3":    {"test"},
 	"github.com/Azure/go-amqp":        {"test"},

@@ -86,7 +86,7 @@ func (l *actionLoop) run() error {
 func (l *actionLoop) answer(line []byte) (answered any) {
 	defer func() {
 		if v := recover(); v != nil {
-			log := slog.New(slog.NewJSONHandler(l.logs[len(l.logs)-1], nil)) // as a function's own
+			log := slog.New(slog.NewJSONHandler(l.logs[len(l.logs)-1], nil)) // as a function's own is by default
 			log.Error("panic", "error", fmt.Sprint(v), "stack", string(debug.Stack()))
 			answered = response(platform.Problem(problem.Internal))
 		}

@@ -57,7 +57,8 @@ func TestKeys(t *testing.T) {
 	t.Parallel()
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if r.URL.Path == "/metrics" {
-			fmt.Fprint(w, "# TYPE fallback_key_uses_total counter\nfallback_key_uses_total{kind=\"token\",place=\"1\"} "+
+			fmt.Fprint(w, "# TYPE fallback_key_uses_total counter\n"+
+				"fallback_key_uses_total{kind=\"token\",place=\"1\"} "+
 				"1.2e+07\n"+
 				"fallback_key_uses_total{kind=\"token\",place=\"2\"} "+
 				"0\nfallback_key_uses_total{kind=\"webhook\",place=\"1\"} 1\nother{place=\"3\"} 7\n")

@@ -3,13 +3,14 @@ package doctor
 import (
 	"context"
 	"fmt"
-	"net"
+	"io"
 	"net/http"
 	"strings"
 
 	"github.com/prometheus/common/expfmt"
 	"github.com/prometheus/common/model"
 
+	"fallback/functions/httpapi"
 	"fallback/functions/metrics"
 )
 
@@ -44,22 +45,9 @@ func (s *survey) concludeKeys() []Finding {
 
 // keyUses reads the metrics of the server on this host: "token 1 used 17 times".
 func keyUses(ctx context.Context, addr string) (uses []string, err error) {
-	host, port, err := net.SplitHostPort(addr)
-	if err != nil {
-		return nil, err
-	}
-	if host == "" || net.ParseIP(host).IsUnspecified() {
-		host = "localhost"
-	}
 	ctx, cancel := context.WithTimeout(ctx, checkTime/3)
 	defer cancel()
-	request, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+net.JoinHostPort(host, port)+"/metrics",
-		nil)
-	if err != nil {
-		return nil, err
-	}
-	// by no proxy: it is this host's
-	answer, err := (&http.Client{Transport: &http.Transport{DisableKeepAlives: true}}).Do(request)
+	answer, err := httpapi.Ask(ctx, addr, "/metrics")
 	if err != nil {
 		return nil, err
 	}
@@ -68,7 +56,7 @@ func keyUses(ctx context.Context, addr string) (uses []string, err error) {
 		return nil, fmt.Errorf("%s", answer.Status)
 	}
 	parser := expfmt.NewTextParser(model.UTF8Validation)
-	families, err := parser.TextToMetricFamilies(answer.Body)
+	families, err := parser.TextToMetricFamilies(io.LimitReader(answer.Body, 1<<20))
 	if err != nil {
 		return nil, err
 	}

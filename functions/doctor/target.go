@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"fallback/functions/envelope"
+	"fallback/functions/httpapi"
 	"fallback/functions/problem"
 	"fallback/functions/rabbit"
 	"fallback/functions/target"
@@ -107,7 +108,7 @@ type sight struct {
 // glance asks as the drain's probe does.
 func glance(ctx context.Context, base *url.URL, path string) (sight, error) {
 	var s sight
-	probe, err := base.Parse(strings.TrimSuffix(base.EscapedPath(), "/") + "/" + strings.TrimPrefix(path, "/"))
+	probe, err := target.ProbeURL(base, path)
 	if err != nil {
 		return s, errors.New("the probe's URL is not one")
 	}
@@ -127,7 +128,7 @@ func glance(ctx context.Context, base *url.URL, path string) (sight, error) {
 	defer answer.Body.Close()
 	body, _ := io.ReadAll(io.LimitReader(answer.Body, 4096))
 	s.ours = strings.Contains(string(body), `"`+problem.Prefix)
-	s.healthy = string(body) == `{"status":"live"}`+"\n" || string(body) == `{"status":"ready"}`+"\n"
+	s.healthy = httpapi.IsHealth(body)
 	if answer.TLS != nil {
 		s.expires, s.secured = rabbit.Expires(*answer.TLS)
 	}

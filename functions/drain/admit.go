@@ -87,7 +87,7 @@ func (j *judge) unmarkOverdue(it *item) { j.countOverdue(it, -1) }
 
 func (j *judge) countOverdue(it *item, n int) {
 	it.overdue = n > 0
-	t := j.groups.make(it.group)
+	t := j.groups.ensure(it.group)
 	t.overdue = max(t.overdue+n, 0) // it may have been forgotten meanwhile
 	j.overdue += n
 	t.bad = later(t.bad, it.sent)

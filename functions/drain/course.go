@@ -172,8 +172,8 @@ func (r *run) answer(a answer, now time.Time) {
 	r.rule(rulings...)
 }
 
-// tellAway tells whether the primary is away, after an answer. A rejection has reached it, which says too
-// little in an outage that bad answers have begun.
+// tellAway tells whether the primary is away, after an answer. A rejection shows that it was reached, which
+// says too little in an outage that bad answers have begun.
 func (r *run) tellAway(before outage, v target.Verdict) {
 	switch after := &r.judge.outage; {
 	case !after.on, after.opening && rejects(v):

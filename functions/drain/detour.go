@@ -13,7 +13,7 @@ type detour struct {
 	on     bool
 	losses int // of the source, at the same place
 	tries  int // that found nothing behind it
-	left   int // were on the queue then
+	left   int // on the queue, when tries found nothing
 	next   time.Time
 	seen   time.Time // when the source was last lost for such a message
 }

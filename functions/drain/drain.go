@@ -8,7 +8,7 @@
 //   - run.go, once.go, window.go, late.go: the loop, its limits, and what it may do when.
 //   - feed.go, course.go, replay.go, settle.go, events.go: what a request goes through, in that order; item.go is what
 //     is known of it.
-//   - judge.go, groups.go, accepted.go: whose fault an answer is. Its table is TestJudge.
+//   - judge.go, suspended.go, groups.go, accepted.go: whose fault an answer is. Its table is TestJudge.
 //   - outage.go: nothing is sent while it is everybody's, until a probe and a trial say otherwise.
 //   - admit.go, spacing.go: when a request may be sent that has not been; search.go: who else is behind a crowd of one
 //     sender's.
@@ -79,7 +79,7 @@ type Source interface {
 	Pass(ctx context.Context) ([]Delivery, error)
 	// Stop takes no more, and requeues what Next has not returned.
 	Stop(ctx context.Context) error
-	// CountsRequeues says that the count of how often a request came back is also for what was requeued, or that this
+	// CountsRequeues says whether the count of returns (x-delivery-count) includes what was requeued; true while that
 	// is not known. It may be called at any time.
 	CountsRequeues() bool
 }
@@ -168,7 +168,7 @@ type Drainer struct {
 	running sync.Mutex // held by a run, and for good by Close
 
 	occupied atomic.Bool // requests are with a run
-	using    sync.Mutex  // held by who asks the source: a run, but while it sleeps, or Ready
+	using    sync.Mutex  // held by whoever uses the source: a run's goroutine, or Ready
 	looked   time.Time   // when Ready has last asked it
 	closed   bool        // Ready asks no more
 

@@ -33,6 +33,9 @@ const (
 	dryFor = time.Second
 )
 
+// isTaking says that what start or startPast has begun has not ended.
+func (f *feeder) isTaking() bool { return f.cancel != nil }
+
 // start begins to take, at most prefetch that are not settled.
 func (f *feeder) start(r *run, prefetch int) {
 	f.begin(r, prefetch, func(ctx context.Context) feedEnd { return feedEnd{err: r.take(ctx, prefetch, f.arrivals)} })
@@ -73,7 +76,7 @@ func (f *feeder) settled(it *item) {
 
 // stop ends it soon; that it has ended is an event.
 func (f *feeder) stop() {
-	if f.cancel != nil {
+	if f.isTaking() {
 		f.cancel()
 	}
 }

@@ -85,7 +85,7 @@ func (s *groups) of(g group) *record {
 	return t
 }
 
-func (s *groups) make(g group) *record {
+func (s *groups) ensure(g group) *record {
 	t := s.of(g)
 	if t == nil {
 		t = &record{}
@@ -98,7 +98,7 @@ func (s *groups) make(g group) *record {
 // no longer than 2 s after the first bad answer in a row, 4 s after the second, and so on; where it does not ask, 1 s
 // from the second one on, doubling, too.
 func (s *groups) bad(it *item, asked time.Duration, others bool, now time.Time) {
-	t := s.make(it.group)
+	t := s.ensure(it.group)
 	t.streak++
 	t.bad = now
 	var wait time.Duration
@@ -120,7 +120,7 @@ func (s *groups) bad(it *item, asked time.Duration, others bool, now time.Time) 
 
 // refused notes that the group does badly; it does not wait for that.
 func (s *groups) refused(it *item, now time.Time) {
-	t := s.make(it.group)
+	t := s.ensure(it.group)
 	t.refusals++
 	t.bad = now
 }
@@ -156,5 +156,5 @@ func (s *groups) othersLimited(g group, now time.Time) (n int) {
 }
 
 func (s *groups) limit(it *item, wait time.Duration, now time.Time) {
-	s.make(it.group).spacing.limit(it, wait, min(wait, mostApartInGroup), now)
+	s.ensure(it.group).spacing.limit(it, wait, min(wait, mostApartInGroup), now)
 }

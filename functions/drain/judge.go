@@ -39,9 +39,6 @@ const (
 	// mostRejected is how many rejections in a row are the requests' own. After that, it is more likely that the way
 	// is wrong.
 	mostRejected = 20
-	// longestSuspended is how long a refusal waits for what tells whose it is, shortestSuspended where nothing more is
-	// on the queue that could.
-	longestSuspended, shortestSuspended = 2 * time.Second, time.Second
 	// After often asides in a row, while others do well, the next is for a minute, after veryOften for ten.
 	often, veryOften = 8, 16
 )
@@ -106,7 +103,7 @@ func (j *judge) take(it *item, now time.Time) []ruling {
 
 // good is for a request that was accepted.
 func (j *judge) good(it *item, now time.Time) (rulings []ruling) {
-	j.clear(it)
+	j.clearedBy(it)
 	j.streak, j.rejected, j.refusals = 0, 0, 0
 	if j.accepted.at = now; !j.groups.isLimited(it.group, now) {
 		j.accepted.note(it.group, now)
@@ -124,36 +121,6 @@ func (j *judge) good(it *item, now time.Time) (rulings []ruling) {
 		j.outage = outage{}
 	}
 	return rulings
-}
-
-// clear is for an accepted request: the way was open when it was sent. Refusals of its group that were heard before are
-// the requests' own fault; several mean that the way was closed for a time.
-func (j *judge) clear(it *item) {
-	t := j.groups.of(it.group)
-	for _, other := range j.suspended {
-		same := other.group == it.group
-		if j.refusals > 1 || same && t != nil && t.refusals > 1 {
-			other.doubtful = true
-		}
-		if other.verdict.Loop { // a 508 may be the request's own fault; a door that takes it never is
-			same = other.verdict.Status == 508
-		}
-		if same && !isPause(other) && other.cleared.IsZero() && it.sent.After(other.heard) {
-			other.cleared = it.sent
-		}
-	}
-}
-
-// ruleCleared rules on refusals as soon as all is answered that was sent before their way was clear: another refusal
-// among that shows that it was closed for a time. One that was answered badly before waits for none of that.
-func (j *judge) ruleCleared(oldest time.Time) []ruling {
-	over := func(it *item) bool {
-		return !it.cleared.IsZero() && (!it.badAt.IsZero() || !oldest.Before(it.cleared))
-	}
-	return append(
-		j.release(func(it *item) bool { return over(it) && it.doubtful }, retry),
-		j.release(over, park)...,
-	)
 }
 
 // pause is for an answer that says: not now.
@@ -177,20 +144,6 @@ func (j *judge) pause(it *item, now time.Time) []ruling {
 		wait = max(wait, time.Minute)
 	}
 	return []ruling{{item: it, fate: aside, wait: wait}}
-}
-
-// doubt marks a refusal that may be an outage's: the request was answered badly before and nothing was accepted since,
-// or another refused one is suspended.
-func (j *judge) doubt(it *item) {
-	if j.known(it) {
-		return
-	}
-	it.doubtful = !it.badAt.IsZero()
-	for _, other := range j.suspended {
-		if !isPause(other) {
-			it.doubtful, other.doubtful = true, other.doubtful || !j.known(other)
-		}
-	}
 }
 
 // known: see [judge].
@@ -246,53 +199,4 @@ func (j *judge) probed(alive bool, now time.Time) []ruling {
 		return j.requeueSuspended(isPause)
 	}
 	return nil
-}
-
-// requeueSuspended ends the suspension of some: they are requeued, unless they wait as they were asked to, which the
-// queue would forget.
-func (j *judge) requeueSuspended(which func(*item) bool) []ruling {
-	asked := j.release(func(it *item) bool { return which(it) && namesATime(it) }, aside)
-	return append(asked, j.release(which, requeue)...)
-}
-
-// tick rules on those that have been suspended for long enough. dry says that nothing more is on the queue.
-func (j *judge) tick(dry bool, now time.Time) []ruling {
-	over := func(it *item) bool { return now.Sub(it.heard) >= longestSuspension(it, dry) }
-	return append(
-		j.release(func(it *item) bool { return !isPause(it) && over(it) }, retry),
-		j.requeueSuspended(over)...,
-	)
-}
-
-// longestSuspension is how long one waits for what tells whose its answer is.
-func longestSuspension(it *item, dry bool) time.Duration {
-	switch {
-	case isPause(it):
-		return longestUnacked
-	case dry:
-		return shortestSuspended
-	}
-	return longestSuspended
-}
-
-func namesATime(it *item) bool { return isPause(it) && it.verdict.After > 0 }
-
-func isPause(it *item) bool { return it.verdict.Action == target.Pause }
-
-// release ends the suspension of some.
-func (j *judge) release(which func(*item) bool, f fate) (rulings []ruling) {
-	kept := j.suspended[:0]
-	for _, it := range j.suspended {
-		switch {
-		case !which(it):
-			kept = append(kept, it)
-		case it.verdict.Loop && f == retry && !(it.verdict.Status == 508 && j.known(it)): // no matter of the request
-			rulings = append(rulings, ruling{item: it, fate: aside})
-		default:
-			rulings = append(rulings, ruling{item: it, fate: f})
-		}
-	}
-	clear(j.suspended[len(kept):])
-	j.suspended = kept
-	return rulings
 }

@@ -6,16 +6,16 @@ import "time"
 // first bad one, one more after that, half as many on each bad one.
 type pace struct {
 	limit, most int
-	good        int  // answers since limit last changed
-	steep       bool // no answer has been bad
-	resume      int  // the limit to go on with after a pause, when the first answer is good
-	latency     time.Duration
-	usual       time.Duration
+	good        int           // answers since limit last changed
+	steep       bool          // no answer has been bad
+	resume      int           // the limit to go on with after a pause, when the first answer is good
+	latency     time.Duration // the average of the last good answers
+	usual       time.Duration // the least average so far; it rises slowly
 }
 
 func newPace(most int) *pace { return &pace{limit: 1, most: most, steep: true} }
 
-// answered notes a good answer, and whether more at the same time would make a difference.
+// answered notes a good answer. grow says that more at the same time could help.
 func (p *pace) answered(latency time.Duration, grow bool) {
 	if p.resume > 0 {
 		p.limit, p.resume, p.good = p.resume, 0, 0
@@ -38,8 +38,7 @@ func (p *pace) answered(latency time.Duration, grow bool) {
 }
 
 // slower says whether answers take more than three times what is usual, on the average of the last ones. What is usual
-// is the least average so far; it is let rise slowly, so that a primary which has become slower for good is not held
-// back for ever.
+// rises slowly, so that a primary which has become slower for good is not held back for ever.
 func (p *pace) slower(latency time.Duration) bool {
 	const weight, margin, rise = 8, 20 * time.Millisecond, 512
 	if p.latency == 0 {

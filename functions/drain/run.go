@@ -88,7 +88,7 @@ func (r *run) loop() {
 	}
 }
 
-// post has the loop do what a goroutine has come to, unless it has ended.
+// post makes the loop do what a goroutine has come to, unless it has ended.
 func (r *run) post(event func(now time.Time)) {
 	select {
 	case r.events <- event:
@@ -111,7 +111,7 @@ func (r *run) idle() bool { return r.working() == r.judge.overdue && r.solo == n
 // time, which RabbitMQ before 4.3 counts.
 func (r *run) walks() bool { return r.judge.outage.trial && r.judge.outage.walk.skip > 0 }
 
-// isDry says that nothing more comes: the queue is empty, and so is our hand but for what is suspended.
+// isDry says that nothing more comes: the queue is empty, and nothing is with us but what is suspended.
 func (r *run) isDry() bool { return !r.feeder.dry.IsZero() && len(r.flying)+len(r.kept) == 0 }
 
 // working is how many are with us, but for those that no queue takes.
@@ -119,7 +119,7 @@ func (r *run) working() int { return len(r.flying) + len(r.kept) + len(r.judge.s
 
 // isOver says that nothing is with us, and nothing more to come. Where the queue is empty, it notes that as the end.
 func (r *run) isOver() bool {
-	if r.feeder.cancel != nil || r.knocking || r.busy() {
+	if r.feeder.isTaking() || r.knocking || r.busy() {
 		return false
 	}
 	if !r.feeder.dry.IsZero() {
@@ -141,7 +141,7 @@ func (r *run) steer(now time.Time) (arrivals chan *item, next time.Time) {
 		f.stop()
 		r.requeueKept()
 		due := later(o.next, f.next)
-		if f.cancel == nil && !r.knocking && !due.After(now) {
+		if !f.isTaking() && !r.knocking && !due.After(now) {
 			r.knocking = true
 			probe := len(r.judge.suspended) > 0
 			go func() {
@@ -149,7 +149,7 @@ func (r *run) steer(now time.Time) (arrivals chan *item, next time.Time) {
 				r.post(func(now time.Time) { r.knocked(k, now) })
 			}()
 		}
-		if r.knocking || f.cancel != nil {
+		if r.knocking || f.isTaking() {
 			due = r.never
 		}
 		return nil, r.next(due, now)
@@ -158,23 +158,23 @@ func (r *run) steer(now time.Time) (arrivals chan *item, next time.Time) {
 		r.requeueKept()
 		r.requeueAllHeld()
 		return nil, r.next(r.sendSolo(now), now)
-	case f.cancel == nil && (r.detour.on || r.careful > 0) && !r.idle():
+	case !f.isTaking() && (r.detour.on || r.careful > 0) && !r.idle():
 		return nil, r.next(r.never, now) // one after the other
-	case f.cancel != nil && !r.detour.on && (r.want() < f.prefetch && !r.walks() || r.want() >= 2*f.prefetch):
-		f.stop()
-	case f.cancel == nil && !f.dry.IsZero() && r.busy() && now.Sub(f.dry) < dryFor:
+	case f.isTaking() && !r.detour.on && (r.want() < f.prefetch && !r.walks() || r.want() >= 2*f.prefetch):
+		f.stop() // to begin again with another prefetch; a little more is not worth that
+	case !f.isTaking() && !f.dry.IsZero() && r.busy() && now.Sub(f.dry) < dryFor:
 		return nil, r.next(f.dry.Add(dryFor), now)
-	case f.cancel == nil && f.next.After(now):
+	case !f.isTaking() && f.next.After(now):
 		return nil, r.next(f.next, now)
-	case f.cancel == nil && r.detour.on:
+	case !f.isTaking() && r.detour.on:
 		f.startPast(r)
-	case f.cancel == nil:
+	case !f.isTaking():
 		f.start(r, r.want())
 	}
 	if at := r.mayTake(now); at.After(now) {
 		return nil, r.next(at, now)
 	}
-	if f.cancel != nil && f.unacked >= f.prefetch && r.settling == 0 { // all that it may take stays with us
+	if f.isTaking() && f.unacked >= f.prefetch && r.settling == 0 { // all that it may take stays with us
 		f.stop()
 	}
 	return f.arrivals, r.next(r.never, now)

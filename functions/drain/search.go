@@ -8,7 +8,9 @@ import (
 
 // search is for a crowd: all that is unacked is of one group that the primary limits. It sets them aside to reach other
 // groups, for as long as sending the rest would take longer than recount, which is also the shortest wait on a retry
-// queue. A move costs the broker two writes, so it rests after a search that found nobody.
+// queue. A move costs the broker two writes, so it rests after a search that found nobody. A walk (outage.go) is
+// another thing: nothing is accepted then, and it looks for a request that is, a few between two trials; here the crowd
+// itself is accepted, one per gap.
 type search struct {
 	wanted bool // the queue is to be counted
 	on     bool
@@ -36,8 +38,8 @@ func (s *search) counted(waiting int, now time.Time) {
 	s.wanted, s.moved = false, 0
 }
 
-// goesOn moves the search on, and says whether requests of a group are set aside that are sent one per gap. others says
-// that another group's was accepted in the last ten minutes.
+// goesOn moves the search on, and says whether a group's requests, one per gap, are to be set aside. others says that
+// another group's was accepted in the last ten minutes.
 func (s *search) goesOn(gap time.Duration, others bool, now time.Time) bool {
 	rest := recount
 	if others {

@@ -57,7 +57,7 @@ func (r *run) ruleSuspect(it *item) (ruling, bool) {
 
 // sendSolo sends the request that is to be alone, when it is, and says when to try again if nothing happens.
 func (r *run) sendSolo(now time.Time) (next time.Time) {
-	if r.working()+len(r.held) > 0 || r.feeder.cancel != nil {
+	if r.working()+len(r.held) > 0 || r.feeder.isTaking() {
 		return r.never
 	}
 	if at := r.maySend(now); at.After(now) {

@@ -8,10 +8,10 @@ import (
 const (
 	// mostApart bounds a spacing for everybody, mostApartInGroup that of a group.
 	mostApart, mostApartInGroup = 250 * time.Millisecond, time.Second
-	// steady is how long a spacing stays as it is. After that, it shrinks by a part of faster in each second, so that
-	// a limit which was raised is found.
+	// steady is how long a spacing stays as it is. After that, it shrinks by the part faster in each second, so that a
+	// limit which was raised is found.
 	steady, faster = 10 * time.Second, 0.03
-	// catchUp is the part of a spacing by which a request may be too near to one that was sent too late.
+	// catchUp: one that was sent too late lets the next come a 16th of the gap sooner.
 	catchUp = 16
 )
 
@@ -19,10 +19,10 @@ const (
 // were accepted from one time that it asked to the next.
 type spacing struct {
 	gap, old time.Duration // old is what it was before
-	since    time.Time     // it is so
+	since    time.Time     // gap is from then
 	first    time.Time     // the first request after that; zero until it is sent
 	last     time.Time     // the last request
-	accepted int           // since then
+	accepted int           // since since
 }
 
 // limit is for a request at which the primary has asked for a wait; most is the longest gap.

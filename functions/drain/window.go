@@ -98,7 +98,7 @@ func (r *run) want() int {
 	case r.careful > 0:
 		n = 1
 	case r.judge.outage.trial:
-		// those that are not sent are on no trial: of a backlog of them, more are taken at a time
+		// what is not sent needs no trial: where much of it waits, more are taken at a time
 		n = 1 + r.judge.overdue + min(max(r.judge.outage.walk.skip, r.unsent), lookahead)
 		if r.judge.outage.opening && len(r.kept) > 0 {
 			n += lookahead
@@ -106,7 +106,7 @@ func (r *run) want() int {
 	case r.options.Rate > 0: // what would wait for longer than a minute is left to other workers
 		n = min(n, max(int(r.options.Rate*60), 1))
 	}
-	return max(min(n, r.room()), 1) + len(r.held) // they stay
+	return max(min(n, r.room()), 1) + len(r.held) // which stay unacked
 }
 
 // permit is one token of the limiter, reserved. What is not used is kept for the next run: at few a minute, it would

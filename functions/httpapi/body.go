@@ -112,7 +112,7 @@ func (b *intake) take(n int64) bool {
 	return true
 }
 
-// moveOut has the body counted no longer in its room, but only in the one around that.
+// moveOut counts the body in the outer room only.
 func (b *intake) moveOut() {
 	b.room.used.Add(-b.taken)
 	b.room = b.room.within

@@ -22,7 +22,7 @@ type conn struct {
 	net.Conn
 	server  *Server
 	address netip.Prefix
-	reserve bool // its slot is one of those for who asks about the server itself
+	reserve bool // its slot is one of those for requests about the server itself
 
 	head    head
 	framing framing
@@ -57,7 +57,7 @@ const bufferSize = 4 << 10
 
 var buffers = sync.Pool{New: func() any { return new([bufferSize]byte) }}
 
-// An error of errRefused's type has net/http end the connection without a word of its own.
+// An error of errRefused's type makes net/http end the connection without a word of its own.
 var (
 	errRefused error = &net.OpError{Op: "read", Net: "tcp", Err: errors.New("it is turned away")}
 	errTrailer       = errors.New("the trailer does not end as it should")
@@ -220,8 +220,8 @@ func (c *conn) evict() bool {
 // setLingering is called when a request has been refused before its body was read.
 func (c *conn) setLingering() { c.stage.CompareAndSwap(busy, lingering) }
 
-// refuse has the connection end with that answer. Where something has been written, as a 100 Continue, the error is
-// for who reads the body and answers.
+// refuse ends the connection with that answer. Where something has been written, as a 100 Continue, the error is for
+// the reader of the body, which answers.
 func (c *conn) refuse(r *refusal) error {
 	if c.wrote {
 		return r
@@ -240,7 +240,8 @@ func (c *conn) Write(p []byte) (int, error) {
 	return c.Conn.Write(p)
 }
 
-// Close ends the connection, or has its client told why first. By then net/http keeps nothing of what it had parsed.
+// Close ends the connection, after its client has been told why if it was refused. By then net/http keeps nothing of
+// what it had parsed.
 func (c *conn) Close() error {
 	if r := c.refusal.Swap(nil); r != nil {
 		c.server.turnAway(c.Conn, r)

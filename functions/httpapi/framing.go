@@ -17,7 +17,7 @@ func newFraming(length int64) framing {
 	if length >= 0 {
 		return framing{left: length}
 	}
-	// as if a request line had been: the first empty line is its end
+	// as if there had been a request line: the first empty line is its end
 	return framing{chunked: true, trailer: head{lines: 1}}
 }
 

@@ -1,7 +1,11 @@
 package httpapi
 
 import (
+	"bytes"
 	"context"
+	"errors"
+	"fmt"
+	"net"
 	"net/http"
 	"strings"
 )
@@ -45,5 +49,32 @@ func healthy(w http.ResponseWriter, status string) {
 	h := w.Header()
 	h["Content-Type"] = contentTypeJSON
 	h.Set("Cache-Control", "no-store")
-	_, _ = w.Write([]byte(`{"status":"` + status + `"}` + "\n"))
+	_, _ = w.Write(healthBody(status))
+}
+
+func healthBody(status string) []byte { return []byte(`{"status":"` + status + `"}` + "\n") }
+
+// IsHealth says whether a body is that of [Live] or [Ready].
+func IsHealth(body []byte) bool {
+	return bytes.Equal(body, healthBody("live")) || bytes.Equal(body, healthBody("ready"))
+}
+
+// ErrAddress: an address is not host:port.
+var ErrAddress = errors.New("not host:port")
+
+// Ask asks the server that listens at address on this host for a path, by no proxy: it is about this very server. The
+// address is as FALLBACK_ADDR has it. The error wraps [ErrAddress], or says why there is no answer.
+func Ask(ctx context.Context, address, path string) (*http.Response, error) {
+	host, port, err := net.SplitHostPort(address)
+	if err != nil {
+		return nil, fmt.Errorf("%w: %w", ErrAddress, err)
+	}
+	if host == "" || net.ParseIP(host).IsUnspecified() {
+		host = "localhost"
+	}
+	request, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+net.JoinHostPort(host, port)+path, nil)
+	if err != nil {
+		return nil, fmt.Errorf("%w: %w", ErrAddress, err)
+	}
+	return (&http.Client{Transport: &http.Transport{DisableKeepAlives: true}}).Do(request)
 }

@@ -128,8 +128,8 @@ func (k keys) bearer(value string) int {
 
 const (
 	pathMark = "/-/"
-	// ends are what ends a path in a field that holds more than a path.
-	ends = "/?#,;&|()<>'\" "
+	// fieldEnds are what ends a path in a field that holds more than a path.
+	fieldEnds = "/?#,;&|()<>'\" "
 )
 
 // cut takes the tokens off a path at position at, and returns the place of the first. They end with their segment, or,
@@ -137,7 +137,7 @@ const (
 func (k keys) cut(path string, at int) (rest string, place int) {
 	for strings.HasPrefix(path[at:], pathMark) {
 		found, end := 0, 0
-		for _, ends := range []string{"/?#", ends} {
+		for _, ends := range []string{"/?#", fieldEnds} {
 			if found == 0 {
 				found, end = k.placeIn(path, at+len(pathMark), ends)
 			}
@@ -186,7 +186,7 @@ func (k keys) scrubbed(value string) string {
 	value = k.scrubbedAt(value, pathMark, k.cut)
 	for _, mark := range []string{"%2F-%2F", "%2f-%2f"} {
 		value = k.scrubbedAt(value, mark, func(s string, at int) (string, int) {
-			place, end := k.placeIn(s, at+len(mark), "%"+ends)
+			place, end := k.placeIn(s, at+len(mark), "%"+fieldEnds)
 			if place == 0 {
 				return s, 0
 			}

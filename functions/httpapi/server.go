@@ -93,8 +93,7 @@ func newServer(h http.Handler, b Bounds, headBytes int, log *slog.Logger) *Serve
 	}
 	s.http = &http.Server{
 		Handler: s.handle(h),
-		ConnContext: func(ctx context.Context,
-			c net.Conn) context.Context {
+		ConnContext: func(ctx context.Context, c net.Conn) context.Context {
 			return context.WithValue(ctx, connKey{}, c)
 		},
 		ConnState: s.note,
@@ -116,8 +115,8 @@ func connOf(r *http.Request) *conn {
 	return c
 }
 
-// handle tells the connection of each request, and answers those for which there is no room. An answer closes its
-// connection that may not wait for another request: the server is ending, or it would keep too much.
+// handle begins each request on its connection, and refuses those for which there is no room. The connection is closed
+// after the answer if the server is ending, or if it would keep too much.
 func (s *Server) handle(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		c := connOf(r)

@@ -74,8 +74,8 @@ func (c *Client) get(ctx context.Context, path string, answer any) error {
 	return json.NewDecoder(io.LimitReader(response.Body, mostAnswer)).Decode(answer)
 }
 
-// WhoAmI is the user's name and tags, as the management API knows it. The error says that it did not answer, or not to
-// this user.
+// WhoAmI is the user's name and tags, as the management API knows it; "somebody" where it does not say. The error says
+// that it did not answer, or not to this user.
 func (c *Client) WhoAmI(ctx context.Context) (name string, tags []string, err error) {
 	var answer struct {
 		Name string `json:"name"`

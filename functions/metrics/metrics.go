@@ -3,7 +3,7 @@
 //
 // Counters begin with the process. Labels come from closed sets. The names are the README's, under "Watching it".
 //
-// The rooms know nothing of this one, and app takes it as an interface, so that what the functions link holds no
+// What it shows knows nothing of it, and app takes it as an interface, so that what the functions link holds no
 // metrics.
 package metrics
 

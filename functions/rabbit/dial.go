@@ -56,7 +56,7 @@ func dial(ctx context.Context, rawURL, name string, socket socketFunc) (*link, e
 	// When ctx has ended, it has closed the socket, and err says only that. ErrCredentials is kept: a broker takes
 	// three seconds to refuse a password. It is a guess, which the library makes of any socket that closes at login.
 	if !stop() && !errors.Is(err, amqp.ErrCredentials) {
-		err = fmt.Errorf("it did not answer in time: %w", context.Cause(ctx))
+		err = fmt.Errorf("it has not answered: %w", context.Cause(ctx))
 	}
 	if err != nil {
 		_ = l.wire.Close()

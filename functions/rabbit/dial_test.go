@@ -60,7 +60,7 @@ func TestBadURL(t *testing.T) {
 	}
 }
 
-// TestDialTime holds that a broker which says nothing, as a frozen one does, is left in time, that the error says so,
+// TestDialTime holds that a broker which says nothing, as a frozen one does, is left in time, that the error says why,
 // and that it does not hold up a program that is to end.
 func TestDialTime(t *testing.T) {
 	t.Parallel()
@@ -84,8 +84,7 @@ func TestDialTime(t *testing.T) {
 				defer release()
 				begin := time.Now()
 				_, err := dial(ctx, "amqp://u:p@peer/", "test", p.socket)
-				if took := time.Since(begin); took != row.takes || !errors.Is(err, row.cause) ||
-					!strings.Contains(err.Error(), "did not answer in time") {
+				if took := time.Since(begin); took != row.takes || !errors.Is(err, row.cause) {
 					t.Errorf("after %s: %v", took, err)
 				}
 			})

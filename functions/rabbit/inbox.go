@@ -122,7 +122,7 @@ func (b *inbox) takeFirst() (d *amqp.Delivery, ask time.Time, err error) {
 	defer b.mu.Unlock()
 	switch {
 	case b.lost:
-		return nil, time.Time{}, fmt.Errorf("%w: it was lost", ErrUnavailable)
+		return nil, time.Time{}, fmt.Errorf("%w: the connection or the consumer was lost", ErrUnavailable)
 	case len(b.ready) == 0 && (b.consumer == "" || b.room <= 0):
 		return nil, time.Time{}, nil
 	case len(b.ready) == 0:

@@ -12,7 +12,8 @@ import (
 
 // perChannel is how many publishes are in flight on each channel before another one is used, too. The broker confirms
 // several of one channel with one ack, and many channels keep more of its processes at work: 16 in flight did a tenth
-// more on one channel than on four, and had their answers a fifth sooner; 512 a twentieth less.
+// more on one channel than on four, and had their answers a fifth sooner; 512 a twentieth less. The price: a message
+// that makes the broker close its channel takes more with it, to be sent again.
 const perChannel = 64
 
 // session is one connection with its confirm channels. It is used until the first doubt and then replaced.

@@ -64,7 +64,7 @@ func New(o Options) (*Client, error) {
 		return nil, errors.New("FALLBACK_TARGET_URL: not an HTTP URL; for example https://api.example.com")
 	}
 	c := &Client{options: o, base: base}
-	probe, err := base.Parse(strings.TrimSuffix(base.EscapedPath(), "/") + "/" + strings.TrimPrefix(o.ProbePath, "/"))
+	probe, err := ProbeURL(base, o.ProbePath)
 	if err != nil {
 		return nil, fmt.Errorf("FALLBACK_PROBE_PATH: %q is not a path", o.ProbePath)
 	}

@@ -4,11 +4,18 @@ import (
 	"context"
 	"net/http"
 	"net/http/httptrace"
+	"net/url"
+	"strings"
 	"sync/atomic"
 	"time"
 
 	"fallback/functions/envelope"
 )
+
+// ProbeURL is where a probe goes: to a path behind the base URL's own. The error says that the path is none.
+func ProbeURL(base *url.URL, path string) (*url.URL, error) {
+	return base.Parse(strings.TrimSuffix(base.EscapedPath(), "/") + "/" + strings.TrimPrefix(path, "/"))
+}
 
 // Probe asks whether the primary is alive: any answer under 500 says so. Otherwise the verdict's Reason says what is
 // wrong, and After for how long it asks to be left alone.

@@ -464,6 +464,20 @@ func TestNoAnswer(t *testing.T) {
 			}
 		})
 	})
+	t.Run("a probe gets no connection", func(t *testing.T) {
+		t.Parallel()
+		synctest.Test(t, func(t *testing.T) {
+			begin, c := time.Now(), pipedClient(t, Options{}, hangs)
+			c.transport.DialContext = func(ctx context.Context, _, _ string) (net.Conn, error) {
+				<-ctx.Done()
+				return nil, ctx.Err()
+			}
+			alive, v := c.Probe(context.Background())
+			if alive || v.Action != Pause || v.Reason != "no connection within 5s" || time.Since(begin) != probeTimeout {
+				t.Errorf("got %v, %+v after %s", alive, v, time.Since(begin))
+			}
+		})
+	})
 	t.Run("the drain ends meanwhile", func(t *testing.T) {
 		t.Parallel()
 		synctest.Test(t, func(t *testing.T) {

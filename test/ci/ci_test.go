@@ -1,3 +1,5 @@
+//go:build e2e
+
 // Package ci tests the scripts of .ci: each in a small project of its own.
 package ci
 

@@ -256,7 +256,9 @@ func TestLambdaFaults(t *testing.T) {
 		if _, err := l.Invoke(t.Context(), json.RawMessage(`{}`)); err != nil {
 			t.Fatal(err)
 		}
-		harness.Eventually(t, "the second answer to be refused", func() bool { return strings.Contains(l.Logs(), "the API says 400") })
+		harness.Eventually(t, "the second answer to be refused", func() bool {
+			return strings.Contains(l.Logs(), "the API says 400")
+		})
 	})
 }
 

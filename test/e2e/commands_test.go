@@ -15,7 +15,6 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
@@ -49,23 +48,15 @@ func TestCommands(t *testing.T) {
 // program is the fallback binary.
 type program string
 
-// building is how long a program may take to be built, beside the other tests.
-const building = 5 * time.Minute
-
-// build makes the binary as it is shipped: static.
+// build makes the binary as it is shipped.
 func build(t *testing.T) program {
 	t.Helper()
-	if err := built(); err != nil {
+	built, err := harness.Build("./functions/cmd/fallback")
+	if err != nil {
 		t.Fatal(err)
 	}
-	return program(filepath.Join(harness.Scratch(), "fallback"))
+	return program(built)
 }
-
-var built = sync.OnceValue(func() error {
-	_, err := harness.Run(building, "env", "CGO_ENABLED=0", "go", "build", "-trimpath", "-o",
-		filepath.Join(harness.Scratch(), "fallback"), "./functions/cmd/fallback")
-	return err
-})
 
 // outcome is what a command came to.
 type outcome struct {

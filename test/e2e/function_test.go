@@ -29,7 +29,7 @@ var buildFunctions = sync.OnceValues(func() (programs map[string]string, err err
 	}
 	programs = map[string]string{}
 	for _, script := range scripts {
-		if _, err := harness.Run(building, script); err != nil {
+		if _, err := harness.Run(harness.Patience, script); err != nil {
 			return nil, err
 		}
 		folder := filepath.Dir(script)

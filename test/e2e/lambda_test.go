@@ -32,7 +32,7 @@ import (
 
 // buildLambda makes what is uploaded, and returns the folder of it.
 var buildLambda = sync.OnceValues(func() (string, error) {
-	if _, err := harness.Run(building, "make", "lambda"); err != nil {
+	if _, err := harness.Run(harness.Patience, "make", "lambda"); err != nil {
 		return "", err
 	}
 	return filepath.Join(harness.Root(), "dist"), nil

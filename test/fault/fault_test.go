@@ -81,7 +81,7 @@ func try(t *testing.T, f fault, p pace, idle int, beside, wide lane) {
 	}
 	beside.enter(t)
 	begin := time.Now()
-	r := result{Fault: f.name, About: f.about, Seed: seed, Deadline: harness.Milliseconds(p.timeout), Failures: []string{}}
+	r := result{Fault: f.name, About: f.about, Seed: seed, Deadline: harness.Millis(p.timeout), Failures: []string{}}
 	t.Cleanup(func() { // the last one but for the lane, after what the rig's own have to say
 		conclude(t, &r)
 		if err := results.add(r); err != nil {

@@ -102,6 +102,7 @@ func TestWorkersAreHeard(t *testing.T) {
 	log := &harness.Log{}
 	for _, line := range []string{
 		`{"level":"INFO","msg":"draining"}`, `not JSON`, `{"level":"WARN","msg":"paused","detail":"503"}`,
+		`{"level":"WARN","msg":"the primary is down"}`, `{"level":"WARN","msg":"the queue cannot be read"}`,
 		`{"level":"INFO","msg":"drained","report":{"delivered":9,"parked":2,"expired":3,"end":"the queue is empty"}}`,
 		`{"level":"INFO","msg":"drained","report":{"parked":1,"expired":4}}`,
 	} {
@@ -113,7 +114,7 @@ func TestWorkersAreHeard(t *testing.T) {
 	}
 	t.Cleanup(p.close)
 	o := &outlet{proxy: p, workers: []*process{{log: log}}}
-	if got, want := o.replays(), (replays{waits: 1, expired: 7}); got != want {
+	if got, want := o.replays(), (replays{waits: 2, expired: 7}); got != want {
 		t.Errorf("got %+v, want %+v", got, want)
 	}
 }

@@ -131,8 +131,10 @@ func TestOverload(t *testing.T) {
 			}
 			if refusals := c.took[overloaded]; len(refusals) > 0 {
 				if err := results.addOverload(overloadTest{
-					Name: row.name, Clients: row.clients, Size: row.size, Refused: len(refusals), Deadline: harness.Milliseconds(timeout),
-					P50: harness.Milliseconds(harness.Percentile(refusals, 50)), P99: harness.Milliseconds(harness.Percentile(refusals, 99)), PeakMiB: peak >> 20,
+					Name: row.name, Clients: row.clients, Size: row.size, Refused: len(refusals),
+					Deadline: harness.Millis(timeout),
+					P50:      harness.Millis(harness.Percentile(refusals, 50)),
+					P99:      harness.Millis(harness.Percentile(refusals, 99)), PeakMiB: peak >> 20,
 				}); err != nil {
 					t.Error(err)
 				}

@@ -10,27 +10,11 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-	"sync"
 	"syscall"
 	"time"
 
 	"fallback/test/harness"
 )
-
-// programs are the server and the function as they are shipped, built once for the test's process.
-var programs = sync.OnceValues(func() (string, error) {
-	dir := harness.Scratch()
-	for name, source := range map[string]string{"fallback": "./functions/cmd/fallback",
-		"enqueue": "./packages/fallback/enqueue"} {
-		build := exec.Command("go", "build", "-trimpath", "-ldflags=-s -w", "-o", filepath.Join(dir, name), source)
-		build.Dir = harness.Root()
-		build.Env = append(os.Environ(), "CGO_ENABLED=0")
-		if out, err := build.CombinedOutput(); err != nil {
-			return "", fmt.Errorf("build %s: %w\n%s", source, err, out)
-		}
-	}
-	return dir, nil
-})
 
 // exitTimeout is how long a process may take to end after SIGTERM: what Docker waits before it kills.
 const exitTimeout = 10 * time.Second
@@ -52,11 +36,10 @@ type process struct {
 func (s *process) start() error {
 	program := s.program
 	if program == "" {
-		dir, err := programs()
-		if err != nil {
+		var err error
+		if program, err = harness.Build("./functions/cmd/fallback"); err != nil {
 			return err
 		}
-		program = filepath.Join(dir, "fallback")
 	}
 	cmd := exec.Command(program, s.command)
 	for name, value := range s.env {

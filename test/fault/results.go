@@ -91,11 +91,12 @@ type summary struct {
 	Failures     int     `json:"failures"`
 }
 
-func newReport(broker *harness.Broker, seed uint64, wanted int, dir string) (*report, error) {
+func newReport(broker *harness.Broker, seed uint64, wanted int, dir string) *report {
 	return &report{
 		Seed: seed, Wanted: wanted, part: part{Listed: len(faults)}, Machine: machine(), RabbitMQ: broker.Exact(),
-		Go: runtime.Version(), Commit: harness.Commit(), Date: time.Now().UTC().Format(time.DateOnly), begin: time.Now(), dir: dir,
-	}, nil
+		Go: runtime.Version(), Commit: harness.Commit(), Date: time.Now().UTC().Format(time.DateOnly),
+		begin: time.Now(), dir: dir,
+	}
 }
 
 // add takes in what a fault came to, and writes the files: what ends the run early loses nothing.
@@ -154,7 +155,7 @@ func (p *part) add(list []fault, one result) {
 	s.Undialled += one.Undialled
 	s.Late += one.Late
 	s.Slowest = max(s.Slowest, one.Slowest)
-	if one.Limit <= harness.Milliseconds(allowed(recoveryLimit)) { // a longer one counts from another moment
+	if one.Limit <= harness.Millis(allowed(recoveryLimit)) { // a longer one counts from another moment
 		s.Recovery = max(s.Recovery, one.Recovery)
 	}
 	s.Replay, s.Drained = max(s.Replay, one.Replay), max(s.Drained, one.Drained)
@@ -210,7 +211,7 @@ func (r *report) markdown() string {
 
 **%s requests were acknowledged with a 202 while %d faults struck %d times: %s lost, %s corrupt, %s answered late.**
 
-Date %s, %.0f minutes, seed %d, commit %.12s. RabbitMQ %s (one node, a container with 1 GiB), %s, %s.
+Date %s, %.0f minutes, seed %d, commit %s. RabbitMQ %s (one node, a container with 1 GiB), %s, %s.
 
 Load goes on while a fault strikes and after, as fast as it is answered where speed is compared, and at %s a second beyond
 %s requests, which the broker's memory is enough for. Then the queue is read empty and compared with what the senders wrote down.

@@ -8,7 +8,6 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"net/url"
-	"path/filepath"
 	"strconv"
 	"strings"
 	"sync"
@@ -124,12 +123,12 @@ func (r *rig) serve(t testing.TB, p plan) {
 // deploy starts the built function behind the platform's gateway.
 func (r *rig) deploy(t testing.TB, p plan) {
 	t.Helper()
-	dir, err := programs()
+	enqueue, err := harness.Build("./packages/fallback/enqueue")
 	if err != nil {
 		t.Fatal(err)
 	}
 	env := map[string]string{"AMQP_SERVER_URL": r.url(p.query), "FALLBACK_TIMEOUT": p.timeout.String()}
-	r.function, err = deploy.Start(context.Background(), deploy.Config{Exec: filepath.Join(dir, "enqueue"), Env: env})
+	r.function, err = deploy.Start(context.Background(), deploy.Config{Exec: enqueue, Env: env})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -133,7 +133,7 @@ func (r *rig) rounds(t testing.TB, f fault, p pace, begin time.Time, out *result
 	if err != nil {
 		t.Fatal(err)
 	}
-	out.Limit = harness.Milliseconds(f.limit(p))
+	out.Limit = harness.Millis(f.limit(p))
 	for out.Rounds == 0 || r.ledger.tally().accepted < p.acknowledged && time.Since(begin) < p.longest {
 		out.Rounds++
 		c, err := r.round(f, p)
@@ -142,8 +142,8 @@ func (r *rig) rounds(t testing.TB, f fault, p pace, begin time.Time, out *result
 			break
 		}
 		t.Logf("round %d: %+v", out.Rounds, c)
-		out.Recovery, out.Gap = max(out.Recovery, harness.Milliseconds(c.recovery.Took)), max(out.Gap, harness.Milliseconds(c.gap))
-		out.Replay, out.Drained = max(out.Replay, harness.Milliseconds(c.replay)), max(out.Drained, harness.Milliseconds(c.drained))
+		out.Recovery, out.Gap = max(out.Recovery, harness.Millis(c.recovery.Took)), max(out.Gap, harness.Millis(c.gap))
+		out.Replay, out.Drained = max(out.Replay, harness.Millis(c.replay)), max(out.Drained, harness.Millis(c.drained))
 		broken := c.faults(f, p)
 		if f.breaks != nil {
 			broken = append(broken, f.breaks(r, c)...)
@@ -168,7 +168,7 @@ func (r *rig) rounds(t testing.TB, f fault, p pace, begin time.Time, out *result
 	out.Acknowledged, out.Lost, out.Corrupt, out.Unexpected = a.Acknowledged, a.Lost, a.Corrupt, a.Unexpected
 	out.Duplicated, out.Undetermined, out.Found = a.Duplicated, a.Undetermined, a.Found
 	out.Unanswered, out.Undialled, out.Late, out.Excused, out.Slowest, out.Answers = a.Unanswered, a.Undialled, a.Late,
-		a.Excused, harness.Milliseconds(a.Slowest), a.Answers
+		a.Excused, harness.Millis(a.Slowest), a.Answers
 	for _, fault := range a.faults(f) {
 		out.fail("%s", fault)
 	}

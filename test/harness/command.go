@@ -4,7 +4,10 @@ import (
 	"context"
 	"fmt"
 	"os/exec"
+	"path"
+	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 )
@@ -27,12 +30,26 @@ func Run(within time.Duration, command ...string) (string, error) {
 	return string(out), err
 }
 
+var builds sync.Map // of source to func() error
+
+// Build makes one of the project's programs as it is shipped, once for the test's process, and says where it is. The
+// source is its package: "./functions/cmd/fallback".
+func Build(source string) (program string, err error) {
+	program = filepath.Join(Scratch(), path.Base(source))
+	once, _ := builds.LoadOrStore(source, sync.OnceValue(func() error {
+		_, err := Run(Patience, "env", "CGO_ENABLED=0", "go", "build", "-trimpath", "-ldflags=-s -w", "-o", program,
+			source)
+		return err
+	}))
+	return program, once.(func() error)()
+}
+
 // Exec runs a command in the container and returns what it prints.
 func (b *Broker) Exec(command ...string) (string, error) {
 	return Run(Patience, append([]string{"docker", "exec", b.ID()}, command...)...)
 }
 
-// Eval has the broker's node evaluate Erlang expressions, separated by commas. rabbitmqctl does the same, and takes
+// Eval makes the broker's node evaluate Erlang expressions, separated by commas. rabbitmqctl does the same, and takes
 // more than a second of two cores to start; an image may have nothing else.
 func (b *Broker) Eval(expressions string) error {
 	const script = `command -v erl_call >/dev/null || exec rabbitmqctl -q eval "$1."

@@ -1,6 +1,7 @@
 package harness
 
 import (
+	"cmp"
 	"fmt"
 	"os/exec"
 	"strings"
@@ -26,19 +27,6 @@ func Memory(pid int) (now, peak int64, err error) {
 	return int64(status.VmRSS), int64(status.VmHWM), nil
 }
 
-// CPU is the name of this machine's processor; empty where it does not say.
-func CPU() string {
-	fs, err := procfs.NewDefaultFS()
-	if err != nil {
-		return ""
-	}
-	cores, err := fs.CPUInfo()
-	if err != nil || len(cores) == 0 {
-		return ""
-	}
-	return cores[0].ModelName
-}
-
 // Commit is what is checked out, with "+modified" where something was changed since.
 func Commit() string {
 	git := exec.Command("git", "--no-optional-locks", "-C", Root(), "describe", "--always", "--abbrev=7", "--exclude=*",
@@ -55,10 +43,8 @@ func (b *Broker) Exact() string {
 	var overview struct {
 		Version string `json:"rabbitmq_version"`
 	}
-	if err := b.Call("GET", "/api/overview", nil, &overview); err != nil {
-		return Version()
-	}
-	return overview.Version
+	_ = b.Call("GET", "/api/overview", nil, &overview)
+	return cmp.Or(overview.Version, Version())
 }
 
 // Percentile is the least value that p percent of the sorted ones do not exceed (nearest rank); 0 of none.
@@ -69,5 +55,5 @@ func Percentile(sorted []time.Duration, p int) time.Duration {
 	return sorted[(len(sorted)*p+99)/100-1]
 }
 
-// Milliseconds is a duration in milliseconds, exact to a microsecond.
-func Milliseconds(d time.Duration) float64 { return float64(d.Microseconds()) / 1000 }
+// Millis is a duration in milliseconds, exact to a microsecond.
+func Millis(d time.Duration) float64 { return float64(d.Microseconds()) / 1000 }

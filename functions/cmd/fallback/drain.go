@@ -9,6 +9,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"fallback/functions/app"
+	"fallback/functions/config"
 	"fallback/functions/drain"
 	"fallback/functions/telemetry"
 	"fallback/functions/worker"
@@ -44,8 +45,8 @@ sent, for another attempt. It needs a user that may read the queues and publish,
 			c.TellStrays(log)
 			calmGC()
 			switch {
-			case once && c.TargetURL == "":
-				return fmt.Errorf("FALLBACK_TARGET_URL: not set; for example https://api.example.com")
+			case once && c.TargetURL == "": // told after the names that are no settings: it may be one of them
+				return fmt.Errorf("FALLBACK_TARGET_URL: not set; for example %s", config.Example("FALLBACK_TARGET_URL"))
 			case !once:
 				return worker.Run(cmd.Context(), c, log)
 			}

@@ -35,9 +35,9 @@ each refusal is an error in the broker's log.`,
 			if err != nil {
 				return err
 			}
-			rows, unasked, err := o.Queues(cmd.Context())
-			if unasked != nil {
-				fmt.Fprintf(w.stderr, "the management API cannot be asked: %v\n", unasked)
+			rows, managementErr, err := o.Queues(cmd.Context())
+			if managementErr != nil {
+				fmt.Fprintf(w.stderr, "the management API cannot be asked: %v\n", managementErr)
 			}
 			if err != nil {
 				return err

@@ -3,9 +3,9 @@ package main
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
-	"net"
 	"net/http"
 	"time"
 
@@ -13,6 +13,7 @@ import (
 
 	"fallback/functions/app"
 	"fallback/functions/config"
+	"fallback/functions/httpapi"
 	"fallback/functions/metrics"
 	"fallback/functions/telemetry"
 )
@@ -72,26 +73,14 @@ image has no shell and no curl; this is its health check.`,
 	return cmd
 }
 
-// direct goes through no proxy, whatever HTTP_PROXY says: the question is whether this very server is ready.
-var direct = &http.Client{Transport: &http.Transport{}}
-
 func health(ctx context.Context, w world, address string) error {
-	host, port, err := net.SplitHostPort(address)
-	if err != nil {
-		return usageError{fmt.Errorf("address %q is not host:port", address)}
-	}
-	if host == "" || net.ParseIP(host).IsUnspecified() {
-		host = "localhost"
-	}
 	ctx, cancel := context.WithTimeout(ctx, 6*time.Second)
 	defer cancel()
-	ready := "http://" + net.JoinHostPort(host, port) + "/readyz"
-	request, err := http.NewRequestWithContext(ctx, http.MethodGet, ready, nil)
-	if err != nil {
-		return usageError{err}
-	}
-	response, err := direct.Do(request)
-	if err != nil {
+	response, err := httpapi.Ask(ctx, address, "/readyz")
+	switch {
+	case errors.Is(err, httpapi.ErrAddress):
+		return usageError{fmt.Errorf("address %q is not host:port", address)}
+	case err != nil:
 		return fmt.Errorf("not healthy: %w", err)
 	}
 	defer response.Body.Close()
