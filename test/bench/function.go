@@ -99,15 +99,15 @@ func (t *functionTimes) calls(f deployed, event string, far *harness.Distance) (
 	defer func() {
 		told := time.Now()
 		err = errors.Join(err, f.Close())
-		t.end = max(t.end, harness.Milliseconds(time.Since(told)))
+		t.end = max(t.end, harness.Millis(time.Since(told)))
 	}()
-	t.ready = append(t.ready, harness.Milliseconds(f.Ready()))
+	t.ready = append(t.ready, harness.Millis(f.Ready()))
 	for i := range 10 {
 		before, start := far.RoundTrips(), time.Now()
 		if err := call(f, event); err != nil {
 			return err
 		}
-		took, trips := harness.Milliseconds(time.Since(start)), far.RoundTrips()-before
+		took, trips := harness.Millis(time.Since(start)), far.RoundTrips()-before
 		if trips == 0 {
 			return errors.New("it answered without the broker")
 		}
@@ -170,7 +170,7 @@ func echo(n int) (float64, error) {
 		if _, err := io.ReadFull(conn, make([]byte, 1)); err != nil {
 			return 0, err
 		}
-		times = append(times, harness.Milliseconds(time.Since(start)))
+		times = append(times, harness.Millis(time.Since(start)))
 	}
 	return spread(times).median, nil
 }

@@ -113,6 +113,6 @@ func measure(operations []operation, d time.Duration, work func(*worker)) sample
 	}
 	slices.Sort(took)
 	s.Requests, s.PerSecond = len(took), float64(inTime)/d.Seconds()
-	s.P50, s.P99 = harness.Milliseconds(harness.Percentile(took, 50)), harness.Milliseconds(harness.Percentile(took, 99))
+	s.P50, s.P99 = harness.Millis(harness.Percentile(took, 50)), harness.Millis(harness.Percentile(took, 99))
 	return s
 }

@@ -10,8 +10,6 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
-
-	"fallback/test/harness"
 )
 
 // repeat is n operations that are all the same.
@@ -114,24 +112,6 @@ func TestExactly(t *testing.T) {
 	s := exactly(repeat(128, func() error { sent.Add(1); return nil }), 10_001)
 	if s.Requests != 10_001 || sent.Load() != 10_001 {
 		t.Errorf("%d requests, %d sent, want 10001", s.Requests, sent.Load())
-	}
-}
-
-func TestPercentile(t *testing.T) {
-	t.Parallel()
-	var hundred []time.Duration
-	for i := range 100 {
-		hundred = append(hundred, time.Duration(i+1))
-	}
-	for _, row := range []struct {
-		sorted []time.Duration
-		p      int
-		want   time.Duration
-	}{{nil, 99, 0}, {hundred[:1], 50, 1}, {hundred[:1], 99, 1}, {hundred[:3], 50, 2}, {hundred, 50, 50},
-		{hundred, 99, 99}, {hundred[:50], 99, 50}} {
-		if got := harness.Percentile(row.sorted, row.p); got != row.want {
-			t.Errorf("p%d of %d values is %d, want %d", row.p, len(row.sorted), got, row.want)
-		}
 	}
 }
 
