@@ -59,7 +59,7 @@ func IsHealth(body []byte) bool {
 	return bytes.Equal(body, healthBody("live")) || bytes.Equal(body, healthBody("ready"))
 }
 
-// ErrAddress: an address is not host:port.
+// ErrAddress says that an address is not host:port.
 var ErrAddress = errors.New("not host:port")
 
 // Ask asks the server that listens at address on this host for a path, by no proxy: it is about this very server. The
