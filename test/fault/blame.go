@@ -33,14 +33,14 @@ var blamed = []fault{
 	{
 		name:   "the way to the primary is closed",
 		about:  "everything gets a 404, a 403, or a redirect, for moments and for seconds",
-		strike: closeWay(http.StatusNotFound, http.StatusForbidden, http.StatusFound), heal: answersWell,
+		strike: closeWay(http.StatusNotFound, http.StatusForbidden, http.StatusFound), heal: openWay,
 		hold:  span[time.Duration]{500 * time.Millisecond, time.Second},
 		shows: refuses, breaks: parksNone, keys: 16, workers: 1, serves: true,
 	},
 	{
 		name:   "the proxy in front cannot reach the primary",
 		about:  "everything gets a 521, a 520, a 530 or a 529, for moments and for seconds",
-		strike: closeWay(521, 520, 530, 529), heal: answersWell,
+		strike: closeWay(521, 520, 530, 529), heal: openWay,
 		hold:  span[time.Duration]{500 * time.Millisecond, time.Second},
 		shows: refuses, breaks: parksNone, keys: 16, workers: 1, serves: true,
 	},
@@ -163,13 +163,20 @@ func closeWay(statuses ...int) func(context.Context, *rig) error {
 			}
 			r.outlet.those(everything, harness.Answer{Status: statuses[i%len(statuses)], After: primaryTime})
 			time.Sleep(r.within(400 * time.Millisecond))
-			if err := answersWell(ctx, r); err != nil {
+			if err := openWay(ctx, r); err != nil {
 				return err
 			}
 		}
 		r.outlet.those(everything, harness.Answer{Status: statuses[0], After: primaryTime})
 		return nil
 	}
+}
+
+// openWay opens it when it has met two requests at least: by nothing is one that is refused alone, as the first of a
+// worker's run may be, to be told from one that is at fault itself.
+func openWay(ctx context.Context, r *rig) error {
+	defer r.outlet.answer.Store(nil)
+	return poll(ctx, "a second request to be refused", func() (bool, error) { return r.outlet.given.Load() >= 2, nil })
 }
 
 // leadBack has the primary answer as a door of Fallback that has taken the request for a new one, with an id of its
