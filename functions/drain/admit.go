@@ -82,7 +82,7 @@ func (j *judge) sent(it *item, now time.Time) {
 // meanwhile.
 func (j *judge) markOverdue(it *item) { j.countOverdue(it, 1) }
 
-// unmarkOverdue is for when it is not in flight any more.
+// unmarkOverdue is for when that is not in flight any more.
 func (j *judge) unmarkOverdue(it *item) { j.countOverdue(it, -1) }
 
 func (j *judge) countOverdue(it *item, n int) {

@@ -374,7 +374,7 @@ func TestDrainPrimaryDown(t *testing.T) {
 			t.Errorf("number %d is %s", i, got.Body)
 		}
 	}
-	if n := len(linesOf(log, "the primary is down")); n == 0 || n > 35 {
+	if n := len(linesOf(log, `msg="the primary is down"`)) + len(linesOf(log, "msg=paused")); n == 0 || n > 35 {
 		t.Errorf("%d lines of the log say so", n)
 	}
 }

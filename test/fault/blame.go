@@ -174,10 +174,7 @@ func closeWay(statuses ...int) func(context.Context, *rig) error {
 
 // openWay opens it when it has met two requests at least: by nothing is one that is refused alone, as the first of a
 // worker's run may be, to be told from one that is at fault itself.
-func openWay(ctx context.Context, r *rig) error {
-	defer r.outlet.answer.Store(nil)
-	return poll(ctx, "a second request to be refused", func() (bool, error) { return r.outlet.given.Load() >= 2, nil })
-}
+func openWay(ctx context.Context, r *rig) error { return answersWellAfter(ctx, r, 2) }
 
 // leadBack has the primary answer as a door of Fallback that has taken the request for a new one, with an id of its
 // own: that which was sent if id is empty.

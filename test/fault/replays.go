@@ -274,6 +274,11 @@ func answering(oneIn int, answer harness.Answer) func(context.Context, *rig) err
 
 // answersWell ends what answering began, when there was such an answer: by chance, there may have been none so far.
 func answersWell(ctx context.Context, r *rig) error {
+	return answersWellAfter(ctx, r, 1)
+}
+
+// answersWellAfter waits until the primary has given its other answer so often.
+func answersWellAfter(ctx context.Context, r *rig, n int64) error {
 	defer r.outlet.answer.Store(nil)
-	return poll(ctx, "the primary's other answer", func() (bool, error) { return r.outlet.given.Load() > 0, nil })
+	return poll(ctx, "the primary's other answer", func() (bool, error) { return r.outlet.given.Load() >= n, nil })
 }
